@@ -1,0 +1,2 @@
+//! The ringwire program.
+fn main() {}
