@@ -1,0 +1,212 @@
+//! One namespace's rtnetlink, over a socket that was made in it: a request, its answer.
+//!
+//! `netlink-packet-route` has the words; what `rtnetlink` adds to it (a connection that answers
+//! many at once, on tokio) would be a runtime in every test binary for a dozen requests.
+//!
+//! The kernel judges a request by the socket's maker and by whoever sends on it. Both may: the
+//! helper made the socket as root of its namespaces, and a process that owns a user namespace has
+//! every capability over it from outside (user_namespaces(7)).
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::net::{RecvFlags, SendFlags, netlink::SocketAddrNetlink};
+
+/// The loopback device's index in every namespace.
+pub(crate) const LOOPBACK_INDEX: u32 = 1;
+
+/// An end of a cable, as it is to be made.
+pub(crate) struct End<'a> {
+    pub(crate) index: u32,
+    pub(crate) name: &'a str,
+    pub(crate) mac: [u8; 6],
+}
+
+impl End<'_> {
+    fn message(&self) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = self.index;
+        link.attributes = vec![
+            LinkAttribute::IfName(self.name.to_owned()),
+            LinkAttribute::Address(self.mac.to_vec()),
+        ];
+        link
+    }
+}
+
+pub(crate) struct Netlink {
+    socket: OwnedFd,
+}
+
+impl Netlink {
+    /// Speaks over `socket`, a NETLINK_ROUTE socket.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        Ok(Netlink { socket })
+    }
+
+    /// Makes a cable with `here` in this namespace and `there` in the one that `their_ns` is.
+    pub(crate) fn add_veth(
+        &self,
+        here: &End<'_>,
+        there: &End<'_>,
+        their_ns: &OwnedFd,
+    ) -> io::Result<()> {
+        let mut peer = there.message();
+        peer.attributes.push(LinkAttribute::NetNsFd(their_ns.as_raw_fd()));
+        let mut link = here.message();
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.create(RouteNetlinkMessage::NewLink(link))
+    }
+
+    /// Brings the device up.
+    pub(crate) fn up(&self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        self.change(RouteNetlinkMessage::SetLink(link))
+    }
+
+    /// Sets the device's MTU in bytes.
+    pub(crate) fn set_mtu(&self, index: u32, mtu_bytes: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes = vec![LinkAttribute::Mtu(mtu_bytes)];
+        self.change(RouteNetlinkMessage::SetLink(link))
+    }
+
+    /// Whether the device transmits: until the kernel has seen both ends come up (it looks a
+    /// moment later) the device drops what it is given.
+    pub(crate) fn is_running(&self, index: u32) -> io::Result<bool> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        match self.ask(RouteNetlinkMessage::GetLink(link), NLM_F_REQUEST)? {
+            Some(RouteNetlinkMessage::NewLink(link)) => {
+                Ok(link.header.flags.contains(LinkFlags::Running)
+                    && link.attributes.contains(&LinkAttribute::OperState(State::Up)))
+            }
+            answer => Err(io::Error::other(format!("RTM_GETLINK was answered {answer:?}"))),
+        }
+    }
+
+    /// Gives the device an address that can be used at once (no duplicate address detection).
+    pub(crate) fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = family_of(address);
+        message.header.prefix_len = prefix;
+        message.header.index = index;
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes =
+            vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        self.create(RouteNetlinkMessage::NewAddress(message))
+    }
+
+    /// Says for good where a neighbour is, so that nobody ever has to ask.
+    pub(crate) fn add_neighbour(
+        &self,
+        index: u32,
+        address: IpAddr,
+        mac: [u8; 6],
+    ) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family_of(address);
+        message.header.ifindex = index;
+        message.header.state = NeighbourState::Permanent;
+        let destination = match address {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        };
+        message.attributes = vec![
+            NeighbourAttribute::Destination(destination),
+            NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
+        ];
+        self.create(RouteNetlinkMessage::NewNeighbour(message))
+    }
+
+    /// From now on the namespace drops what it sends to `address`. Routes that sockets remember
+    /// are looked up again, because a new route invalidates them all.
+    pub(crate) fn add_blackhole(&self, address: IpAddr) -> io::Result<()> {
+        self.create(RouteNetlinkMessage::NewRoute(blackhole(address)))
+    }
+
+    /// Takes [`Netlink::add_blackhole`] back.
+    pub(crate) fn remove_blackhole(&self, address: IpAddr) -> io::Result<()> {
+        self.change(RouteNetlinkMessage::DelRoute(blackhole(address)))
+    }
+
+    fn create(&self, message: RouteNetlinkMessage) -> io::Result<()> {
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.ask(message, flags).map(drop)
+    }
+
+    fn change(&self, message: RouteNetlinkMessage) -> io::Result<()> {
+        self.ask(message, NLM_F_REQUEST | NLM_F_ACK).map(drop)
+    }
+
+    /// Sends one request and takes the one answer: an acknowledgement (`None`), an errno, or what
+    /// was asked for.
+    fn ask(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Option<RouteNetlinkMessage>> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
+
+        let mut answer = vec![0; 32 * 1024];
+        let (filled, _) = rustix::net::recv(&self.socket, &mut answer[..], RecvFlags::empty())?;
+        answer.truncate(filled);
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+        match answer.payload {
+            NetlinkPayload::Error(error) if error.code.is_none() => Ok(None),
+            NetlinkPayload::Error(error) => Err(error.to_io()),
+            NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
+            other => Err(io::Error::other(format!("rtnetlink answered {other:?}"))),
+        }
+    }
+}
+
+fn blackhole(address: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family_of(address);
+    message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::BlackHole;
+    message.attributes = vec![RouteAttribute::Destination(address.into())];
+    message
+}
+
+fn family_of(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
