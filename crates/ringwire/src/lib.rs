@@ -1,1 +1,57 @@
-//! Zero-copy send.
+//! Zero-copy network send on io_uring: bytes go from your memory to the wire, and you are told
+//! when that memory is yours again.
+//!
+//! ```text
+//!  Arena ──alloc──▶ BlockMut ──freeze──▶ Block ──┐
+//!  Bytes, Vec<u8>, Arc<[u8]>, &'static [u8] … ───┤ 1 send      ring.rs, payload.rs
+//!                                                ▼
+//!                       2 policy     copy, or not, and why     policy/
+//!                       3 arena      the block is lent         arena/
+//!                       4 ledger     an entry owns it          ledger/
+//!                       5 queue      payloads gather           queue.rs ─▶ engine/ ─▶ kernel
+//!                       6 completions are decoded              sys/cqe.rs ◀──────────┘
+//!                       7 ledger     the last part is let go   ledger/
+//!                                                │
+//!  Event::Sent, Event::Released{payload} ◀───────┘ 8           release.rs
+//! ```
+//!
+//! Start with [`Ring`]; memory worth registering comes from an [`Arena`]; many sends are collected
+//! under one notification with a [`Notifier`].
+
+#![deny(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "ringwire needs Linux: zero-copy send is made of io_uring, which no other system has"
+);
+
+pub mod arena;
+pub mod config;
+pub mod error;
+pub mod stats;
+
+mod engine;
+mod headers;
+mod ledger;
+mod payload;
+mod policy;
+mod queue;
+mod release;
+mod ring;
+mod segments;
+mod sys;
+
+#[doc(inline)]
+pub use arena::{Arena, Block, BlockMut, Registration};
+#[doc(inline)]
+pub use config::{Limits, TaskRun, Thresholds};
+pub use engine::Deadline;
+#[doc(inline)]
+pub use error::{Errno, Error, SendError};
+pub use ledger::{Notifier, PayloadId, leaked};
+pub use payload::{IntoPayload, Payload, Piece};
+pub use policy::{Reason, Route};
+pub use release::{Copied, Event, Events};
+pub use ring::{OnDeadline, Report, Ring, RingBuilder, Socket, Turned, Waker};
+#[doc(inline)]
+pub use stats::{SocketStats, Stats};

@@ -1,0 +1,833 @@
+//! Step 3 of a send (allocator): which piece of a segment a block is.
+//!
+//! Before it stands `mod.rs`, which asks; after it `memory.rs`, which turns what is decided here
+//! into pointers. This file is pure: sizes, numbers and lock-free words. It must not know
+//! addresses, system calls or registration.
+//!
+//! Invariants:
+//! - A block is `Class::bytes` long and its number ([`Index`]) names a span and a place in it:
+//!   `0 <= span < spans`, `0 <= place < Class::blocks_per_run <= 256`.
+//! - A span is in exactly one of two states: free ([`Runs`]), or carved into blocks of one class.
+//!   A carved block is in exactly one of two: on its class's [`Stack`], or in somebody's hands.
+//! - After [`Stack::close`] nothing is ever pushed; every block that comes back later is counted
+//!   once by [`Outstanding`], and exactly one caller is told to free the segment.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use self::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
+
+/// The atomics of this file: loom's when its models run, otherwise the standard library's.
+pub(super) mod sync {
+    #[cfg(loom)]
+    pub(in crate::arena) use loom::sync::atomic::{
+        AtomicI64, AtomicU32, AtomicU64, Ordering, fence,
+    };
+    #[cfg(not(loom))]
+    pub(in crate::arena) use std::sync::atomic::{
+        AtomicI64, AtomicU32, AtomicU64, Ordering, fence,
+    };
+}
+
+/// Bytes of a span, the unit in which a segment is cut.
+pub(super) const SPAN_BYTES: usize = 16 << 10;
+/// The largest block there is.
+pub(super) const BLOCK_BYTES_MAX: usize = 16 << 20;
+
+/// Classes that share a span: 64 B … 8 KiB, powers of two.
+const SMALL: usize = 8;
+/// Bits of an [`Index`] that say the place inside the span.
+const PLACE_BITS: u32 = 8;
+/// Header places a span has: enough for the smallest class, so a span never runs out of them.
+pub(super) const PLACES_PER_SPAN: usize = 1 << PLACE_BITS;
+
+/// A block size. There are few, so that a returned block fits the next request.
+///
+/// Up to 8 KiB they are powers of two inside one span; from 16 KiB up they are runs of spans, in
+/// steps of a quarter of the power of two below: 16, 32, 48, 64, 80, 96, 112, 128, 160 … KiB. So a
+/// block wastes at most a fifth of itself above 64 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Class(u8);
+
+const CLASS_BYTES: [u32; Class::COUNT] = {
+    let mut table = [0; Class::COUNT];
+    let mut class = 0;
+    while class < Class::COUNT {
+        table[class] = if class < SMALL {
+            64 << class
+        } else {
+            let step = class - SMALL;
+            let spans = if step < 4 {
+                step + 1
+            } else {
+                let (power, quarter) = (1 << (step / 4 + 1), step % 4 + 1);
+                power + quarter * (power / 4)
+            };
+            (spans * SPAN_BYTES) as u32
+        };
+        class += 1;
+    }
+    table
+};
+
+impl Class {
+    /// How many classes there are.
+    pub(super) const COUNT: usize = 44;
+
+    /// The smallest class that holds `bytes`; `None` above 16 MiB.
+    pub(super) fn for_bytes(bytes: usize) -> Option<Class> {
+        if bytes > BLOCK_BYTES_MAX {
+            return None;
+        }
+        if bytes <= SPAN_BYTES / 2 {
+            return Some(Class(bytes.max(64).next_power_of_two().ilog2() as u8 - 6));
+        }
+        let spans = bytes.div_ceil(SPAN_BYTES);
+        let step = if spans <= 4 {
+            spans - 1
+        } else {
+            // `spans` lies in (2^e, 2^(e+1)], and a quarter of 2^e is one step.
+            let e = (spans - 1).ilog2() as usize;
+            let quarter = (spans - (1 << e)).div_ceil(1 << (e - 2));
+            4 * (e - 1) + quarter - 1
+        };
+        Some(Class((SMALL + step) as u8))
+    }
+
+    /// The largest class whose blocks fit into a segment of `bytes`; `None` below 64 bytes.
+    pub(super) fn largest_within(bytes: usize) -> Option<Class> {
+        Class::all().rev().find(|class| class.bytes() <= bytes)
+    }
+
+    /// Every class, from the smallest up.
+    pub(super) fn all() -> impl DoubleEndedIterator<Item = Class> {
+        (0..Class::COUNT as u8).map(Class)
+    }
+
+    /// The class with this number, which is below [`Class::COUNT`].
+    pub(super) fn from_number(number: u32) -> Class {
+        debug_assert!((number as usize) < Class::COUNT);
+        Class(number as u8)
+    }
+
+    pub(super) fn number(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Bytes of a block of this class.
+    pub(super) fn bytes(self) -> usize {
+        CLASS_BYTES[self.number()] as usize
+    }
+
+    /// Spans that are carved together.
+    pub(super) fn spans_per_run(self) -> u32 {
+        (self.bytes().div_ceil(SPAN_BYTES)) as u32
+    }
+
+    /// Blocks that one carving yields: 256 … 2 inside a span, then 1.
+    pub(super) fn blocks_per_run(self) -> u32 {
+        ((SPAN_BYTES / self.bytes()) as u32).max(1)
+    }
+}
+
+/// Which block of a segment: the span it starts in, and its place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Index(u32);
+
+impl Index {
+    pub(super) fn new(span: u32, place: u32) -> Index {
+        debug_assert!((place as usize) < PLACES_PER_SPAN);
+        Index(span << PLACE_BITS | place)
+    }
+
+    pub(super) fn span(self) -> u32 {
+        self.0 >> PLACE_BITS
+    }
+
+    pub(super) fn place(self) -> u32 {
+        self.0 & (PLACES_PER_SPAN as u32 - 1)
+    }
+
+    /// What [`Stack`] links hold for this block.
+    pub(super) fn code(self) -> u32 {
+        self.0
+    }
+
+    /// The block a link names; `None` at the end of a chain.
+    pub(super) fn from_code(code: u32) -> Option<Index> {
+        (code < CLOSED).then_some(Index(code))
+    }
+
+    /// Where the block begins, in bytes from the segment's base.
+    pub(super) fn offset_bytes(self, class: Class) -> usize {
+        self.span() as usize * SPAN_BYTES + self.place() as usize * class.bytes()
+    }
+
+    /// Where the block's header lies in a table of `spans * 256`.
+    ///
+    /// The table is a large lazily touched mapping, so the order of places decides how much of it
+    /// becomes real. Place 0 of all spans comes first, then place 1 of all spans, then 2–3 of each
+    /// span, 4–7 of each, and so on: a segment of large blocks touches only the front.
+    ///
+    /// ```text
+    /// | 0 of span 0 … n-1 | 1 of 0 … n-1 | 2,3 of 0 | 2,3 of 1 | … | 4..8 of 0 | …
+    /// 0                   n              2n                        4n
+    /// ```
+    pub(super) fn header_slot(self, spans: u32) -> usize {
+        let (span, place) = (self.span() as usize, self.place() as usize);
+        match self.place().checked_ilog2() {
+            None => span,
+            Some(log) => (spans as usize + span) * (1 << log) + (place - (1 << log)),
+        }
+    }
+}
+
+/// The free spans of a segment, as runs that never touch one another.
+#[derive(Debug)]
+pub(super) struct Runs {
+    /// First span → number of spans. Neighbours are merged, so no run ends where another begins.
+    free: BTreeMap<u32, u32>,
+}
+
+impl Runs {
+    pub(super) fn new(spans: u32) -> Runs {
+        Runs { free: BTreeMap::from([(0, spans)]) }
+    }
+
+    /// Takes `spans` adjoining spans, the lowest that are free (first fit), and says the first.
+    pub(super) fn take(&mut self, spans: u32) -> Option<u32> {
+        let (&first, &length) = self.free.iter().find(|&(_, &length)| length >= spans)?;
+        self.free.remove(&first);
+        if length > spans {
+            self.free.insert(first + spans, length - spans);
+        }
+        Some(first)
+    }
+
+    /// Gives back what [`Runs::take`] handed out.
+    pub(super) fn give(&mut self, first: u32, spans: u32) {
+        let (mut first, mut spans) = (first, spans);
+        if let Some((&below, &length)) = self.free.range(..first).next_back() {
+            debug_assert!(below + length <= first, "spans given back twice");
+            if below + length == first {
+                self.free.remove(&below);
+                first = below;
+                spans += length;
+            }
+        }
+        if let Some((&above, &length)) = self.free.range(first + 1..).next() {
+            debug_assert!(first + spans <= above, "spans given back twice");
+            if first + spans == above {
+                self.free.remove(&above);
+                spans += length;
+            }
+        }
+        self.free.insert(first, spans);
+    }
+}
+
+/// What a segment is carved into. Lives under the segment's lock.
+#[derive(Debug)]
+pub(super) struct Books {
+    runs: Runs,
+    /// Blocks carved of each class, whether free or in somebody's hands.
+    carved: [u32; Class::COUNT],
+    /// The arena is gone: nothing is carved any more.
+    pub(super) closed: bool,
+}
+
+impl Books {
+    pub(super) fn new(spans: u32) -> Books {
+        Books { runs: Runs::new(spans), carved: [0; Class::COUNT], closed: false }
+    }
+
+    /// Carves a run of free spans into `class.blocks_per_run()` blocks and says the first span.
+    pub(super) fn carve(&mut self, class: Class) -> Option<u32> {
+        if self.closed {
+            return None;
+        }
+        let span = self.runs.take(class.spans_per_run())?;
+        self.carved[class.number()] += class.blocks_per_run();
+        Some(span)
+    }
+
+    /// Takes back a run of which every block is free and on no stack.
+    pub(super) fn uncarve(&mut self, class: Class, span: u32) {
+        self.carved[class.number()] -= class.blocks_per_run();
+        self.runs.give(span, class.spans_per_run());
+    }
+
+    /// Blocks carved of one class, free or not.
+    pub(super) fn carved(&self, class: Class) -> u32 {
+        self.carved[class.number()]
+    }
+
+    /// Blocks carved of all classes, free or not.
+    pub(super) fn carved_blocks(&self) -> u64 {
+        self.carved.iter().map(|&blocks| u64::from(blocks)).sum()
+    }
+}
+
+/// Counts the free blocks of one class span by span, to find spans that are wholly free.
+#[derive(Debug)]
+pub(super) struct Census {
+    free: Vec<u16>,
+}
+
+/// What becomes of a free block after a [`Census`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// A block beside it is in somebody's hands: it stays a block.
+    Keep,
+    /// Its run is wholly free, and this is the first block of it that was asked about: give the
+    /// run back.
+    GiveRun,
+    /// Its run was given back already.
+    Gone,
+}
+
+impl Census {
+    const GIVEN: u16 = u16::MAX;
+
+    pub(super) fn new(spans: u32) -> Census {
+        Census { free: vec![0; spans as usize] }
+    }
+
+    /// Begins with another class.
+    pub(super) fn clear(&mut self) {
+        self.free.fill(0);
+    }
+
+    pub(super) fn see(&mut self, index: Index) {
+        self.free[index.span() as usize] += 1;
+    }
+
+    pub(super) fn fate(&mut self, class: Class, index: Index) -> Fate {
+        let free = &mut self.free[index.span() as usize];
+        if *free == Self::GIVEN {
+            Fate::Gone
+        } else if u32::from(*free) == class.blocks_per_run() {
+            *free = Self::GIVEN;
+            Fate::GiveRun
+        } else {
+            Fate::Keep
+        }
+    }
+}
+
+// A stack's word: 39 bits of tag, 25 bits of code. 24 bits name every block of 1 GiB (65,536 spans
+// of 256 places), so the two codes above them are free for "end" and "closed".
+const CODE_BITS: u32 = 25;
+const NIL: u32 = (1 << CODE_BITS) - 1;
+const CLOSED: u32 = NIL - 1;
+
+fn code(head: u64) -> u32 {
+    head as u32 & NIL
+}
+
+/// The word that follows `head` and names `code`. The tag grows by one with every change, so a
+/// thread that stalled between reading a head and replacing it is found out unless exactly a
+/// multiple of 2^39 changes went by (an hour and a half at 10 ns each).
+fn successor(head: u64, code: u32) -> u64 {
+    ((head >> CODE_BITS).wrapping_add(1) << CODE_BITS) | u64::from(code)
+}
+
+/// The free blocks of one class in one segment: a lock-free stack, linked through the headers.
+///
+/// Nothing but this word is touched after the exchange that publishes a change: the segment may be
+/// unmapped by another thread from then on.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(super) struct Stack(AtomicU64);
+
+impl Stack {
+    pub(super) fn new() -> Stack {
+        Stack(AtomicU64::new(u64::from(NIL)))
+    }
+
+    /// Takes a free block. `next_of` reads the link of a block; what it reads may be stale, and is
+    /// then discarded.
+    pub(super) fn pop(&self, next_of: impl Fn(Index) -> u32) -> Option<Index> {
+        let mut head = self.0.load(Ordering::Acquire);
+        loop {
+            let index = Index::from_code(code(head))?;
+            let next = successor(head, next_of(index));
+            // Acquire: the block's last holder, on whatever thread, wrote to it before pushing it.
+            match self.0.compare_exchange_weak(head, next, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(index),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Puts a chain of free blocks on the stack; `last_link` is the link of its last block, and the
+    /// links before it are set. `false`: the stack is closed, nothing was pushed.
+    pub(super) fn push(&self, first: Index, last_link: &AtomicU32) -> bool {
+        let mut head = self.0.load(Ordering::Relaxed);
+        loop {
+            if code(head) == CLOSED {
+                return false;
+            }
+            last_link.store(code(head), Ordering::Relaxed);
+            let next = successor(head, first.code());
+            match self.0.compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes all free blocks at once and says the first; the links lead to the others.
+    pub(super) fn take(&self) -> Option<Index> {
+        self.empty_to(NIL)
+    }
+
+    /// As [`Stack::take`], and refuses every later push.
+    pub(super) fn close(&self) -> Option<Index> {
+        self.empty_to(CLOSED)
+    }
+
+    fn empty_to(&self, end: u32) -> Option<Index> {
+        let mut head = self.0.load(Ordering::Relaxed);
+        loop {
+            if code(head) == CLOSED || code(head) == end {
+                return None;
+            }
+            // Acquire: as for `pop`. Release: a push that is then refused must see all that was
+            // done before the closing.
+            let next = successor(head, end);
+            match self.0.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Index::from_code(code(head)),
+                Err(now) => head = now,
+            }
+        }
+    }
+}
+
+/// How many handles share a block.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(super) struct Count(AtomicU32);
+
+impl Count {
+    #[cfg(loom)]
+    pub(super) fn new() -> Count {
+        Count(AtomicU32::new(0))
+    }
+
+    /// The block was just popped or carved, and has one holder.
+    pub(super) fn set_one(&self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+
+    /// One more holder. A count past 2^31 aborts, as `Arc` does: it only comes from forgetting
+    /// clones in a loop, and wrapping round would hand memory out twice.
+    pub(super) fn add_one(&self) {
+        // Relaxed: the new handle is made from one that exists.
+        if self.0.fetch_add(1, Ordering::Relaxed) > i32::MAX as u32 {
+            std::process::abort();
+        }
+    }
+
+    /// One holder less; `true` to the last, who then owns the block alone.
+    pub(super) fn drop_one(&self) -> bool {
+        // A count of one seen by a holder is its own, and nobody else can raise it: so the
+        // read-modify-write is saved where a block is not shared. Acquire pairs with the Release
+        // of the holders that left.
+        if self.0.load(Ordering::Acquire) == 1 {
+            return true;
+        }
+        if self.0.fetch_sub(1, Ordering::Release) != 1 {
+            return false;
+        }
+        fence(Ordering::Acquire);
+        true
+    }
+}
+
+/// Blocks that were in somebody's hands when the arena closed: decides who frees the segment.
+///
+/// Before [`Outstanding::sweep`] it only falls (0, −1, −2 …); the sweep adds the number that was
+/// out, so zero is met exactly once.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(super) struct Outstanding(AtomicI64);
+
+impl Outstanding {
+    pub(super) fn new() -> Outstanding {
+        Outstanding(AtomicI64::new(0))
+    }
+
+    /// A block found its stack closed. `true`: it was the last, the caller frees the segment.
+    pub(super) fn come_back(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// All stacks are closed, and `out` blocks were on none. `true`: all of them came back in the
+    /// meantime (or there were none), the caller frees the segment.
+    pub(super) fn sweep(&self, out: i64) -> bool {
+        self.0.fetch_add(out, Ordering::AcqRel) + out == 0
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_class_is_the_smallest_that_holds_the_bytes() {
+        let kib = |n: usize| n << 10;
+        let table = [
+            (0, 64),
+            (1, 64),
+            (64, 64),
+            (65, 128),
+            (4096, 4096),
+            (4097, 8192),
+            (8192, 8192),
+            (8193, kib(16)),
+            (kib(16) + 1, kib(32)),
+            (kib(64), kib(64)),
+            (kib(64) + 1, kib(80)),
+            (kib(129), kib(160)),
+            (kib(1024), kib(1024)),
+            (kib(1024) + 1, kib(1280)),
+            (kib(15 * 1024), kib(16 * 1024)),
+            (kib(16 * 1024), kib(16 * 1024)),
+        ];
+        for (bytes, class) in table {
+            assert_eq!(Class::for_bytes(bytes).unwrap().bytes(), class, "{bytes}");
+        }
+        assert_eq!(Class::for_bytes(kib(16 * 1024) + 1), None);
+        let mut last = 0;
+        for class in Class::all() {
+            assert!(class.bytes() > last);
+            assert_eq!(Class::for_bytes(class.bytes()), Some(class));
+            assert_eq!(Class::for_bytes(last + 1), Some(class));
+            last = class.bytes();
+        }
+        assert_eq!(last, BLOCK_BYTES_MAX);
+        assert_eq!(Class::largest_within(kib(144)).unwrap().bytes(), kib(128));
+    }
+
+    #[test]
+    fn from_4_kib_up_blocks_begin_at_a_page() {
+        for class in Class::all().filter(|class| class.bytes() >= 4096) {
+            for place in 0..class.blocks_per_run() {
+                assert_eq!(Index::new(3, place).offset_bytes(class) % 4096, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn every_block_has_a_header_of_its_own() {
+        for spans in [1, 4, 5, 64] {
+            let slots: BTreeSet<_> = (0..spans)
+                .flat_map(|span| (0..256).map(move |place| Index::new(span, place)))
+                .map(|index| index.header_slot(spans))
+                .collect();
+            assert_eq!(slots.len(), spans as usize * 256);
+            assert_eq!(slots.last(), Some(&(spans as usize * 256 - 1)));
+        }
+        assert!(Index::new(65_535, 255).code() < CLOSED);
+        assert_eq!(Index::new(65_535, 255).header_slot(65_536), 65_536 * 256 - 1);
+    }
+
+    #[test]
+    fn a_closed_stack_takes_nothing_and_gives_nothing() {
+        let links: Vec<AtomicU32> = (0..2).map(|_| AtomicU32::new(0)).collect();
+        let next = |index: Index| links[index.place() as usize].load(Ordering::Relaxed);
+        let stack = Stack::new();
+        assert!(stack.push(Index::new(0, 0), &links[0]));
+        assert!(stack.push(Index::new(0, 1), &links[1]));
+        assert_eq!(stack.close(), Some(Index::new(0, 1)));
+        assert_eq!(next(Index::new(0, 1)), Index::new(0, 0).code());
+        assert!(!stack.push(Index::new(0, 0), &links[0]));
+        assert_eq!(stack.pop(next), None);
+        assert_eq!(stack.take(), None);
+        assert_eq!(stack.close(), None);
+    }
+
+    #[test]
+    fn the_last_to_come_back_frees_whatever_the_order() {
+        // The sweep finds two out, before, between and after their return.
+        let before = Outstanding::new();
+        assert_eq!([before.sweep(2), before.come_back(), before.come_back()], [false, false, true]);
+        let between = Outstanding::new();
+        assert_eq!(
+            [between.come_back(), between.sweep(2), between.come_back()],
+            [false, false, true]
+        );
+        let after = Outstanding::new();
+        assert_eq!([after.come_back(), after.come_back(), after.sweep(2)], [false, false, true]);
+        assert!(Outstanding::new().sweep(0));
+    }
+
+    proptest! {
+        /// Runs against a plain bitmap: no overlap, first fit, nothing lost, neighbours merged.
+        #[test]
+        fn runs_agree_with_a_bitmap(
+            ops in prop::collection::vec((any::<bool>(), 1_u32..20, any::<prop::sample::Index>()), 1..200)
+        ) {
+            const SPANS: u32 = 64;
+            let mut runs = Runs::new(SPANS);
+            let mut taken = [false; SPANS as usize];
+            let mut held: Vec<(u32, u32)> = Vec::new();
+            for (give, spans, which) in ops {
+                if give && !held.is_empty() {
+                    let (first, spans) = held.swap_remove(which.index(held.len()));
+                    runs.give(first, spans);
+                    taken[first as usize..][..spans as usize].fill(false);
+                } else {
+                    let fits = (0..=SPANS - spans)
+                        .find(|&first| !taken[first as usize..][..spans as usize].contains(&true));
+                    let got = runs.take(spans);
+                    prop_assert_eq!(got, fits);
+                    if let Some(first) = got {
+                        taken[first as usize..][..spans as usize].fill(true);
+                        held.push((first, spans));
+                    }
+                }
+            }
+            for (first, spans) in held {
+                runs.give(first, spans);
+            }
+            prop_assert_eq!(runs.free, BTreeMap::from([(0, SPANS)]));
+        }
+
+        /// The stack, with pushes of chains, against a vector.
+        #[test]
+        fn a_stack_agrees_with_a_vector(ops in prop::collection::vec((0_u8..4, 1_u32..5), 1..200)) {
+            let links: Vec<AtomicU32> = (0..64).map(|_| AtomicU32::new(0)).collect();
+            let next = |index: Index| links[index.place() as usize].load(Ordering::Relaxed);
+            let stack = Stack::new();
+            let mut model: Vec<Index> = Vec::new();
+            let mut out: Vec<Index> = (0..64).map(|place| Index::new(0, place)).collect();
+            for (op, count) in ops {
+                match op {
+                    0 => {
+                        let got = stack.pop(next);
+                        prop_assert_eq!(got, model.pop());
+                        out.extend(got);
+                    }
+                    1 => {
+                        let mut chain = stack.take();
+                        while let Some(index) = chain {
+                            prop_assert_eq!(model.pop(), Some(index));
+                            out.push(index);
+                            chain = Index::from_code(next(index));
+                        }
+                        prop_assert!(model.is_empty());
+                    }
+                    _ => {
+                        let chain: Vec<_> =
+                            (0..count).map_while(|_| out.pop()).collect();
+                        for pair in chain.windows(2) {
+                            let link = &links[pair[0].place() as usize];
+                            link.store(pair[1].code(), Ordering::Relaxed);
+                        }
+                        if let (Some(&first), Some(last)) = (chain.first(), chain.last()) {
+                            let pushed = stack.push(first, &links[last.place() as usize]);
+                            prop_assert!(pushed);
+                        }
+                        model.extend(chain.iter().rev());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What threads can do to one another, in every order (up to a bound): `RUSTFLAGS="--cfg loom"
+/// cargo test --lib --release loom_`.
+#[cfg(all(test, loom))]
+mod loom_models {
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::thread;
+
+    use super::*;
+
+    /// A segment's free list without its memory. Each block's cell is "written" by whoever holds
+    /// it, so loom reports a block that two hold, or that is handed on without synchronisation.
+    struct Shelf {
+        stack: Stack,
+        links: Vec<AtomicU32>,
+        counts: Vec<Count>,
+        bytes: Vec<UnsafeCell<u8>>,
+        outstanding: Outstanding,
+        freed: AtomicUsize,
+    }
+
+    impl Shelf {
+        fn new(blocks: u32) -> Shelf {
+            let shelf = Shelf {
+                stack: Stack::new(),
+                links: (0..blocks).map(|_| AtomicU32::new(0)).collect(),
+                counts: (0..blocks).map(|_| Count::new()).collect(),
+                bytes: (0..blocks).map(|_| UnsafeCell::new(0)).collect(),
+                outstanding: Outstanding::new(),
+                freed: AtomicUsize::new(0),
+            };
+            (0..blocks).for_each(|block| shelf.give_back(Index::new(0, block)));
+            shelf
+        }
+
+        fn next(&self, index: Index) -> u32 {
+            self.links[index.place() as usize].load(Ordering::Relaxed)
+        }
+
+        fn pop(&self) -> Option<Index> {
+            let index = self.stack.pop(|index| self.next(index))?;
+            self.counts[index.place() as usize].set_one();
+            self.write(index);
+            Some(index)
+        }
+
+        fn write(&self, index: Index) {
+            self.bytes[index.place() as usize].with_mut(|_| ());
+        }
+
+        fn read(&self, index: Index) {
+            self.bytes[index.place() as usize].with(|_| ());
+        }
+
+        /// As `give_back` in `memory.rs`.
+        fn give_back(&self, index: Index) {
+            if !self.stack.push(index, &self.links[index.place() as usize])
+                && self.outstanding.come_back()
+            {
+                self.free();
+            }
+        }
+
+        fn drop_one(&self, index: Index) {
+            self.read(index);
+            if self.counts[index.place() as usize].drop_one() {
+                self.write(index);
+                self.give_back(index);
+            }
+        }
+
+        /// Freeing touches all bytes, so it must come after everybody's last access.
+        fn free(&self) {
+            (0..self.bytes.len()).for_each(|block| self.write(Index::new(0, block as u32)));
+            self.freed.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn chain(&self, first: Option<Index>) -> Vec<Index> {
+            std::iter::successors(first, |&index| Index::from_code(self.next(index))).collect()
+        }
+
+        /// As `Segment::close`.
+        fn close(&self) {
+            let free = self.chain(self.stack.close());
+            free.iter().for_each(|&index| self.write(index));
+            if self.outstanding.sweep((self.bytes.len() - free.len()) as i64) {
+                self.free();
+            }
+        }
+    }
+
+    fn model(check: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(check);
+    }
+
+    #[test]
+    fn loom_a_stalled_pop_is_found_out() {
+        model(|| {
+            let shelf = Arc::new(Shelf::new(3));
+            let other = Arc::clone(&shelf);
+            // Takes two and returns the first, so that the head is what it was and the block below
+            // it is not.
+            let thread = thread::spawn(move || {
+                let (first, second) = (other.pop(), other.pop());
+                first.into_iter().for_each(|index| other.give_back(index));
+                second
+            });
+            let mine = shelf.pop();
+            let theirs = thread.join().unwrap();
+            let mut seen: Vec<_> = mine.into_iter().chain(theirs).collect();
+            seen.extend(shelf.chain(shelf.stack.take()));
+            seen.sort();
+            assert_eq!(seen, [0, 1, 2].map(|place| Index::new(0, place)), "each block once");
+        });
+    }
+
+    #[test]
+    fn loom_the_last_holder_returns_the_block_wherever_it_is() {
+        model(|| {
+            let shelf = Arc::new(Shelf::new(1));
+            let index = shelf.pop().unwrap();
+            shelf.counts[0].add_one();
+            let other = Arc::clone(&shelf);
+            let thread = thread::spawn(move || other.drop_one(index));
+            shelf.drop_one(index);
+            // Whoever gets it next writes it: loom would see a reader that is not yet gone.
+            let early = shelf.pop();
+            thread.join().unwrap();
+            assert!(early.is_some() || shelf.pop().is_some(), "it came back");
+            assert_eq!(shelf.pop(), None, "it came back once");
+        });
+    }
+
+    #[test]
+    fn loom_a_scavenger_loses_nothing() {
+        model(|| {
+            let shelf = Arc::new(Shelf::new(2));
+            let other = Arc::clone(&shelf);
+            let thread = thread::spawn(move || {
+                let index = other.pop();
+                index.into_iter().for_each(|index| other.give_back(index));
+            });
+            let chain = shelf.chain(shelf.stack.take());
+            chain.iter().for_each(|&index| shelf.write(index));
+            if let (Some(&first), Some(last)) = (chain.first(), chain.last()) {
+                assert!(shelf.stack.push(first, &shelf.links[last.place() as usize]));
+            }
+            thread.join().unwrap();
+            assert_eq!(shelf.chain(shelf.stack.take()).len(), 2);
+        });
+    }
+
+    #[test]
+    fn loom_closing_and_returning_free_once() {
+        model(|| {
+            let shelf = Arc::new(Shelf::new(3));
+            let out = [shelf.pop().unwrap(), shelf.pop().unwrap()];
+            let threads = out.map(|index| {
+                let other = Arc::clone(&shelf);
+                thread::spawn(move || {
+                    other.write(index);
+                    other.give_back(index);
+                })
+            });
+            shelf.close();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(shelf.freed.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn loom_a_forgotten_block_keeps_the_segment() {
+        model(|| {
+            let shelf = Arc::new(Shelf::new(2));
+            let (_forgotten, index) = (shelf.pop().unwrap(), shelf.pop().unwrap());
+            let other = Arc::clone(&shelf);
+            let thread = thread::spawn(move || other.give_back(index));
+            shelf.close();
+            thread.join().unwrap();
+            assert_eq!(shelf.freed.load(Ordering::Relaxed), 0);
+        });
+    }
+}

@@ -1,0 +1,400 @@
+//! Step 3 of a send (registration): which memory is registered, and how rings come to share it.
+//!
+//! An arena registers once, on a hidden ring of its own; the rings that send clone the
+//! registration. `mod.rs` asks for the memory of a new segment and gets what the host allows;
+//! `sys/register.rs` makes the calls. This file must not know blocks or sockets.
+//!
+//! Invariants:
+//! - Entry `i` of every table, the hidden ring's and the sending rings', is segment `i` or empty.
+//! - Once registering was refused, it is not tried again: every later segment is unregistered. So
+//!   registered segments have the lower indices, and the arena hands them out first.
+//! - What can be registered is found by trying. RLIMIT_MEMLOCK is counted per user over all
+//!   processes and not at all for a ring made with CAP_IPC_LOCK, so no sum done here could know.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use io_uring::{IoUring, Submitter};
+use rustix::process::{Pid, getpid};
+
+use super::memory::{Map, Pages, Segment};
+use crate::error::{Errno, Error};
+use crate::sys::{memlock, register};
+
+/// Less than this is not worth a table entry. A multiple of every page size Linux has.
+pub(super) const STEP_BYTES: usize = 64 << 10;
+
+/// Whether an arena's memory is registered with io_uring.
+///
+/// Registered memory costs no page references and no memlock charge per send; it is pinned, and
+/// counts against RLIMIT_MEMLOCK once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Registration {
+    /// As much as the host allows; [`Arena::why`](super::Arena::why) says what is missing.
+    #[default]
+    Prefer,
+    /// All of it, or an error.
+    Require,
+    /// None. For rings that do not use io_uring.
+    Off,
+}
+
+/// The ring that holds the registration. Never used for I/O, and not SINGLE_ISSUER, because then no
+/// other thread could clone from it (EEXIST, kernel.md §11).
+struct HiddenRing {
+    ring: IoUring,
+    /// Who made it. After a `fork` the child has other pages at the same addresses, while the ring,
+    /// which it shares, has the parent's.
+    process: Pid,
+}
+
+impl HiddenRing {
+    fn new(entries: u16) -> Result<HiddenRing, Refusal> {
+        let refusal = |op, errno| Refusal::new(op, errno, 0);
+        let ring = IoUring::new(1).map_err(|error| {
+            refusal("io_uring_setup", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        register::sparse(&ring.submitter(), u32::from(entries))
+            .map_err(|errno| refusal("IORING_REGISTER_BUFFERS2", errno))?;
+        Ok(HiddenRing { ring, process: getpid() })
+    }
+
+    fn is_ours(&self) -> bool {
+        self.process == getpid()
+    }
+}
+
+/// The registration of one segment; ends on drop.
+pub(super) struct Pin {
+    ring: Arc<HiddenRing>,
+    index: u16,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if self.ring.is_ours() {
+            // It fails only if the kernel cannot allocate; then the pages stay pinned until the
+            // hidden ring goes, which is when the last segment goes.
+            let _ = register::clear(&self.ring.ring.submitter(), self.index);
+        }
+    }
+}
+
+/// Why something is not registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refusal {
+    op: &'static str,
+    errno: Errno,
+    /// What was to be registered, in bytes.
+    asked_bytes: usize,
+    /// RLIMIT_MEMLOCK at that moment.
+    memlock_bytes: Option<u64>,
+}
+
+impl Refusal {
+    fn new(op: &'static str, errno: Errno, asked_bytes: usize) -> Refusal {
+        Refusal { op, errno, asked_bytes, memlock_bytes: memlock::limit_bytes() }
+    }
+
+    /// The cause, with its numbers, and a way out for an arena of `capacity_bytes`.
+    fn text(&self, capacity_bytes: usize) -> String {
+        let limited = self.memlock_bytes.is_some();
+        match (self.op, self.errno) {
+            ("io_uring_setup", Errno::PERM | Errno::ACCESS) => {
+                "io_uring_setup was refused (EPERM): sysctl kernel.io_uring_disabled, a seccomp \
+                 filter or a security module forbids it\n\nhint: look at \"sysctl \
+                 kernel.io_uring_disabled\" and at the container's seccomp profile"
+                    .to_owned()
+            }
+            ("io_uring_setup", Errno::NOSYS) => {
+                "this kernel has no io_uring (ENOSYS)\n\nhint: it takes Linux 6.0 with \
+                 CONFIG_IO_URING"
+                    .to_owned()
+            }
+            ("IORING_REGISTER_BUFFERS2", Errno::INVAL) => {
+                "this kernel has no sparse buffer tables (EINVAL)\n\nhint: they came with Linux \
+                 5.19"
+                    .to_owned()
+            }
+            (op, Errno::NOMEM) if limited => {
+                // Room for the rings themselves and for unregistered sends comes on top.
+                let kib = (capacity_bytes.div_ceil(1 << 20) + 16) << 10;
+                format!(
+                    "{op}{asked} was refused (ENOMEM): {limit}, and it counts for all processes \
+                     of the user together\n\nhint: raise it with \"ulimit -l {kib}\", or make the \
+                     arena smaller",
+                    asked = self.asked(),
+                    limit = memlock::describe(self.memlock_bytes),
+                )
+            }
+            (op, errno) => {
+                format!("{op}{asked} failed: {errno}", asked = self.asked())
+            }
+        }
+    }
+
+    fn asked(&self) -> String {
+        match self.asked_bytes {
+            0 => String::new(),
+            bytes => format!(" {}", memlock::size(bytes as u64)),
+        }
+    }
+}
+
+/// Gives segments their memory, registered as far as wished and possible.
+pub(super) struct Registrar {
+    wish: Registration,
+    capacity_bytes: usize,
+    hidden: Option<Arc<HiddenRing>>,
+    /// The first refusal; the last attempt, too.
+    refusal: Option<Refusal>,
+}
+
+impl Registrar {
+    /// For an arena of `capacity_bytes` in at most `entries` segments.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` if registration is required and there is no ring to be had.
+    pub(super) fn new(
+        wish: Registration,
+        capacity_bytes: usize,
+        entries: u16,
+    ) -> Result<Registrar, Error> {
+        let mut registrar = Registrar { wish, capacity_bytes, hidden: None, refusal: None };
+        if wish != Registration::Off {
+            match HiddenRing::new(entries) {
+                Ok(ring) => registrar.hidden = Some(Arc::new(ring)),
+                Err(refusal) => registrar.refuse(refusal)?,
+            }
+        }
+        Ok(registrar)
+    }
+
+    /// Memory for segment `index`: `bytes` of it (at most 1 GiB, a multiple of 64 KiB), or less if
+    /// only that much could be registered. What is missing is to be asked for again, as another
+    /// segment, and will be unregistered.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` if registration is required and refused; `Io` if there is no memory.
+    pub(super) fn memory(&mut self, index: u16, bytes: usize) -> Result<(Map, Option<Pin>), Error> {
+        let mmap = |pages| Map::new(bytes, pages).map_err(|errno| Error::io("mmap", errno));
+        if let Some(refusal) = self.refusal.clone() {
+            self.refuse(refusal)?;
+        }
+        // A child of `fork` shares the ring, and would write its own pages into the parent's table.
+        let hidden = self.hidden.clone().filter(|ring| ring.is_ours() && self.refusal.is_none());
+        let Some(hidden) = hidden else {
+            if self.wish == Registration::Require {
+                let why = "a child of fork cannot register memory with its parent's arena";
+                return Err(self.unsupported(why.to_owned()));
+            }
+            return Ok((mmap(Pages::Huge)?, None));
+        };
+        let mut map = mmap(Pages::Small)?;
+        let base = map.base();
+        let least = if self.wish == Registration::Require { bytes } else { STEP_BYTES };
+        let fits = what_fits(bytes, least, |bytes| {
+            register::set(&hidden.ring.submitter(), index, base, bytes)
+        });
+        if let Some(errno) = fits.refused {
+            self.refuse(Refusal::new("registering", errno, bytes))?;
+        }
+        if fits.bytes == 0 {
+            // Another mapping: this one was made, and touched, in small pages.
+            drop(map);
+            return Ok((mmap(Pages::Huge)?, None));
+        }
+        map.truncate(fits.bytes);
+        Ok((map, Some(Pin { ring: hidden, index })))
+    }
+
+    /// Remembers a refusal, and makes an error of it if registration is required.
+    fn refuse(&mut self, refusal: Refusal) -> Result<(), Error> {
+        let text = refusal.text(self.capacity_bytes);
+        if self.refusal.is_none() {
+            tracing::warn!(why = text, "arena memory is not registered, or not all of it");
+            self.refusal = Some(refusal);
+        }
+        match self.wish {
+            Registration::Require => Err(self.unsupported(text)),
+            Registration::Prefer | Registration::Off => Ok(()),
+        }
+    }
+
+    fn unsupported(&self, why: String) -> Error {
+        let arena = memlock::size(self.capacity_bytes as u64);
+        Error::Unsupported {
+            feature: format!("a registered arena of {arena}").into(),
+            needs: why.into(),
+        }
+    }
+
+    /// What is not registered, and why; `None` if all is.
+    pub(super) fn why(&self, mapped_bytes: usize, registered_bytes: usize) -> Option<String> {
+        if self.wish == Registration::Off {
+            return Some("nothing is registered: Registration::Off was asked for".to_owned());
+        }
+        let missing_bytes = mapped_bytes - registered_bytes;
+        let missing = format!(
+            "{} of {} are not registered",
+            memlock::size(missing_bytes as u64),
+            memlock::size(mapped_bytes as u64),
+        );
+        match &self.refusal {
+            Some(refusal) => Some(format!("{missing}: {}", refusal.text(self.capacity_bytes))),
+            None if missing_bytes > 0 => {
+                Some(format!("{missing}: they were added in a child of fork"))
+            }
+            None => None,
+        }
+    }
+}
+
+/// How much of a piece could be registered.
+#[derive(Debug, PartialEq, Eq)]
+struct Fit {
+    /// 0 if nothing.
+    bytes: usize,
+    /// The first refusal, if there was one.
+    refused: Option<Errno>,
+}
+
+/// Tries `bytes`, then half of it, and so on down to `least_bytes`, as long as the refusal is
+/// ENOMEM. Halving, and not feeling for the last page, leaves a part of the limit to the rings
+/// themselves and to unregistered sends, which count against it too.
+fn what_fits(
+    bytes: usize,
+    least_bytes: usize,
+    mut attempt: impl FnMut(usize) -> Result<(), Errno>,
+) -> Fit {
+    let mut refused = None;
+    let mut now = bytes;
+    loop {
+        match attempt(now) {
+            Ok(()) => return Fit { bytes: now, refused },
+            Err(errno) => {
+                refused = refused.or(Some(errno));
+                now = now / 2 / STEP_BYTES * STEP_BYTES;
+                if errno != Errno::NOMEM || now < least_bytes || now == 0 {
+                    return Fit { bytes: 0, refused };
+                }
+            }
+        }
+    }
+}
+
+/// Gives `ring` a clone of everything that the arena of `segment` has registered so far.
+pub(super) fn clone_into(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno> {
+    let hidden = &segment.pin().ok_or(Errno::NXIO)?.ring;
+    if !hidden.is_ours() {
+        // The ring would send the parent's pages, whatever this process wrote.
+        return Err(Errno::XDEV);
+    }
+    register::clone(ring, &hidden.ring)
+}
+
+/// Gives `ring` the registration of `segment`, by cloning it or else by registering the memory
+/// once more (which counts once more).
+pub(super) fn adopt(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno> {
+    if segment.pin().is_none() {
+        return Err(Errno::NXIO);
+    }
+    clone_into(ring, segment).or_else(|_| {
+        let base: NonNull<u8> = segment.base();
+        register::set(ring, segment.index(), base, segment.bytes())
+    })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn what_fits_is_found_by_halving() {
+        // (asked, least, allowed) -> (registered, attempts)
+        let table = [
+            (64 * MIB, STEP_BYTES, 64 * MIB, 64 * MIB, 1),
+            (64 * MIB, STEP_BYTES, 8 * MIB, 8 * MIB, 4),
+            (64 * MIB, STEP_BYTES, 8 * MIB - 1, 4 * MIB, 5),
+            (64 * MIB, STEP_BYTES, 64 << 10, 64 << 10, 11),
+            (64 * MIB, STEP_BYTES, (64 << 10) - 1, 0, 11),
+            (64 * MIB, 64 * MIB, 8 * MIB, 0, 1),
+            (192 << 10, STEP_BYTES, 100 << 10, 64 << 10, 2),
+            (64 << 10, STEP_BYTES, 0, 0, 1),
+        ];
+        for (asked, least, allowed, registered, attempts) in table {
+            let mut tried = Vec::new();
+            let fit = what_fits(asked, least, |bytes| {
+                tried.push(bytes);
+                if bytes <= allowed { Ok(()) } else { Err(Errno::NOMEM) }
+            });
+            assert_eq!(fit.bytes, registered, "{asked} of {allowed}");
+            assert_eq!(fit.refused.is_some(), registered != asked);
+            assert_eq!(tried.len(), attempts, "{tried:?}");
+            assert!(tried.iter().all(|bytes| bytes % (64 << 10) == 0));
+        }
+    }
+
+    #[test]
+    fn other_errors_end_the_search() {
+        let mut attempts = 0;
+        let fit = what_fits(64 * MIB, STEP_BYTES, |_| {
+            attempts += 1;
+            Err(Errno::OPNOTSUPP)
+        });
+        assert_eq!(fit, Fit { bytes: 0, refused: Some(Errno::OPNOTSUPP) });
+        assert_eq!(attempts, 1);
+    }
+
+    #[test]
+    fn a_child_of_fork_uses_neither_its_parents_ring_nor_its_table() {
+        let ring = match HiddenRing::new(2) {
+            Ok(ring) => ring,
+            Err(refusal) => {
+                return ringwire_wire::skip("a_child_of_fork", &refusal.text(MIB));
+            }
+        };
+        let Some(parent) = rustix::process::getppid() else { return };
+        let hidden = Arc::new(HiddenRing { process: parent, ..ring });
+        let mut registrar = Registrar {
+            wish: Registration::Prefer,
+            capacity_bytes: MIB,
+            hidden: Some(Arc::clone(&hidden)),
+            refusal: None,
+        };
+        let (map, pin) = registrar.memory(0, STEP_BYTES).unwrap();
+        assert!(pin.is_none());
+        let why = registrar.why(STEP_BYTES, 0).unwrap();
+        assert_eq!(why, "64 KiB of 64 KiB are not registered: they were added in a child of fork");
+        let pin = Pin { ring: hidden, index: 0 };
+        let segment = Segment::open(0, map, Some(pin)).unwrap();
+        let ring = IoUring::new(1).unwrap();
+        assert_eq!(clone_into(&ring.submitter(), &segment), Err(Errno::XDEV));
+        segment.close();
+    }
+
+    #[test]
+    fn refusals_say_the_numbers_and_the_way_out() {
+        let refusal = |op, errno, asked_bytes| Refusal {
+            op,
+            errno,
+            asked_bytes,
+            memlock_bytes: Some(8 << 20),
+        };
+        let text = refusal("registering", Errno::NOMEM, 64 * MIB).text(64 * MIB);
+        assert_eq!(
+            text,
+            "registering 64 MiB was refused (ENOMEM): RLIMIT_MEMLOCK is 8 MiB, and it counts \
+             for all processes of the user together\n\nhint: raise it with \"ulimit -l 81920\", or \
+             make the arena smaller"
+        );
+        let text = refusal("io_uring_setup", Errno::PERM, 0).text(MIB);
+        assert!(text.starts_with("io_uring_setup was refused (EPERM): sysctl "), "{text}");
+        let text = refusal("io_uring_setup", Errno::MFILE, 0).text(MIB);
+        assert!(text.starts_with("io_uring_setup failed: "), "{text}");
+    }
+}

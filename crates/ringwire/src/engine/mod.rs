@@ -1,0 +1,174 @@
+//! Steps 5 and 6 of a send: how a request reaches the kernel, and how its completions come back.
+//!
+//! An engine is mechanism only. Its contract, for every implementation:
+//!
+//! - The memory behind a [`Send`]'s spans belongs to ledger entries; the engine's kernel may read
+//!   it from `submit` until the engine has yielded the request's last completion: the result if it
+//!   says that no notification follows, else the notification (K1, K3). The ledger frees nothing
+//!   before that. Spans themselves (the addresses) are taken over within `submit`.
+//! - Each submitted request yields exactly one `Result`; if that has `notification_follows`, later
+//!   exactly one `Notification` with the same token. Nothing else may be inferred from order (K2).
+//! - `copy_now` never waits and never yields completions.
+//! - `turn` makes no system call when there is nothing to submit and nothing to wait for.
+//! - Dropping the engine does not stop the kernel (K7): what was not completed stays lent.
+//!
+//! Neighbours: `ring/drive.rs` calls, `uring.rs` implements; `script.rs` plays completions back to
+//! test the rest. Must not know: payloads, notifiers, policy.
+
+#[cfg(test)]
+pub(crate) mod script;
+pub(crate) mod uring;
+
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use crate::arena::Arena;
+use crate::error::{Errno, Error};
+use crate::ledger::Key;
+use crate::policy::Route;
+use crate::queue::PathSample;
+
+/// The address and length of memory that a ledger entry owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub ptr: *const u8,
+    pub bytes: usize,
+}
+
+/// A socket as the engine knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub fd: BorrowedFd<'a>,
+    /// Its place in the ring's table of files, if it got one.
+    pub file: Option<u32>,
+}
+
+/// One request, ready to go.
+#[derive(Debug)]
+pub(crate) struct Send<'a> {
+    pub token: Key,
+    pub target: Target<'a>,
+    pub route: Route,
+    /// The registered segment that holds every span, for `Route::ZeroCopyRegistered`.
+    pub segment: u16,
+    pub spans: &'a [Span],
+    pub address: Option<&'a SocketAddr>,
+    /// A stream: all of it goes, or the result says how far it got.
+    pub stream: bool,
+    /// Ends the chain of notifications here (K4).
+    pub end_of_record: bool,
+    /// Wait for the socket to become writable before the first try.
+    pub poll_first: bool,
+}
+
+/// A decoded completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Completion {
+    /// A request's first completion.
+    Result {
+        token: Key,
+        /// Bytes accepted, or why none were.
+        outcome: Result<u32, Errno>,
+        notification_follows: bool,
+    },
+    /// The kernel has let go of the pages.
+    Notification { token: Key, usage: Usage },
+    /// Somebody called the waker.
+    Woken,
+}
+
+/// What a notification says about copying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// At least one packet was copied, or none ever carried this notification (K5).
+    Copied,
+    /// No packet was copied.
+    ZeroCopy,
+    /// The kernel does not report.
+    Unreported,
+}
+
+/// When `turn` gives up waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// At once: take what is there.
+    Now,
+    /// At this time.
+    At(Instant),
+    /// Not before something has happened.
+    Never,
+}
+
+impl From<Instant> for Deadline {
+    fn from(at: Instant) -> Self {
+        Deadline::At(at)
+    }
+}
+
+impl From<std::time::Duration> for Deadline {
+    fn from(after: std::time::Duration) -> Self {
+        Instant::now().checked_add(after).map_or(Deadline::Never, Deadline::At)
+    }
+}
+
+/// What an engine can do here, found by asking the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Zero copy of one piece (`SEND_ZC`, 6.0).
+    pub one_piece: bool,
+    /// Zero copy of several pieces (`SENDMSG_ZC`, 6.1).
+    pub many_pieces: bool,
+    /// Zero copy of several pieces of one registered segment (6.15).
+    pub many_registered: bool,
+}
+
+/// The contract stated at the top of this file.
+pub(crate) trait Engine {
+    /// What works here.
+    fn features(&self) -> Features;
+
+    /// Takes a request over. It goes to the kernel at the next `turn`, or at once if there is no
+    /// room for it otherwise.
+    ///
+    /// # Errors
+    /// `Io` if the kernel takes no more; the request was not taken over.
+    fn submit(&mut self, send: Send<'_>) -> Result<(), Error>;
+
+    /// Asks the kernel to cancel a request. Its own completions still come.
+    fn cancel(&mut self, token: Key);
+
+    /// Makes room for an arena's segments in the ring's table of buffers.
+    ///
+    /// # Errors
+    /// `Io` if the kernel refuses.
+    fn prepare_segments(&mut self, arena: &Arena) -> Result<(), Error>;
+
+    /// Takes the registration of one segment over into the ring's table of buffers.
+    fn adopt_segment(&mut self, arena: &Arena, index: u16) -> Result<(), Errno>;
+
+    /// Takes a socket into the ring's table of files, at a place that is free for sure. `None` if
+    /// the table is too small, and then the socket goes by its descriptor.
+    fn add_file(&mut self, place: u32, fd: BorrowedFd<'_>) -> Option<u32>;
+
+    /// Takes a socket out of the table of files.
+    fn remove_file(&mut self, place: u32);
+
+    /// Copies what the socket takes right now. Returns how many bytes that was; `EAGAIN` if none.
+    fn copy_now(
+        &mut self,
+        target: Target<'_>,
+        spans: &[Span],
+        address: Option<&SocketAddr>,
+    ) -> Result<usize, Errno>;
+
+    /// Submits what is prepared, waits until `deadline` for at least one completion, and appends
+    /// those that have come. One system call, or none.
+    fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error>;
+
+    /// Whether anything could still complete: a request, a notification, or a call of the waker.
+    fn expects(&self) -> bool;
+
+    /// How the path does.
+    fn sample(&self, target: Target<'_>) -> Option<PathSample>;
+}

@@ -1,0 +1,117 @@
+//! An engine that a test plays: it records requests and hands back the completions it was given.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+use crate::arena::Arena;
+use crate::engine::{Completion, Deadline, Engine, Features, Send, Span, Target, Usage};
+use crate::error::{Errno, Error};
+use crate::ledger::Key;
+use crate::policy::Route;
+use crate::queue::PathSample;
+
+/// What a request looked like when it was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub token: Key,
+    pub route: Route,
+    pub bytes: usize,
+    pub pieces: usize,
+    pub end_of_record: bool,
+    pub poll_first: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    pub seen: Vec<Seen>,
+    pub cancelled: Vec<Key>,
+    /// What `copy_now` answers, in turn; when empty, everything is taken.
+    pub copies: VecDeque<Result<usize, Errno>>,
+    /// How many bytes each copy was offered.
+    pub copied: Vec<usize>,
+    pub completions: Vec<Completion>,
+    pub sample: Option<PathSample>,
+    pub features: Option<Features>,
+    pub open: usize,
+}
+
+impl Script {
+    /// A result for the newest request.
+    pub(crate) fn result(&mut self, outcome: Result<u32, Errno>, notification_follows: bool) {
+        let token = self.seen.last().expect("a request").token;
+        self.completions.push(Completion::Result { token, outcome, notification_follows });
+    }
+
+    /// A notification for the `index`th request.
+    pub(crate) fn notify(&mut self, index: usize, usage: Usage) {
+        let token = self.seen[index].token;
+        self.completions.push(Completion::Notification { token, usage });
+    }
+}
+
+impl Engine for Script {
+    fn features(&self) -> Features {
+        let all = Features { one_piece: true, many_pieces: true, many_registered: true };
+        self.features.unwrap_or(all)
+    }
+
+    fn submit(&mut self, send: Send<'_>) -> Result<(), Error> {
+        self.open += 1;
+        self.seen.push(Seen {
+            token: send.token,
+            route: send.route,
+            bytes: send.spans.iter().map(|span| span.bytes).sum(),
+            pieces: send.spans.len(),
+            end_of_record: send.end_of_record,
+            poll_first: send.poll_first,
+        });
+        Ok(())
+    }
+
+    fn cancel(&mut self, token: Key) {
+        self.cancelled.push(token);
+    }
+
+    fn prepare_segments(&mut self, _: &Arena) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn adopt_segment(&mut self, _: &Arena, _: u16) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn add_file(&mut self, _: u32, _: BorrowedFd<'_>) -> Option<u32> {
+        None
+    }
+
+    fn remove_file(&mut self, _: u32) {}
+
+    fn copy_now(
+        &mut self,
+        _: Target<'_>,
+        spans: &[Span],
+        _: Option<&SocketAddr>,
+    ) -> Result<usize, Errno> {
+        let offered = spans.iter().map(|span| span.bytes).sum();
+        self.copied.push(offered);
+        self.copies.pop_front().unwrap_or(Ok(offered))
+    }
+
+    fn turn(&mut self, _: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
+        for completion in self.completions.drain(..) {
+            let last = !matches!(completion, Completion::Result { notification_follows: true, .. });
+            self.open -= usize::from(last).min(self.open);
+            completions.push(completion);
+        }
+        Ok(())
+    }
+
+    fn expects(&self) -> bool {
+        self.open > 0 || !self.completions.is_empty()
+    }
+
+    fn sample(&self, _: Target<'_>) -> Option<PathSample> {
+        self.sample
+    }
+}

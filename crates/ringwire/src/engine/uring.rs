@@ -1,0 +1,181 @@
+//! Steps 5 and 6 of a send, on io_uring: requests are submission entries, completions are theirs.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::arena::Arena;
+use crate::config::TaskRun;
+use crate::engine::{Completion, Deadline, Engine, Features, Send, Span, Target};
+use crate::error::{Errno, Error};
+use crate::ledger::Key;
+use crate::queue::PathSample;
+use crate::sys::ring::{SysRing, errno};
+use crate::sys::socket;
+
+/// Sockets that get a place in the ring's table of files; the rest go by descriptor, which costs a
+/// look-up a request. Eight bytes of kernel memory each.
+const FILES_MAX: u64 = 16_384;
+
+pub(crate) struct Uring {
+    ring: SysRing,
+    files: u32,
+    /// Requests, prepared or with the kernel, whose last completion has not been taken.
+    open: u64,
+    waker: Option<Arc<OwnedFd>>,
+    waker_ended: bool,
+    overflows: u64,
+    pieces: Vec<libc::iovec>,
+}
+
+impl Uring {
+    /// # Errors
+    /// See [`SysRing::new`].
+    pub(crate) fn new(
+        task_run: TaskRun,
+        completion_entries: Option<u32>,
+        sockets: u32,
+    ) -> Result<Self, Error> {
+        let ring = SysRing::new(task_run, completion_entries)?;
+        let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = u64::from(sockets).min(FILES_MAX).min(nofile.unwrap_or(FILES_MAX)) as u32;
+        let files = match ring.submitter().register_files_sparse(files) {
+            Ok(()) => files,
+            Err(error) => {
+                tracing::debug!(%error, files, "no table of files; sockets go by descriptor");
+                0
+            }
+        };
+        let pieces = Vec::with_capacity(socket::PIECES_MAX);
+        let (open, overflows, waker_ended) = (0, 0, false);
+        Ok(Uring { ring, files, open, waker: None, waker_ended, overflows, pieces })
+    }
+
+    /// For registrations of memory.
+    pub(crate) fn ring(&self) -> &SysRing {
+        &self.ring
+    }
+
+    /// The counter that wakes the ring. It counts as something to wait for from now on.
+    pub(crate) fn waker(&mut self) -> Result<Arc<OwnedFd>, Error> {
+        if let Some(waker) = &self.waker {
+            return Ok(waker.clone());
+        }
+        let waker = Arc::new(socket::wake_counter().map_err(|e| Error::io("eventfd", e))?);
+        self.ring.push_waker(waker.as_fd())?;
+        self.waker = Some(waker.clone());
+        Ok(waker)
+    }
+
+    /// How often completions did not fit into their ring. None were lost.
+    pub(crate) fn overflows(&self) -> u64 {
+        self.overflows
+    }
+
+    /// Whether completions appear only inside `turn`.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.ring.is_deferred()
+    }
+
+    fn reset_waker(&mut self) {
+        if let Some(waker) = &self.waker {
+            // Empty when several calls were counted as one: that is what the counter is for.
+            let _ = rustix::io::read(waker, &mut [0; 8]);
+        }
+    }
+}
+
+impl Engine for Uring {
+    fn features(&self) -> Features {
+        self.ring.features()
+    }
+
+    fn submit(&mut self, send: Send<'_>) -> Result<(), Error> {
+        self.ring.push(&send)?;
+        self.open += 1;
+        Ok(())
+    }
+
+    fn cancel(&mut self, token: Key) {
+        if let Err(error) = self.ring.push_cancel(token) {
+            tracing::warn!(%error, "cannot ask for a cancellation");
+        }
+    }
+
+    fn prepare_segments(&mut self, arena: &Arena) -> Result<(), Error> {
+        let segments = u32::from(arena.max_segments());
+        self.ring
+            .submitter()
+            .register_buffers_sparse(segments)
+            .map_err(|error| Error::io("io_uring_register(BUFFERS2)", errno(&error)))
+    }
+
+    fn adopt_segment(&mut self, arena: &Arena, index: u16) -> Result<(), Errno> {
+        arena.adopt(&self.ring.submitter(), index)
+    }
+
+    fn add_file(&mut self, place: u32, fd: BorrowedFd<'_>) -> Option<u32> {
+        if place >= self.files {
+            return None;
+        }
+        let added = self.ring.submitter().register_files_update(place, &[fd.as_raw_fd()]);
+        matches!(added, Ok(1)).then_some(place)
+    }
+
+    fn remove_file(&mut self, place: u32) {
+        if let Err(error) = self.ring.submitter().register_files_update(place, &[-1]) {
+            tracing::warn!(%error, place, "a socket stays in the table of files");
+        }
+    }
+
+    fn copy_now(
+        &mut self,
+        target: Target<'_>,
+        spans: &[Span],
+        address: Option<&SocketAddr>,
+    ) -> Result<usize, Errno> {
+        socket::send_now(target.fd, spans, address, &mut self.pieces)
+    }
+
+    fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
+        if self.waker_ended
+            && let Some(waker) = self.waker.clone()
+        {
+            self.ring.push_waker(waker.as_fd())?;
+            self.waker_ended = false;
+        }
+        if self.ring.overflowed() {
+            self.overflows += 1;
+        }
+        let waits = deadline != Deadline::Now && !self.ring.has_completions() && self.expects();
+        if waits {
+            self.ring.enter(deadline)?;
+        } else if self.ring.wants_enter() {
+            self.ring.enter(Deadline::Now)?;
+        }
+        let before = completions.len();
+        self.waker_ended |= self.ring.reap(completions);
+        let mut woken = false;
+        for completion in &completions[before..] {
+            match completion {
+                Completion::Result { notification_follows: true, .. } => {}
+                Completion::Result { .. } | Completion::Notification { .. } => {
+                    self.open = self.open.saturating_sub(1);
+                }
+                Completion::Woken => woken = true,
+            }
+        }
+        if woken {
+            self.reset_waker();
+        }
+        Ok(())
+    }
+
+    fn expects(&self) -> bool {
+        self.open > 0 || self.waker.is_some()
+    }
+
+    fn sample(&self, target: Target<'_>) -> Option<PathSample> {
+        socket::path_sample(target.fd)
+    }
+}

@@ -1,0 +1,165 @@
+//! Step 5 of a send: registered space for small foreign pieces.
+//!
+//! A request that reads registered memory must read it from one segment (K11), so the 100-byte
+//! header that stands before a registered body is copied into pages of that segment which the
+//! ring keeps for it. The pages of one request form a chain, which comes back as a whole when the
+//! request is closed. Invariants: a page is in exactly one chain, or free; a page whose request is
+//! open is neither written nor given back to the arena. Neighbours: `queue.rs` fills it,
+//! `ring/drive.rs` returns chains.
+
+use std::mem;
+
+use crate::arena::{Arena, BlockMut};
+use crate::ledger::NONE;
+
+/// The longest foreign piece that is copied rather than make its request go unregistered.
+pub(crate) const HEADER_BYTES_MAX: usize = 4096;
+const PAGE_BYTES: usize = 4096;
+/// Pages a segment at most: 256 KiB, which is 2,600 headers of 100 bytes in flight.
+const PAGES_MAX: usize = 64;
+/// At most this part of a segment becomes header space.
+const SEGMENT_SHARE: usize = 16;
+
+/// The header pages of one segment, for one ring.
+#[derive(Debug)]
+pub(crate) struct HeaderPages {
+    pages: Vec<BlockMut>,
+    /// The page behind each page in its chain.
+    next: Vec<u32>,
+    free: u32,
+    in_use: u32,
+}
+
+/// The pages of one request: the newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub head: u32,
+    filled: usize,
+}
+
+impl Chain {
+    pub(crate) const EMPTY: Chain = Chain { head: NONE, filled: 0 };
+}
+
+impl HeaderPages {
+    /// Takes pages for a segment of `segment_bytes` out of the arena; fewer, or none, if it is
+    /// full.
+    pub(crate) fn new(arena: &Arena, segment: u16, segment_bytes: usize) -> Self {
+        let wanted = (segment_bytes / SEGMENT_SHARE / PAGE_BYTES).min(PAGES_MAX);
+        Self::from_pages((0..wanted).map_while(|_| arena.alloc_in(segment, PAGE_BYTES)).collect())
+    }
+
+    fn from_pages(pages: Vec<BlockMut>) -> Self {
+        let count = pages.len() as u32;
+        let next = (1..=count).map(|page| if page == count { NONE } else { page }).collect();
+        let free = if count == 0 { NONE } else { 0 };
+        HeaderPages { pages, next, free, in_use: 0 }
+    }
+
+    /// Copies `bytes` to the end of the chain. Returns where they are; `None` if there is no room,
+    /// and then nothing has changed.
+    pub(crate) fn put(&mut self, chain: &mut Chain, bytes: &[u8]) -> Option<*const u8> {
+        if chain.head == NONE || chain.filled + bytes.len() > PAGE_BYTES {
+            if bytes.len() > HEADER_BYTES_MAX || self.free == NONE {
+                return None;
+            }
+            let page = self.free;
+            self.free = self.next[page as usize];
+            self.next[page as usize] = chain.head;
+            self.pages[page as usize].clear();
+            self.in_use += 1;
+            *chain = Chain { head: page, filled: 0 };
+        }
+        let page = &mut self.pages[chain.head as usize];
+        page.truncate(chain.filled);
+        let start = page.len();
+        page.put(bytes);
+        chain.filled += bytes.len();
+        Some(page[start..].as_ptr())
+    }
+
+    /// Takes the chain back to what it was at `earlier`.
+    pub(crate) fn rewind(&mut self, chain: &mut Chain, earlier: Chain) {
+        while chain.head != earlier.head && chain.head != NONE {
+            chain.head = self.give_back_one(chain.head);
+        }
+        chain.filled = earlier.filled;
+    }
+
+    /// Gives back the chain that starts at `head`.
+    pub(crate) fn give_back(&mut self, mut head: u32) {
+        while head != NONE {
+            head = self.give_back_one(head);
+        }
+    }
+
+    fn give_back_one(&mut self, page: u32) -> u32 {
+        let behind = mem::replace(&mut self.next[page as usize], self.free);
+        self.free = page;
+        self.in_use -= 1;
+        behind
+    }
+}
+
+impl Drop for HeaderPages {
+    fn drop(&mut self) {
+        if self.in_use > 0 {
+            // The kernel may read some of these pages until notifications that nobody will see
+            // (K3, K7): forgotten, they never go back to the arena.
+            mem::forget(mem::take(&mut self.pages));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Registration;
+
+    fn pages(count: usize) -> (Arena, HeaderPages) {
+        let arena = Arena::builder()
+            .capacity_bytes(1 << 20)
+            .registration(Registration::Off)
+            .build()
+            .unwrap();
+        let blocks = (0..count).map(|_| arena.alloc(PAGE_BYTES).unwrap()).collect();
+        let pages = HeaderPages::from_pages(blocks);
+        (arena, pages)
+    }
+
+    #[test]
+    fn pieces_pack_into_a_page_and_open_the_next_when_it_is_full() {
+        let (_arena, mut pages) = pages(2);
+        let mut chain = Chain::EMPTY;
+        let first = pages.put(&mut chain, &[1; 100]).unwrap();
+        let second = pages.put(&mut chain, &[2; 100]).unwrap();
+        assert_eq!(second as usize - first as usize, 100);
+        pages.put(&mut chain, &[3; 4000]).unwrap();
+        assert_eq!(pages.in_use, 2);
+        assert_eq!(pages.put(&mut chain, &[4; 97]), None, "96 bytes are left");
+        assert!(pages.put(&mut chain, &[4; 96]).is_some());
+        pages.give_back(chain.head);
+        assert_eq!(pages.in_use, 0);
+        assert!(pages.put(&mut Chain::EMPTY.clone(), &[5; 4096]).is_some());
+    }
+
+    #[test]
+    fn a_rewound_chain_gives_its_newer_pages_back() {
+        let (_arena, mut pages) = pages(2);
+        let mut chain = Chain::EMPTY;
+        pages.put(&mut chain, &[1; 10]).unwrap();
+        let earlier = chain;
+        pages.put(&mut chain, &[2; 4096]).unwrap();
+        pages.rewind(&mut chain, earlier);
+        assert_eq!(chain, earlier);
+        assert_eq!(pages.in_use, 1);
+        let again = pages.put(&mut chain, &[9; 1]).unwrap();
+        assert_eq!(again, pages.pages[chain.head as usize][10..].as_ptr());
+    }
+
+    #[test]
+    fn none_to_give() {
+        let (_arena, mut pages) = pages(0);
+        assert_eq!(pages.put(&mut Chain::EMPTY.clone(), &[1]), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! Steps 5 to 7: one entry a request, from the moment it is handed to the engine until nothing of
+//! the kernel refers to it.
+//!
+//! A request covers `count` payloads of one socket's order, from byte `skip` of `first` on,
+//! `bytes` in all. Its completions: a result, and then, if and only if that result said so, a
+//! notification (K1). Illegal orders are reported as bugs and change nothing: memory in doubt
+//! stays where it is.
+
+use crate::error::Errno;
+use crate::ledger::{Freed, Key, Ledger};
+use crate::policy::Route;
+use crate::release::{Copied, Event};
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub socket: u32,
+    pub first: u32,
+    pub count: u32,
+    pub skip: u64,
+    pub bytes: u64,
+    pub route: Route,
+    /// Whether the kernel's report about this request can be believed (K5).
+    pub believed: bool,
+    pub state: RequestState,
+    /// Bytes of the result; meaningful once the notification is awaited.
+    pub accepted: u64,
+    /// The first of the header pages that it reads, and their segment.
+    pub headers: u32,
+    pub segment: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestState {
+    /// Neither completion has come.
+    AwaitsResult,
+    /// The result said that a notification follows.
+    AwaitsNotification,
+}
+
+/// Where a walk over a request's payloads ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub slot: u32,
+    pub skip: u64,
+}
+
+impl Ledger {
+    /// Opens a request entry over payloads that the queue has gathered.
+    pub(crate) fn open_request(&mut self, request: Request) -> Key {
+        let mut slot = request.first;
+        for _ in 0..request.count {
+            let Some(entry) = self.payloads.at_mut(slot) else { break };
+            entry.parts += 1;
+            slot = entry.next;
+        }
+        self.requests.insert(request)
+    }
+
+    /// Counts the first `accepted` bytes after `first`/`skip` as accepted, payload by payload, at
+    /// most `count` of them. Returns the first byte that was not, and how many payloads had a
+    /// byte, or their end, in what was.
+    pub(crate) fn accept_run(
+        &mut self,
+        first: Position,
+        count: u32,
+        accepted: u64,
+        events: &mut Vec<Event>,
+    ) -> (Position, u32) {
+        let mut at = first;
+        let mut left = accepted;
+        let mut reached = 0;
+        while reached < count {
+            let Some(entry) = self.payloads.at(at.slot) else { break };
+            let rest = entry.bytes - at.skip;
+            let next = entry.next;
+            if left < rest {
+                if left > 0 {
+                    self.payloads.accept(at.slot, left, events);
+                    at.skip += left;
+                    reached += 1;
+                }
+                return (at, reached);
+            }
+            self.payloads.accept(at.slot, rest, events);
+            left -= rest;
+            reached += 1;
+            at = Position { slot: next, skip: 0 };
+        }
+        (at, reached)
+    }
+
+    /// Takes in the result of a request: `accepted` bytes went, and a notification follows or
+    /// not. Returns the first byte that was not accepted.
+    ///
+    /// Payloads behind what was accepted are no longer this request's: the kernel has taken no
+    /// reference to them.
+    pub(crate) fn on_accepted(
+        &mut self,
+        token: Key,
+        accepted: u64,
+        events: &mut Vec<Event>,
+    ) -> Option<Position> {
+        let request = self.requests.get(token)?;
+        let (first, skip, count) = (request.first, request.skip, request.count);
+        let (at, reached) =
+            self.accept_run(Position { slot: first, skip }, count, accepted, events);
+        let mut slot = first;
+        for index in 0..count {
+            let Some(entry) = self.payloads.at_mut(slot) else { break };
+            if index >= reached {
+                entry.parts -= 1;
+            }
+            slot = entry.next;
+        }
+        let request = self.requests.get_mut(token)?;
+        request.count = reached;
+        request.accepted = accepted;
+        request.state = RequestState::AwaitsNotification;
+        Some(at)
+    }
+
+    /// Settles every payload from `slot` to the end of its queue as failed, and releases those that
+    /// no request covers.
+    pub(crate) fn fail_from(
+        &mut self,
+        mut slot: u32,
+        error: Errno,
+        events: &mut Vec<Event>,
+    ) -> Freed {
+        let mut freed = Freed::default();
+        while let Some(entry) = self.payloads.at(slot) {
+            let next = entry.next;
+            freed.add(self.fail_one(slot, error, events));
+            slot = next;
+        }
+        freed
+    }
+
+    /// Settles one payload as failed, and releases it unless a request covers it.
+    pub(crate) fn fail_one(&mut self, slot: u32, error: Errno, events: &mut Vec<Event>) -> Freed {
+        self.payloads.fail(slot, error, events);
+        self.payloads.release_if_due(slot, &mut self.notifications, events)
+    }
+
+    /// Releases the settled ones among `count` payloads that no request ever covered.
+    pub(crate) fn release_run(
+        &mut self,
+        mut slot: u32,
+        count: u32,
+        copied: Copied,
+        events: &mut Vec<Event>,
+    ) -> Freed {
+        let mut freed = Freed::default();
+        for _ in 0..count {
+            let Some(entry) = self.payloads.at(slot) else { break };
+            let next = entry.next;
+            self.payloads.observe(slot, copied);
+            freed.add(self.payloads.release_if_due(slot, &mut self.notifications, events));
+            slot = next;
+        }
+        freed
+    }
+
+    /// Closes a request: the kernel refers to none of its memory any more. Returns the request and
+    /// what its payloads gave back.
+    pub(crate) fn close_request(
+        &mut self,
+        token: Key,
+        copied: Copied,
+        events: &mut Vec<Event>,
+    ) -> Option<(Request, Freed)> {
+        self.requests.get(token)?;
+        let request = self.requests.remove(token.slot)?;
+        let mut freed = Freed::default();
+        let mut slot = request.first;
+        for _ in 0..request.count {
+            let Some(entry) = self.payloads.at_mut(slot) else { break };
+            let next = entry.next;
+            entry.parts -= 1;
+            if request.accepted > 0 {
+                self.payloads.observe(slot, copied);
+            }
+            freed.add(self.payloads.release_if_due(slot, &mut self.notifications, events));
+            slot = next;
+        }
+        Some((request, freed))
+    }
+}
+
+impl Freed {
+    pub(crate) fn add(&mut self, other: Freed) {
+        self.payloads += other.payloads;
+        self.bytes += other.bytes;
+    }
+}

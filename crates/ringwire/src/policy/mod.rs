@@ -1,0 +1,216 @@
+//! Step 2 of a send: copy, or not. Pure, and the only place that decides.
+//!
+//! It is asked once a request, when a socket's queue has gathered one, because what matters is the
+//! size of what goes to the kernel, not of what the caller happened to hand over. Called by
+//! `ring/drive.rs`; knows no socket, no clock, no ring.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Thresholds;
+use crate::error::Errno;
+
+/// The way a request is asked to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// The kernel copies the bytes at once.
+    Copy,
+    /// The kernel sends from the pages, which it references for each request.
+    ZeroCopy,
+    /// The kernel sends from pages that an arena has registered with it.
+    ZeroCopyRegistered,
+}
+
+/// Why a request goes the way it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Nothing speaks against zero copy.
+    Best,
+    /// The request is below its memory's threshold.
+    Small,
+    /// The socket refused zero copy (`EOPNOTSUPP`): MPTCP, a TLS socket, a replaced protocol.
+    SocketRefuses,
+    /// The kernel could not account for more pinned memory (`ENOMEM`: RLIMIT_MEMLOCK, counted per
+    /// user over all processes).
+    MemlockShort,
+    /// A datagram larger than the path's MTU is fragmented, and fragments are copied anyway.
+    OverMtu,
+    /// A datagram of more pieces than a packet has fragments.
+    ManyPieces,
+    /// This kernel lacks the operation.
+    KernelLacks,
+}
+
+/// The most fragments of one packet (`MAX_SKB_FRAGS` as distributions configure it).
+#[doc(alias = "MAX_SKB_FRAGS")]
+pub(crate) const DATAGRAM_PIECES_MAX: usize = 17;
+
+/// How long a socket copies after the kernel could not account for its memory; doubles up to
+/// [`MEMLOCK_PAUSE_MAX`] while that goes on.
+pub(crate) const MEMLOCK_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause, so that a socket notices freed memory within seconds.
+pub(crate) const MEMLOCK_PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// What is known about one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// Its length.
+    pub bytes: u64,
+    /// Whether all of it lies in one registered segment.
+    pub registered: bool,
+    /// For a datagram: how many pieces, and whether it is larger than the path's known MTU.
+    pub datagram: Option<Datagram>,
+    /// Whether the kernel has the operation that this request would take.
+    pub kernel_has: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Datagram {
+    pub pieces: usize,
+    pub over_mtu: bool,
+}
+
+/// What one socket has taught us.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Verdicts {
+    refuses: bool,
+    copy_until: Option<Instant>,
+    pause: Duration,
+}
+
+impl Verdicts {
+    /// Takes in how a zero-copy request failed. True if another route may carry it.
+    pub(crate) fn on_error(&mut self, errno: Errno, now: Instant) -> bool {
+        match errno {
+            Errno::OPNOTSUPP => self.refuses = true,
+            Errno::NOMEM | Errno::NOBUFS => {
+                let doubled = (self.pause * 2).clamp(MEMLOCK_PAUSE, MEMLOCK_PAUSE_MAX);
+                self.pause = doubled;
+                self.copy_until = Some(now + doubled);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Takes in that a zero-copy request of unregistered memory went through.
+    pub(crate) fn on_success(&mut self) {
+        self.pause = Duration::ZERO;
+        self.copy_until = None;
+    }
+}
+
+/// The route of one request, and the reason.
+pub(crate) fn decide(
+    facts: Facts,
+    verdicts: &Verdicts,
+    thresholds: Thresholds,
+    now: Instant,
+) -> (Route, Reason) {
+    if verdicts.refuses {
+        return (Route::Copy, Reason::SocketRefuses);
+    }
+    if !facts.kernel_has {
+        return (Route::Copy, Reason::KernelLacks);
+    }
+    if let Some(datagram) = facts.datagram {
+        if datagram.over_mtu {
+            return (Route::Copy, Reason::OverMtu);
+        }
+        if datagram.pieces > DATAGRAM_PIECES_MAX {
+            return (Route::Copy, Reason::ManyPieces);
+        }
+    }
+    let threshold =
+        if facts.registered { thresholds.registered_bytes } else { thresholds.normal_bytes };
+    if facts.bytes < threshold || facts.bytes == 0 {
+        return (Route::Copy, Reason::Small);
+    }
+    if facts.registered {
+        return (Route::ZeroCopyRegistered, Reason::Best);
+    }
+    if verdicts.copy_until.is_some_and(|until| now < until) {
+        return (Route::Copy, Reason::MemlockShort);
+    }
+    (Route::ZeroCopy, Reason::Best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Facts =
+        Facts { bytes: 1 << 20, registered: false, datagram: None, kernel_has: true };
+
+    fn route(facts: Facts) -> (Route, Reason) {
+        decide(facts, &Verdicts::default(), Thresholds::default(), Instant::now())
+    }
+
+    #[test]
+    fn thresholds_hold_at_their_edge() {
+        let normal = |bytes| route(Facts { bytes, ..PLAIN });
+        assert_eq!(normal(16_383), (Route::Copy, Reason::Small));
+        assert_eq!(normal(16_384), (Route::ZeroCopy, Reason::Best));
+        let registered = |bytes| route(Facts { bytes, registered: true, ..PLAIN });
+        assert_eq!(registered(4_095), (Route::Copy, Reason::Small));
+        assert_eq!(registered(4_096), (Route::ZeroCopyRegistered, Reason::Best));
+    }
+
+    #[test]
+    fn nothing_at_all_is_never_pinned() {
+        let thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };
+        let facts = Facts { bytes: 0, ..PLAIN };
+        let decided = decide(facts, &Verdicts::default(), thresholds, Instant::now());
+        assert_eq!(decided, (Route::Copy, Reason::Small));
+    }
+
+    #[test]
+    fn datagrams_that_the_kernel_would_copy_are_copied_by_us() {
+        let datagram = |pieces, over_mtu| {
+            let datagram = Some(Datagram { pieces, over_mtu });
+            route(Facts { registered: true, bytes: 8_000, datagram, ..PLAIN })
+        };
+        assert_eq!(datagram(17, false), (Route::ZeroCopyRegistered, Reason::Best));
+        assert_eq!(datagram(18, false), (Route::Copy, Reason::ManyPieces));
+        assert_eq!(datagram(1, true), (Route::Copy, Reason::OverMtu));
+    }
+
+    #[test]
+    fn a_refusing_socket_is_copied_for_good() {
+        let now = Instant::now();
+        let mut verdicts = Verdicts::default();
+        assert!(verdicts.on_error(Errno::OPNOTSUPP, now));
+        let later = now + Duration::from_secs(3600);
+        let decided = decide(PLAIN, &verdicts, Thresholds::default(), later);
+        assert_eq!(decided, (Route::Copy, Reason::SocketRefuses));
+    }
+
+    #[test]
+    fn short_memlock_pauses_unregistered_memory_only_and_backs_off() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut verdicts = Verdicts::default();
+        assert!(verdicts.on_error(Errno::NOMEM, start));
+        let decide_at = |verdicts: &Verdicts, ms, registered| {
+            decide(Facts { registered, ..PLAIN }, verdicts, Thresholds::default(), at(ms)).0
+        };
+        assert_eq!(decide_at(&verdicts, 49, false), Route::Copy);
+        assert_eq!(decide_at(&verdicts, 49, true), Route::ZeroCopyRegistered);
+        assert_eq!(decide_at(&verdicts, 50, false), Route::ZeroCopy);
+        assert!(verdicts.on_error(Errno::NOMEM, at(50)));
+        assert_eq!(decide_at(&verdicts, 149, false), Route::Copy);
+        assert_eq!(decide_at(&verdicts, 150, false), Route::ZeroCopy);
+        for _ in 0..20 {
+            verdicts.on_error(Errno::NOMEM, start);
+        }
+        assert_eq!(decide_at(&verdicts, 2_999, false), Route::Copy);
+        assert_eq!(decide_at(&verdicts, 3_000, false), Route::ZeroCopy);
+        verdicts.on_success();
+        assert_eq!(decide_at(&verdicts, 1, false), Route::ZeroCopy);
+    }
+
+    #[test]
+    fn other_errors_are_not_the_policys() {
+        assert!(!Verdicts::default().on_error(Errno::PIPE, Instant::now()));
+    }
+}

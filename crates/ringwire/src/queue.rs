@@ -1,0 +1,451 @@
+//! Step 5 of a send: one socket's ordered queue. Pure.
+//!
+//! On a stream one request is outstanding until its result; what arrives meanwhile waits here and
+//! is gathered into the next one, which is how many sends come to share one notification. This
+//! file decides where a request ends: at 256 pieces, at half the send buffer's charge, at what the
+//! path delivers in 20 ms, at the end of a registered segment; and where a chain of notifications
+//! is cut (K4). Invariants: payloads leave in the order they came; a request covers at least one
+//! payload or a non-empty part of one; a datagram is never split. Neighbours: `ring/drive.rs`
+//! calls, the ledger's `next` links are followed but never changed, except to append. Must not
+//! know: descriptors, completions, events, the clock.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::Span;
+use crate::headers::{Chain, HEADER_BYTES_MAX};
+use crate::ledger::{Entry, Key, NONE, Table};
+use crate::payload::Piece;
+use crate::segments::KnownSegments;
+
+/// Pieces of one request. The kernel takes 1,024, but every piece charges at least a page of send
+/// buffer, and beyond 256 the gain turns round (measured: 8 against 12 GB/s).
+pub(crate) const PIECES_MAX: usize = 256;
+/// Bytes of one request: below the kernel's `INT_MAX`.
+pub(crate) const REQUEST_BYTES_MAX: u64 = 1 << 30;
+/// A chain of notifications is cut after this many bytes, or after a path's 20 ms if that is less.
+const CHAIN_BYTES: u64 = 64 << 10;
+/// What a path delivers in this time is the most that a request gathers.
+const GATHER_TIME: Duration = Duration::from_millis(20);
+/// How often the path is looked at, at most: the look takes the socket's lock.
+const SAMPLE_TIME: Duration = Duration::from_millis(10);
+/// The bound until the path is known.
+const FIRST_BOUND_BYTES: u64 = 64 << 10;
+const PAGE_BYTES: u64 = 4096;
+
+/// A byte of a queue: a payload's table position and an offset into the payload.
+pub(crate) use crate::ledger::Position;
+
+/// What the kernel tells about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PathSample {
+    /// The kernel's newest estimate, bytes a second; 0 if it has none.
+    pub delivery_rate: u64,
+    /// Bytes acknowledged since the connection began.
+    pub acked_bytes: u64,
+    /// Whether anything waits for an acknowledgement or for being sent.
+    pub busy: bool,
+    /// What may be charged to the send buffer.
+    pub send_buffer_bytes: u64,
+}
+
+/// How much one socket gathers, learned from samples.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    bound_bytes: u64,
+    send_buffer_bytes: u64,
+    last: Option<(Instant, PathSample)>,
+    rate: Option<u64>,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let send_buffer_bytes = 0;
+        Pace { bound_bytes: FIRST_BOUND_BYTES, send_buffer_bytes, last: None, rate: None }
+    }
+
+    /// Whether a new look at the path is due.
+    pub(crate) fn wants_sample(&self, now: Instant) -> bool {
+        self.last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= SAMPLE_TIME)
+    }
+
+    /// Takes in a look at the path.
+    ///
+    /// While the connection was busy, what it acknowledged between two looks is the rate: the
+    /// kernel's own estimate is that of single bursts, which a slow reader's window makes look
+    /// thousands of times too fast. After a pause there is nothing better than the kernel's.
+    pub(crate) fn on_sample(&mut self, now: Instant, sample: PathSample) {
+        self.send_buffer_bytes = sample.send_buffer_bytes;
+        let seen =
+            self.last.filter(|(_, before)| before.busy && sample.busy).map(|(at, before)| {
+                let elapsed = now.saturating_duration_since(at).as_nanos().max(1);
+                let acked = sample.acked_bytes.saturating_sub(before.acked_bytes);
+                u64::try_from(u128::from(acked) * 1_000_000_000 / elapsed).unwrap_or(u64::MAX)
+            });
+        let rate = match (seen, self.rate) {
+            (Some(seen), Some(before)) if seen < before => seen / 2 + before / 2,
+            (Some(seen), _) => seen,
+            (None, _) => sample.delivery_rate,
+        };
+        self.last = Some((now, sample));
+        if seen.is_some() || sample.delivery_rate > 0 {
+            self.rate = Some(rate);
+            let bytes = u128::from(rate) * GATHER_TIME.as_nanos() / 1_000_000_000;
+            self.bound_bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        let charge =
+            if self.send_buffer_bytes == 0 { u64::MAX } else { self.send_buffer_bytes / 2 };
+        Bounds { bytes: self.bound_bytes.min(REQUEST_BYTES_MAX), charge }
+    }
+}
+
+/// Where a request that already holds a payload ends.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    bytes: u64,
+    charge: u64,
+}
+
+/// What the queue has gathered for one request. The spans are in the caller's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gathered {
+    pub first: Position,
+    /// The first byte behind it.
+    pub end: Position,
+    /// Payloads that it covers, wholly or in part.
+    pub count: u32,
+    pub bytes: u64,
+    /// The segment that holds all spans, if they are registered.
+    pub segment: Option<u16>,
+    /// The header pages that it reads.
+    pub headers: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Registered(u16),
+    Normal,
+}
+
+/// One socket's queue.
+#[derive(Debug)]
+pub(crate) struct SendQueue {
+    head: Position,
+    /// The payload that came last; it may be gone by now.
+    last: Option<Key>,
+    waiting_bytes: u64,
+    since_cut_bytes: u64,
+    /// Whether the newest zero-copy request ended a chain, so that the next begins a packet.
+    cut: bool,
+    pub pace: Pace,
+}
+
+impl SendQueue {
+    pub(crate) fn new() -> Self {
+        SendQueue {
+            head: Position { slot: NONE, skip: 0 },
+            last: None,
+            waiting_bytes: 0,
+            since_cut_bytes: 0,
+            cut: true,
+            pace: Pace::new(),
+        }
+    }
+
+    /// Whether no payload waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.slot == NONE
+    }
+
+    /// The first byte that no request covers.
+    pub(crate) fn head(&self) -> Position {
+        self.head
+    }
+
+    /// Bytes that no request covers.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
+    }
+
+    /// Appends a payload.
+    pub(crate) fn push(&mut self, key: Key, payloads: &mut Table<Entry>) {
+        if let Some(last) = self.last.and_then(|last| payloads.get_mut(last)) {
+            last.next = key.slot;
+        }
+        if self.head.slot == NONE {
+            self.head = Position { slot: key.slot, skip: 0 };
+        }
+        self.last = Some(key);
+        self.waiting_bytes += payloads.get(key).map_or(0, |entry| entry.bytes);
+    }
+
+    /// Puts a datagram back in front of the others.
+    pub(crate) fn push_front(&mut self, slot: u32, payloads: &mut Table<Entry>) {
+        let behind = self.head.slot;
+        if let Some(entry) = payloads.at_mut(slot) {
+            entry.next = behind;
+            self.waiting_bytes += entry.bytes;
+        }
+        self.head = Position { slot, skip: 0 };
+        if behind == NONE {
+            self.last = Some(payloads.key(slot));
+        }
+    }
+
+    /// Takes what was gathered off the queue.
+    pub(crate) fn take(&mut self, gathered: &Gathered) {
+        self.head = gathered.end;
+        self.waiting_bytes -= gathered.bytes;
+    }
+
+    /// Puts `bytes` bytes back, the first of which is at `position`.
+    pub(crate) fn rewind(&mut self, position: Position, bytes: u64) {
+        if bytes > 0 || self.head.slot == NONE {
+            self.head = position;
+            self.waiting_bytes += bytes;
+        }
+    }
+
+    /// Forgets everything that waits.
+    pub(crate) fn clear(&mut self) {
+        self.head = Position { slot: NONE, skip: 0 };
+        self.last = None;
+        self.waiting_bytes = 0;
+    }
+
+    /// Counts a payload's bytes as no longer waiting, because it was taken back.
+    pub(crate) fn forget_bytes(&mut self, bytes: u64) {
+        self.waiting_bytes -= bytes;
+    }
+
+    /// Whether a zero-copy request of `bytes` is to end the chain of notifications, and whether the
+    /// kernel's report about it can be believed: it fills packets of its own, or begins and ends
+    /// one.
+    pub(crate) fn cut(&mut self, bytes: u64) -> (bool, bool) {
+        self.since_cut_bytes += bytes;
+        let began_fresh = self.cut;
+        self.cut = self.since_cut_bytes >= CHAIN_BYTES.min(self.pace.bound_bytes);
+        if self.cut {
+            self.since_cut_bytes = 0;
+        }
+        (self.cut, bytes >= CHAIN_BYTES || (began_fresh && self.cut))
+    }
+
+    /// Gathers the next request into `spans`. `None` if nothing waits.
+    pub(crate) fn gather(
+        &self,
+        payloads: &Table<Entry>,
+        segments: &mut KnownSegments,
+        stream: bool,
+        pieces_max: usize,
+        spans: &mut Vec<Span>,
+    ) -> Option<Gathered> {
+        payloads.at(self.head.slot)?;
+        let limits = Limits { bounds: self.pace.bounds(), pieces_max, stream };
+        let mode = self.mode(payloads, segments, stream);
+        if let Some(gathered) =
+            Gathering::new(self.head, mode, limits, segments, spans).run(payloads)
+        {
+            return Some(gathered);
+        }
+        Gathering::new(self.head, Mode::Normal, limits, segments, spans).run(payloads)
+    }
+
+    /// The kind of memory that the next request will read: that of the first piece which decides.
+    fn mode(&self, payloads: &Table<Entry>, segments: &KnownSegments, stream: bool) -> Mode {
+        let mut at = self.head;
+        let mut looked_at = 0;
+        while let Some(entry) = payloads.at(at.slot) {
+            for rest in rests(entry, at.skip) {
+                if let Some(segment) = segments.find(rest.as_ptr(), rest.len()) {
+                    return Mode::Registered(segment);
+                }
+                looked_at += 1;
+                if rest.len() > HEADER_BYTES_MAX || looked_at == PIECES_MAX {
+                    return Mode::Normal;
+                }
+            }
+            if !stream {
+                break;
+            }
+            at = Position { slot: entry.next, skip: 0 };
+        }
+        Mode::Normal
+    }
+}
+
+/// The non-empty rests of an entry's pieces from byte `skip` on.
+fn rests(entry: &Entry, skip: u64) -> impl Iterator<Item = &[u8]> {
+    let pieces = entry.payload().map_or(&[] as &[Piece], |payload| payload.pieces());
+    let mut skip = usize::try_from(skip).unwrap_or(usize::MAX);
+    pieces.iter().filter_map(move |piece| {
+        let bytes = piece.as_slice();
+        let rest = bytes.get(skip..).unwrap_or_default();
+        skip = skip.saturating_sub(bytes.len());
+        (!rest.is_empty()).then_some(rest)
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    bounds: Bounds,
+    pieces_max: usize,
+    stream: bool,
+}
+
+/// One run over the queue's payloads.
+struct Gathering<'a> {
+    gathered: Gathered,
+    mode: Mode,
+    limits: Limits,
+    segments: &'a mut KnownSegments,
+    spans: &'a mut Vec<Span>,
+    charge: u64,
+    chain: Chain,
+}
+
+/// How a piece fared.
+enum Fit {
+    Whole,
+    /// As many of its bytes fitted.
+    Part(usize),
+    /// It cannot be part of this request.
+    No,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(
+        head: Position,
+        mode: Mode,
+        limits: Limits,
+        segments: &'a mut KnownSegments,
+        spans: &'a mut Vec<Span>,
+    ) -> Self {
+        spans.clear();
+        let segment = match mode {
+            Mode::Registered(index) => Some(index),
+            Mode::Normal => None,
+        };
+        let gathered =
+            Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE };
+        Gathering { gathered, mode, limits, segments, spans, charge: 0, chain: Chain::EMPTY }
+    }
+
+    /// `None` if the first payload cannot be sent in this mode.
+    fn run(mut self, payloads: &Table<Entry>) -> Option<Gathered> {
+        while let Some(entry) = payloads.at(self.gathered.end.slot) {
+            let first = self.gathered.count == 0;
+            let before = (self.spans.len(), self.spans.last().copied(), self.charge, self.chain);
+            let mut bytes = 0;
+            let mut whole = true;
+            for rest in rests(entry, self.gathered.end.skip) {
+                match self.add(rest, self.gathered.bytes + bytes) {
+                    Fit::Whole => bytes += rest.len() as u64,
+                    Fit::Part(part) => {
+                        bytes += part as u64;
+                        whole = false;
+                        break;
+                    }
+                    Fit::No => {
+                        whole = false;
+                        break;
+                    }
+                }
+            }
+            let fits = if first {
+                whole || (bytes > 0 && self.limits.stream && self.full())
+            } else {
+                let bounds = self.limits.bounds;
+                whole && self.gathered.bytes + bytes <= bounds.bytes && self.charge <= bounds.charge
+            };
+            if !fits {
+                self.rewind(before);
+                if first {
+                    return None;
+                }
+                break;
+            }
+            self.gathered.count += 1;
+            self.gathered.bytes += bytes;
+            if !whole {
+                self.gathered.end.skip += bytes;
+                break;
+            }
+            self.gathered.end = Position { slot: entry.next, skip: 0 };
+            if !self.limits.stream {
+                break;
+            }
+        }
+        self.gathered.headers = self.chain.head;
+        Some(self.gathered)
+    }
+
+    /// Whether the request is at a bound that even a single payload must keep.
+    fn full(&self) -> bool {
+        self.spans.len() >= self.limits.pieces_max
+            || self.spans.iter().map(|s| s.bytes as u64).sum::<u64>() >= REQUEST_BYTES_MAX
+    }
+
+    fn add(&mut self, rest: &[u8], bytes_before: u64) -> Fit {
+        let room = usize::try_from(REQUEST_BYTES_MAX - bytes_before).unwrap_or(0);
+        let part = &rest[..rest.len().min(room)];
+        if part.is_empty() {
+            return Fit::No;
+        }
+        let ptr = match self.mode {
+            Mode::Normal => part.as_ptr(),
+            Mode::Registered(index) => match self.segments.find(part.as_ptr(), part.len()) {
+                Some(found) if found == index => part.as_ptr(),
+                _ if part.len() > HEADER_BYTES_MAX
+                    || self.spans.len() >= self.limits.pieces_max =>
+                {
+                    return Fit::No;
+                }
+                _ => match self.copy_header(index, part) {
+                    Some(ptr) => ptr,
+                    None => return Fit::No,
+                },
+            },
+        };
+        let adjoins =
+            self.spans.last().is_some_and(|last| last.ptr.wrapping_add(last.bytes) == ptr);
+        if adjoins && let Some(last) = self.spans.last_mut() {
+            self.charge -= charge(*last);
+            last.bytes += part.len();
+            self.charge += charge(*last);
+        } else if self.spans.len() >= self.limits.pieces_max {
+            return Fit::No;
+        } else {
+            let span = Span { ptr, bytes: part.len() };
+            self.charge += charge(span);
+            self.spans.push(span);
+        }
+        if part.len() == rest.len() { Fit::Whole } else { Fit::Part(part.len()) }
+    }
+
+    fn copy_header(&mut self, index: u16, bytes: &[u8]) -> Option<*const u8> {
+        self.segments.headers(index)?.put(&mut self.chain, bytes)
+    }
+
+    fn rewind(&mut self, before: (usize, Option<Span>, u64, Chain)) {
+        let (spans, last, charge, chain) = before;
+        self.spans.truncate(spans);
+        if let (Some(span), Some(last)) = (self.spans.last_mut(), last) {
+            *span = last;
+        }
+        self.charge = charge;
+        if let Mode::Registered(index) = self.mode
+            && let Some(headers) = self.segments.headers(index)
+        {
+            headers.rewind(&mut self.chain, chain);
+        }
+    }
+}
+
+/// What a span costs of the send buffer: whole pages from the start of its first page.
+fn charge(span: Span) -> u64 {
+    let offset = span.ptr as u64 % PAGE_BYTES;
+    (offset + span.bytes as u64).next_multiple_of(PAGE_BYTES)
+}

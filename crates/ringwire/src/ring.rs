@@ -1,0 +1,382 @@
+//! Step 1 of a send: the public API.
+//!
+//! Checks arguments and limits, opens the ledger's entry and queues it; everything else happens in
+//! [`Ring::turn`] (`ring/drive.rs`). The sole caller of policy, ledger and engine. Invariant: what
+//! is refused is handed back and has changed nothing. A ring lives on the thread that built it, so
+//! there is nothing to lock.
+
+mod core;
+mod drive;
+mod sockets;
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::arena::Arena;
+use crate::config::{Limits, TaskRun, Thresholds};
+use crate::engine::Deadline;
+use crate::engine::uring::Uring;
+use crate::error::{Error, SendError};
+use crate::ledger::{Notifier, PayloadId};
+use crate::payload::IntoPayload;
+use crate::release::Events;
+use crate::ring::core::{Core, Sending};
+pub use crate::ring::core::{OnDeadline, Report, Turned};
+pub use crate::ring::sockets::Socket;
+use crate::stats::{SocketStats, Stats};
+
+/// Makes a [`Ring`]. `Send`, so that it can be set up on one thread and built on another.
+#[derive(Clone, Debug, Default)]
+pub struct RingBuilder {
+    arena: Option<Arena>,
+    limits: Limits,
+    thresholds: Thresholds,
+    task_run: TaskRun,
+    completion_entries: Option<u32>,
+}
+
+impl RingBuilder {
+    /// The arena whose blocks go registered. Blocks of other arenas go as normal memory.
+    pub fn arena(mut self, arena: &Arena) -> Self {
+        self.arena = Some(arena.clone());
+        self
+    }
+
+    /// How much the ring takes in. See [`Limits`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Below which size requests are copied. See [`Thresholds`].
+    pub fn thresholds(mut self, thresholds: Thresholds) -> Self {
+        self.thresholds = thresholds;
+        self
+    }
+
+    /// When the kernel posts completions. See [`TaskRun`].
+    pub fn task_run(mut self, task_run: TaskRun) -> Self {
+        self.task_run = task_run;
+        self
+    }
+
+    /// The length of the completion ring, a power of two; 4,096 by default. What does not fit, the
+    /// kernel keeps, and hands over later at some cost.
+    pub fn completion_entries(mut self, entries: u32) -> Self {
+        self.completion_entries = Some(entries);
+        self
+    }
+
+    /// The ring, on this thread.
+    ///
+    /// # Errors
+    /// `Unsupported` if the kernel or the host refuses io_uring, or has no zero-copy send; the text
+    /// says who can change that. `Io` if setting up fails otherwise. `Misuse` for a completion ring
+    /// that is no power of two.
+    ///
+    /// # Kernel
+    /// 6.0 or newer: io_uring_setup(2), `IORING_OP_SEND_ZC` in io_uring_enter(2).
+    pub fn build(self) -> Result<Ring, Error> {
+        if self.completion_entries.is_some_and(|entries| !entries.is_power_of_two()) {
+            return Err(Error::Misuse("completion_entries must be a power of two".into()));
+        }
+        let sockets = self.limits.sockets;
+        let engine = Uring::new(self.task_run, self.completion_entries, sockets)?;
+        static RINGS: AtomicU32 = AtomicU32::new(1);
+        let seed = RINGS.fetch_add(1, Ordering::Relaxed);
+        let mut core = Core::new(engine, self.limits, self.thresholds, seed);
+        if let Some(arena) = self.arena {
+            core.know(arena)?;
+        }
+        Ok(Ring { core, thread: PhantomData })
+    }
+}
+
+/// Sends payloads over sockets and says when their memory is free.
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use std::time::Duration;
+/// use ringwire::{Arena, Event, Events, Ring};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let arena = Arena::builder().capacity_bytes(1 << 20).build()?;
+/// let mut ring = match Ring::builder().arena(&arena).build() {
+///     Ok(ring) => ring,
+///     Err(ringwire::Error::Unsupported { .. }) => return Ok(()), // no io_uring on this host
+///     Err(error) => return Err(error.into()),
+/// };
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let sock = ring.attach(TcpStream::connect(listener.local_addr()?)?)?;
+///
+/// let mut block = arena.alloc(65_536)?;
+/// block.put(&[7; 65_536]);
+/// let id = ring.send(sock, block.freeze())?;
+///
+/// let (_peer, _) = listener.accept()?;
+/// let mut events = Events::new();
+/// let mut released = false;
+/// while !released {
+///     ring.turn(Duration::from_secs(5), &mut events)?;
+///     for event in events.drain() {
+///         released |= matches!(event, Event::Released { id: which, .. } if which == id);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping a ring never waits and never aborts: data that the kernel has accepted is still
+/// delivered, blocks that it may still read stay out of their arena for good, other payloads are
+/// leaked and counted ([`Stats::leaked_bytes`]). [`Ring::shutdown`] waits instead.
+pub struct Ring {
+    core: Core<Uring>,
+    /// Neither `Send` nor `Sync`: the kernel ties a ring to the thread that built it.
+    thread: PhantomData<*const ()>,
+}
+
+impl Ring {
+    /// A builder with the defaults.
+    pub fn builder() -> RingBuilder {
+        RingBuilder::default()
+    }
+
+    /// Takes a connected TCP socket or a UDP socket, over IPv4 or IPv6. No flag or option of it is
+    /// changed. Keep a `try_clone` to read from it.
+    ///
+    /// # Errors
+    /// `Unsupported` for other kinds of socket, `Misuse` for a listening one, `LimitReached` for
+    /// too many sockets.
+    pub fn attach(&mut self, socket: impl Into<OwnedFd>) -> Result<Socket, Error> {
+        self.core.attach(socket.into())
+    }
+
+    /// Queues a payload, and returns its id at once. It leaves with the next [`Ring::turn`].
+    ///
+    /// For each id there will be exactly one `Sent` (when the kernel has accepted all of it; short
+    /// sends are resumed inside) or `Failed`, and then exactly one `Released`, with the payload.
+    ///
+    /// # Errors
+    /// [`SendError`] hands the payload back. `LimitReached`: a [`Event::Room`] will come. `Misuse`:
+    /// the handle is stale, or the socket was finished.
+    ///
+    /// # Cancel safety
+    /// Forgetting the id, the socket's handle or the ring never frees memory that the kernel may
+    /// read.
+    pub fn send(
+        &mut self,
+        sock: Socket,
+        payload: impl IntoPayload,
+    ) -> Result<PayloadId, SendError> {
+        self.core.send(sock, payload.into_payload(), Sending::default())
+    }
+
+    /// Like [`Ring::send`], and attaches the payload to a notifier.
+    ///
+    /// # Errors
+    /// As [`Ring::send`]; `Misuse` also for a stale notifier.
+    pub fn send_on(
+        &mut self,
+        sock: Socket,
+        payload: impl IntoPayload,
+        notifier: Notifier,
+    ) -> Result<PayloadId, SendError> {
+        let sending = Sending { notifier: Some(notifier), ..Sending::default() };
+        self.core.send(sock, payload.into_payload(), sending)
+    }
+
+    /// Like [`Ring::send_on`], without events of the payload's own: no `Sent`, `Failed`,
+    /// `Released`; the ring drops it when it is released. That is what makes one notification
+    /// cheaper than many. A stream that fails still says [`Event::Broken`].
+    ///
+    /// # Errors
+    /// As [`Ring::send_on`].
+    pub fn send_quiet(
+        &mut self,
+        sock: Socket,
+        payload: impl IntoPayload,
+        notifier: Notifier,
+    ) -> Result<PayloadId, SendError> {
+        let sending = Sending { notifier: Some(notifier), quiet: true, address: None };
+        self.core.send(sock, payload.into_payload(), sending)
+    }
+
+    /// Queues one datagram to `address`.
+    ///
+    /// # Errors
+    /// As [`Ring::send`]; `Misuse` also on a stream.
+    pub fn send_to(
+        &mut self,
+        sock: Socket,
+        address: SocketAddr,
+        payload: impl IntoPayload,
+    ) -> Result<PayloadId, SendError> {
+        let sending = Sending { address: Some(address), ..Sending::default() };
+        self.core.send(sock, payload.into_payload(), sending)
+    }
+
+    /// Takes back a payload of which the kernel has not seen a byte: `Failed` with `ECANCELED` and
+    /// `Released` come with the next turn.
+    ///
+    /// # Errors
+    /// `Misuse` if it has begun to leave, or the id is stale.
+    pub fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
+        self.core.cancel(id)
+    }
+
+    /// A new notifier. Payloads attach to it; [`Ring::flush`] asks for one `Notified` for all of
+    /// them, which carries `tag`.
+    ///
+    /// # Errors
+    /// `LimitReached` if too many are open.
+    pub fn notifier(&mut self, tag: u64) -> Result<Notifier, Error> {
+        self.core.notifier(tag)
+    }
+
+    /// Detaches what is attached to the notifier now: exactly one `Notified` comes after the last
+    /// of it has been released, at once if there is none. The notifier goes on with the sequence
+    /// number after the one returned. Notifications of one notifier may come out of order.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle; `LimitReached` if too many notifications are under way.
+    pub fn flush(&mut self, notifier: Notifier) -> Result<u32, Error> {
+        self.core.flush(notifier)
+    }
+
+    /// Removes a notifier. What was flushed is still notified; what was attached since is not.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle.
+    pub fn remove(&mut self, notifier: Notifier) -> Result<(), Error> {
+        self.core.remove(notifier)
+    }
+
+    /// Lets queued payloads leave and appends to `events` what has happened, in one system call, or
+    /// in none if nothing is out. Waits until `deadline` for the first event.
+    ///
+    /// Returns at once if nothing is out that could become an event and there is no waker.
+    ///
+    /// # Errors
+    /// `Io` or `Bug` if the ring itself fails. What is in flight stays lent.
+    pub fn turn(
+        &mut self,
+        deadline: impl Into<Deadline>,
+        events: &mut Events,
+    ) -> Result<Turned, Error> {
+        self.core.turn(deadline.into(), &mut events.0)
+    }
+
+    /// Sends FIN after everything that is queued. No more payloads are taken.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle or on UDP.
+    pub fn finish(&mut self, sock: Socket) -> Result<(), Error> {
+        self.core.finish(sock)
+    }
+
+    /// [`Ring::finish`], and gives up the handle. The ring keeps the descriptor until the last
+    /// release, then closes it. Events of its payloads still come.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle.
+    pub fn close(&mut self, sock: Socket) -> Result<(), Error> {
+        self.core.close(sock)
+    }
+
+    /// Breaks the connection now and gives up the handle: the peer gets a reset, what is queued
+    /// fails with `ECANCELED`, and the kernel lets go of all memory, so the releases come soon.
+    /// Works through duplicates of the descriptor too: they find the connection gone.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle.
+    pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
+        self.core.abort(sock)
+    }
+
+    /// Gives the socket back once everything sent on it has been accepted; the handle becomes
+    /// stale. Payloads that are accepted and not yet released stay with the ring, and so does a
+    /// duplicate of the descriptor until the last of them is released.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle, or while payloads wait to be accepted: wait for their `Sent`,
+    /// or cancel them. `Io` if the descriptor cannot be duplicated.
+    pub fn detach(&mut self, sock: Socket) -> Result<OwnedFd, Error> {
+        self.core.detach(sock)
+    }
+
+    /// What the socket holds and has done.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle.
+    pub fn socket_stats(&self, sock: Socket) -> Result<SocketStats, Error> {
+        self.core.socket_stats(sock)
+    }
+
+    /// What the ring holds and has done. Looks at every payload in flight for the oldest.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.core.stats();
+        stats.completion_overflows = self.core.engine().overflows();
+        stats
+    }
+
+    /// The engine in use.
+    pub fn engine(&self) -> &'static str {
+        "uring"
+    }
+
+    /// What this ring cannot do on this host, and why, a line each; `None` if it does everything.
+    pub fn why(&self) -> Option<String> {
+        let mut why = self.core.why();
+        if !self.core.engine().is_deferred() && self.core.wants_deferred() {
+            why.push(
+                "completions interrupt the thread: the kernel has no deferred task run".into(),
+            );
+        }
+        (!why.is_empty()).then(|| why.join("\n"))
+    }
+
+    /// A handle that ends another thread's wait: `turn` returns when it is called. From now on a
+    /// turn with nothing out waits too.
+    ///
+    /// # Errors
+    /// `Io` if no descriptor is free.
+    pub fn waker(&mut self) -> Result<Waker, Error> {
+        self.core.engine_mut().waker().map(Waker)
+    }
+
+    /// Waits until everything is released, at most until `deadline`; then does what `on_deadline`
+    /// says, and drops the ring.
+    pub fn shutdown(self, deadline: impl Into<Deadline>, on_deadline: OnDeadline) -> Report {
+        self.core.shutdown(deadline.into(), on_deadline)
+    }
+}
+
+/// Readable when a turn would find completions. Poll it only after a turn that reported no
+/// backlog.
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.core.engine().ring().as_fd()
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("engine", &self.engine()).finish_non_exhaustive()
+    }
+}
+
+/// Ends a wait in [`Ring::turn`] from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// Lets the ring's present turn return, or its next one, if it is not waiting now. Several
+    /// calls may count as one.
+    pub fn wake(&self) {
+        // It fails only when the counter is full, and then the ring is awake.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}

@@ -1,0 +1,410 @@
+//! Step 1 of a send, behind the API: the ring's state over any engine, sending, notifiers, the end.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::arena::Arena;
+use crate::config::{Limits, Thresholds};
+use crate::engine::{Completion, Deadline, Engine, Span};
+use crate::error::{Error, SendError};
+use crate::headers::HeaderPages;
+use crate::ledger::{Ledger, NONE, Notifier, Opening, PayloadId, Table};
+use crate::payload::Payload;
+use crate::release::Event;
+use crate::ring::sockets::{Socket, SocketEntry, Stage};
+use crate::segments::{Known, KnownSegments};
+use crate::stats::Stats;
+use crate::sys::socket::{Kind, PIECES_MAX};
+
+/// How long a shutdown waits, after breaking connections, for the kernel to say that it has let go.
+const ABORT_TIME: Duration = Duration::from_secs(2);
+/// The most pieces that a stream's payload may have. Longer ones are a caller's mistake.
+const PAYLOAD_BYTES_MAX: u64 = 1 << 40;
+
+/// What a turn leaves behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "a backlog must be turned again before the thread sleeps on the ring's descriptor"]
+pub struct Turned {
+    /// Payloads are ready to leave, which the next turn will let go: do not sleep on the ring's
+    /// descriptor before that.
+    pub backlog: bool,
+}
+
+/// What a shutdown does with what is not released by its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeadline {
+    /// Breaks the connections, so that the memory comes back. Peers get a reset.
+    Abort,
+    /// Leaves accepted data to the kernel, which goes on delivering it; the memory is lost to the
+    /// process.
+    Leave,
+}
+
+/// How a shutdown ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Payloads released meanwhile.
+    pub released_payloads: u64,
+    /// Payloads that failed meanwhile.
+    pub failed_payloads: u64,
+    /// Connections broken to get memory back.
+    pub aborted_sockets: u64,
+    /// Payloads that the kernel may still read; their memory is never used again.
+    pub leaked_payloads: u64,
+    /// Bytes of those.
+    pub leaked_bytes: u64,
+    /// Payloads of which the kernel never saw a byte, dropped.
+    pub unsent_payloads: u64,
+}
+
+/// How a payload is to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sending {
+    pub address: Option<SocketAddr>,
+    pub notifier: Option<Notifier>,
+    pub quiet: bool,
+}
+
+pub(crate) fn stale(what: &str) -> Error {
+    Error::Misuse(format!("this {what}'s handle is stale, or of another ring").into())
+}
+
+/// A ring over any engine.
+pub(crate) struct Core<E: Engine> {
+    pub engine: E,
+    pub ledger: Ledger,
+    pub sockets: Table<SocketEntry>,
+    /// Sockets that have something to do, each once, in the order of their turn.
+    pub ready: VecDeque<u32>,
+    pub limits: Limits,
+    pub thresholds: Thresholds,
+    pub arena: Option<Arena>,
+    pub segments: KnownSegments,
+    /// How many of the arena's segments were looked at.
+    pub segments_seen: usize,
+    not_adopted: Vec<String>,
+    /// Events that came up outside of a turn.
+    pub pending: Vec<Event>,
+    pub completions: Vec<Completion>,
+    pub spans: Vec<Span>,
+    pub in_flight_bytes: u64,
+    pub in_flight_payloads: u32,
+    /// Sockets that a limit of the ring refused.
+    pub ring_refused: Vec<u32>,
+    pub started: Instant,
+    /// The time of the last turn.
+    pub now: Instant,
+    pub stats: Stats,
+}
+
+impl<E: Engine> Core<E> {
+    pub(crate) fn new(engine: E, limits: Limits, thresholds: Thresholds, seed: u32) -> Self {
+        let now = Instant::now();
+        Core {
+            engine,
+            ledger: Ledger::new(seed),
+            sockets: Table::new(seed),
+            ready: VecDeque::new(),
+            limits,
+            thresholds,
+            arena: None,
+            segments: KnownSegments::default(),
+            segments_seen: 0,
+            not_adopted: Vec::new(),
+            pending: Vec::new(),
+            completions: Vec::new(),
+            spans: Vec::with_capacity(PIECES_MAX),
+            in_flight_bytes: 0,
+            in_flight_payloads: 0,
+            ring_refused: Vec::new(),
+            started: now,
+            now,
+            stats: Stats::default(),
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    pub(crate) fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// Whether the kernel ought to defer task work: it has the operations of the release that
+    /// brought that in.
+    pub(crate) fn wants_deferred(&self) -> bool {
+        self.engine.features().many_pieces
+    }
+
+    /// Takes an arena whose segments are to be known.
+    pub(crate) fn know(&mut self, arena: Arena) -> Result<(), Error> {
+        if arena.registered_bytes() > 0 {
+            self.engine.prepare_segments(&arena)?;
+        }
+        self.arena = Some(arena);
+        self.learn_segments();
+        Ok(())
+    }
+
+    /// Takes over the segments that the arena has grown since the last look.
+    pub(crate) fn learn_segments(&mut self) {
+        let Some(arena) = &self.arena else { return };
+        let count = arena.segment_count();
+        if count == self.segments_seen {
+            return;
+        }
+        for segment in arena.segments().into_iter().skip(self.segments_seen) {
+            self.segments_seen += 1;
+            if !segment.registered {
+                continue;
+            }
+            match self.engine.adopt_segment(arena, segment.index) {
+                Ok(()) => {
+                    let headers = HeaderPages::new(arena, segment.index, segment.bytes);
+                    let (base, bytes, index) = (segment.base, segment.bytes, segment.index);
+                    self.segments.add(Known { base, bytes, index, headers });
+                }
+                Err(errno) => {
+                    tracing::warn!(%errno, index = segment.index, "a segment goes unregistered");
+                    self.not_adopted.push(format!(
+                        "{} bytes of the arena go unregistered on this ring: taking over their \
+                         registration failed: {errno}",
+                        segment.bytes
+                    ));
+                }
+            }
+        }
+    }
+
+    /// What this ring cannot do, a line each.
+    pub(crate) fn why(&self) -> Vec<String> {
+        let features = self.engine.features();
+        let mut why = Vec::new();
+        if !features.many_pieces {
+            why.push(
+                "payloads of several pieces are copied: the kernel has no SENDMSG_ZC (6.1)".into(),
+            );
+        } else if !features.many_registered {
+            why.push(
+                "requests of several pieces go unregistered: the kernel cannot gather from \
+                 registered memory (6.15)"
+                    .into(),
+            );
+        }
+        why.extend(self.arena.as_ref().and_then(Arena::why));
+        why.extend(self.not_adopted.iter().cloned());
+        why
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        sock: Socket,
+        payload: Payload,
+        sending: Sending,
+    ) -> Result<PayloadId, SendError> {
+        let bytes = payload.len() as u64;
+        let notification = match self.admit(sock, bytes, &sending) {
+            Ok(notification) => notification,
+            Err(why) => {
+                self.stats.limit_refusals += u64::from(matches!(why, Error::LimitReached { .. }));
+                return Err(SendError { payload, why });
+            }
+        };
+        let Sending { address, quiet, .. } = sending;
+        let slot = sock.0.slot;
+        let id = self.ledger.payloads.open(Opening {
+            payload,
+            bytes,
+            socket: slot,
+            address,
+            notification,
+            quiet,
+            opened_ms: self.now.duration_since(self.started).as_millis() as u64,
+        });
+        self.ledger.notifications.attach(notification);
+        if let Some(entry) = self.sockets.at_mut(slot) {
+            entry.in_flight_bytes += bytes;
+            entry.in_flight_payloads += 1;
+            entry.queue.push(id.0, &mut self.ledger.payloads);
+        }
+        self.in_flight_bytes += bytes;
+        self.in_flight_payloads += 1;
+        self.stats.payloads += 1;
+        self.stats.payload_bytes += bytes;
+        self.make_ready(slot);
+        Ok(id)
+    }
+
+    /// Checks everything that may speak against a payload. Returns the notification to attach to.
+    fn admit(&mut self, sock: Socket, bytes: u64, sending: &Sending) -> Result<u32, Error> {
+        let limits = self.limits.clone();
+        let (ring_bytes, ring_payloads) = (self.in_flight_bytes, self.in_flight_payloads);
+        let notification = match sending.notifier {
+            None => NONE,
+            Some(notifier) => {
+                self.ledger.notifications.current(notifier).ok_or_else(|| stale("notifier"))?
+            }
+        };
+        let entry = self.open_socket(sock)?;
+        if entry.stage != Stage::Open {
+            return Err(Error::Misuse("the socket was finished: nothing more can be sent".into()));
+        }
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Err(Error::Misuse(format!("a payload of {bytes} bytes").into()));
+        }
+        match (entry.kind, sending.address) {
+            (Kind::Stream, Some(_)) => {
+                return Err(Error::Misuse(
+                    "an address was given, but a stream has one peer".into(),
+                ));
+            }
+            (Kind::Datagram { v6: false, .. }, Some(SocketAddr::V6(_))) => {
+                return Err(Error::Misuse("an IPv6 address on an IPv4 socket".into()));
+            }
+            (Kind::Datagram { v6: true, .. }, Some(SocketAddr::V4(_))) => {
+                return Err(Error::Misuse(
+                    "an IPv4 address on an IPv6 socket: give it as an IPv4-mapped IPv6 address"
+                        .into(),
+                ));
+            }
+            _ => {}
+        }
+        let (socket_bytes, socket_payloads) = (entry.in_flight_bytes, entry.in_flight_payloads);
+        let rows = [
+            ("Limits::socket_bytes", socket_bytes, bytes, limits.socket_bytes),
+            ("Limits::socket_payloads", socket_payloads.into(), 1, limits.socket_payloads.into()),
+            ("Limits::ring_bytes", ring_bytes, bytes, limits.ring_bytes),
+            ("Limits::ring_payloads", ring_payloads.into(), 1, limits.ring_payloads.into()),
+        ];
+        for (row, (limit, used, asked, max)) in rows.into_iter().enumerate() {
+            if asked <= max.saturating_sub(used) {
+                continue;
+            }
+            let hint = if asked > max {
+                "the payload alone is larger than the limit: send it in parts, or raise the limit"
+            } else {
+                "turn the ring until Room comes for this socket, or raise the limit"
+            };
+            if asked <= max && !mem::replace(&mut entry.wants_room, true) && row >= 2 {
+                self.ring_refused.push(sock.0.slot);
+            }
+            return Err(Error::LimitReached { limit, used, max, asked, hint: hint.into() });
+        }
+        Ok(notification)
+    }
+
+    pub(crate) fn notifier(&mut self, tag: u64) -> Result<Notifier, Error> {
+        let used = self.ledger.notifications.notifiers();
+        let hint = "remove a notifier first, or raise the limit";
+        full("Limits::notifiers", used, self.limits.notifiers, hint)?;
+        self.notification_room()?;
+        Ok(self.ledger.notifications.add(tag))
+    }
+
+    pub(crate) fn flush(&mut self, notifier: Notifier) -> Result<u32, Error> {
+        self.notification_room()?;
+        self.ledger
+            .notifications
+            .flush(notifier, &mut self.pending)
+            .ok_or_else(|| stale("notifier"))
+    }
+
+    pub(crate) fn remove(&mut self, notifier: Notifier) -> Result<(), Error> {
+        self.ledger.notifications.remove(notifier).ok_or_else(|| stale("notifier"))
+    }
+
+    fn notification_room(&self) -> Result<(), Error> {
+        let used = self.ledger.notifications.notifications();
+        let hint = "turn the ring until some are notified, or raise the limit";
+        full("Limits::notifications", used, self.limits.notifications, hint)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.stats.clone();
+        stats.in_flight_bytes = self.in_flight_bytes;
+        stats.in_flight_payloads = self.in_flight_payloads.into();
+        stats.open_requests = self.ledger.requests.used().into();
+        stats.sockets = self.sockets.used().into();
+        let now_ms = self.now.duration_since(self.started).as_millis() as u64;
+        let held = self.ledger.payloads.iter().filter(|(_, entry)| entry.payload().is_some());
+        let oldest = held.map(|(_, entry)| entry.opened_ms).min();
+        stats.oldest_unreleased_ms = oldest.map_or(0, |opened| now_ms.saturating_sub(opened));
+        (stats.leaked_payloads, stats.leaked_bytes) = crate::ledger::leaked();
+        stats
+    }
+
+    pub(crate) fn shutdown(mut self, deadline: Deadline, on_deadline: OnDeadline) -> Report {
+        let before = (self.stats.released_payloads, self.stats.failed_payloads);
+        let mut report = Report::default();
+        self.drain(deadline);
+        if self.in_flight_payloads > 0 && on_deadline == OnDeadline::Abort {
+            let held: Vec<u32> = self.sockets.iter().map(|(slot, _)| slot).collect();
+            for slot in held {
+                let holds = |entry: &SocketEntry| entry.in_flight_payloads > 0;
+                if self.sockets.at(slot).is_some_and(holds) {
+                    report.aborted_sockets += 1;
+                    if let Err(error) = self.abort_slot(slot) {
+                        tracing::warn!(%error, "cannot break a connection");
+                    }
+                }
+            }
+            self.drain(ABORT_TIME.into());
+        }
+        report.released_payloads = self.stats.released_payloads - before.0;
+        report.failed_payloads = self.stats.failed_payloads - before.1;
+        for (_, entry) in self.ledger.payloads.iter() {
+            if entry.payload().is_none() {
+                continue;
+            }
+            if entry.parts > 0 {
+                report.leaked_payloads += 1;
+                report.leaked_bytes += entry.bytes;
+            } else {
+                report.unsent_payloads += 1;
+            }
+        }
+        report
+    }
+
+    /// Turns until nothing is in flight, or until the deadline.
+    fn drain(&mut self, deadline: Deadline) {
+        let mut events = Vec::new();
+        while self.in_flight_payloads > 0 {
+            if let Err(error) = self.turn(deadline, &mut events) {
+                tracing::warn!(%error, "the ring failed while it was drained");
+                break;
+            }
+            events.clear();
+            match deadline {
+                Deadline::Now if self.ready.is_empty() => break,
+                Deadline::At(at) if Instant::now() >= at => break,
+                _ => {}
+            }
+        }
+        // FINs and the last descriptors.
+        let _ = self.turn(Deadline::Now, &mut events);
+    }
+}
+
+impl<E: Engine> Drop for Core<E> {
+    fn drop(&mut self) {
+        // Takes what has completed, and starts nothing. What is then still with the kernel, the
+        // payload table and the header pages keep for ever (K3, K7).
+        let mut events = Vec::new();
+        if self.engine.turn(Deadline::Now, &mut self.completions).is_ok() {
+            self.take_completions(&mut events);
+        }
+    }
+}
+
+fn full(limit: &'static str, used: u32, max: u32, hint: &'static str) -> Result<(), Error> {
+    if used < max {
+        return Ok(());
+    }
+    let (used, max) = (used.into(), max.into());
+    Err(Error::LimitReached { limit, used, max, asked: 1, hint: hint.into() })
+}

@@ -1,0 +1,571 @@
+//! Steps 2 to 7 of a send, in order: one turn of the ring.
+//!
+//! `issue` gives every ready socket its chance: its queue gathers a request, the policy decides its
+//! route, a copy goes out at once, the rest becomes requests. Then one system call submits and
+//! reaps. Completions are first collected, then taken one by one, so that nothing recurses.
+//! Invariants: a stream has at most one request without a result; a copy never overtakes a
+//! request; a request's memory is freed only by its last completion.
+
+use std::time::Instant;
+
+use crate::engine::{Completion, Deadline, Engine, Send, Usage};
+use crate::error::{Errno, Error};
+use crate::ledger::{Freed, Key, NONE, Position, Request, RequestState};
+use crate::policy::{self, Datagram, Facts, Reason, Route};
+use crate::queue::{Gathered, PIECES_MAX};
+use crate::release::{Copied, Event};
+use crate::ring::core::{Core, Turned};
+use crate::ring::sockets::{Socket, Stage};
+use crate::sys::socket::{self, Kind};
+
+/// Datagrams that one socket hands over before others get their chance.
+const DATAGRAMS_A_CHANCE: usize = 64;
+/// A queue shorter than this cannot gather more than the path's bound, whatever that is.
+const SAMPLE_FROM_BYTES: u64 = 64 << 10;
+/// IP and UDP headers, which count against the MTU.
+const UDP_HEADERS: (u64, u64) = (20 + 8, 40 + 8);
+
+impl<E: Engine> Core<E> {
+    pub(crate) fn turn(
+        &mut self,
+        deadline: Deadline,
+        events: &mut Vec<Event>,
+    ) -> Result<Turned, Error> {
+        events.append(&mut self.pending);
+        self.now = Instant::now();
+        self.learn_segments();
+        loop {
+            self.issue(events)?;
+            events.append(&mut self.pending);
+            let idle = events.is_empty() && self.ready.is_empty();
+            let wait = if idle { deadline } else { Deadline::Now };
+            if !self.engine.expects() && idle {
+                break;
+            }
+            self.engine.turn(wait, &mut self.completions)?;
+            let woken = self.take_completions(events);
+            events.append(&mut self.pending);
+            if woken || !events.is_empty() || deadline == Deadline::Now {
+                break;
+            }
+            self.now = Instant::now();
+            if matches!(deadline, Deadline::At(at) if self.now >= at) {
+                break;
+            }
+        }
+        Ok(Turned { backlog: !self.ready.is_empty() })
+    }
+
+    /// Gives every ready socket one chance.
+    fn issue(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        for _ in 0..self.ready.len() {
+            let Some(slot) = self.ready.pop_front() else { break };
+            let Some(socket) = self.sockets.at_mut(slot) else { continue };
+            socket.ready = false;
+            if socket.outstanding > 0 {
+                // Its result makes it ready again.
+                continue;
+            }
+            if let Some(error) = socket.broken {
+                self.fail_queue(slot, error, events);
+            } else if socket.is_stream() {
+                self.issue_stream(slot, events)?;
+            } else {
+                self.issue_datagrams(slot, events)?;
+            }
+            self.end_if_due(slot);
+        }
+        Ok(())
+    }
+
+    fn issue_stream(&mut self, slot: u32, events: &mut Vec<Event>) -> Result<(), Error> {
+        let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
+        if socket.queue.waiting_bytes() > SAMPLE_FROM_BYTES
+            && socket.queue.pace.wants_sample(self.now)
+            && let Some(sample) = self.engine.sample(socket.target())
+        {
+            socket.queue.pace.on_sample(self.now, sample);
+        }
+        let Some(gathered) = self.gather(slot, true, PIECES_MAX) else { return Ok(()) };
+        if gathered.bytes == 0 {
+            self.complete_copied(slot, &gathered, 0, Copied::Unknown, events);
+            return Ok(());
+        }
+        match self.decide(slot, &gathered, None) {
+            (Route::Copy, reason) => self.copy_stream(slot, gathered, reason, events),
+            (route, _) => self.request(slot, gathered, route),
+        }
+    }
+
+    fn gather(&mut self, slot: u32, stream: bool, pieces_max: usize) -> Option<Gathered> {
+        let queue = &self.sockets.at(slot)?.queue;
+        let (payloads, segments) = (&self.ledger.payloads, &mut self.segments);
+        queue.gather(payloads, segments, stream, pieces_max, &mut self.spans)
+    }
+
+    fn decide(
+        &self,
+        slot: u32,
+        gathered: &Gathered,
+        datagram: Option<Datagram>,
+    ) -> (Route, Reason) {
+        let Some(socket) = self.sockets.at(slot) else { return (Route::Copy, Reason::Small) };
+        let features = self.engine.features();
+        let payload = self.ledger.payloads.at(gathered.first.slot);
+        let one = self.spans.len() == 1 && payload.is_none_or(|entry| entry.address.is_none());
+        let kernel_has = if one { features.one_piece } else { features.many_pieces };
+        // Without vectored registered sends, several registered pieces go as normal memory.
+        let registered = gathered.segment.is_some() && (one || features.many_registered);
+        let facts = Facts { bytes: gathered.bytes, registered, datagram, kernel_has };
+        policy::decide(facts, &socket.verdicts, self.thresholds, self.now)
+    }
+
+    /// Sends by copying what the stream takes now; what it does not take waits on the ring.
+    fn copy_stream(
+        &mut self,
+        slot: u32,
+        gathered: Gathered,
+        reason: Reason,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Error> {
+        let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
+        let copied = match self.engine.copy_now(socket.target(), &self.spans, None) {
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
+            Err(Errno::INTR) => {
+                self.give_back_headers(gathered.segment, gathered.headers);
+                self.make_ready(slot);
+                return Ok(());
+            }
+            copied => copied.map(|bytes| bytes as u64),
+        };
+        match copied {
+            Ok(bytes) => {
+                self.stats.direct_copies += 1;
+                self.count_copied(bytes, reason);
+                self.complete_copied(slot, &gathered, bytes, Copied::Yes, events);
+                if bytes < gathered.bytes {
+                    self.stats.copies_that_waited += 1;
+                    let Some(rest) = self.gather(slot, true, PIECES_MAX) else { return Ok(()) };
+                    self.count_copied(rest.bytes, reason);
+                    return self.request(slot, rest, Route::Copy);
+                }
+            }
+            Err(errno) => {
+                self.give_back_headers(gathered.segment, gathered.headers);
+                self.break_stream(slot, gathered.first.slot, errno, events);
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes the first `bytes` bytes of what was gathered, of which the kernel has its own
+    /// copy.
+    fn complete_copied(
+        &mut self,
+        slot: u32,
+        gathered: &Gathered,
+        bytes: u64,
+        copied: Copied,
+        events: &mut Vec<Event>,
+    ) {
+        self.give_back_headers(gathered.segment, gathered.headers);
+        let (at, reached) = self.ledger.accept_run(gathered.first, gathered.count, bytes, events);
+        if let Some(socket) = self.sockets.at_mut(slot) {
+            socket.queue.take(gathered);
+            if bytes < gathered.bytes {
+                socket.queue.rewind(at, gathered.bytes - bytes);
+            }
+            socket.accepted_bytes += bytes;
+            socket.copied_bytes += bytes;
+            if !socket.queue.is_empty() && bytes == gathered.bytes {
+                self.make_ready(slot);
+            }
+        }
+        let freed = self.ledger.release_run(gathered.first.slot, reached, copied, events);
+        self.account(slot, freed);
+    }
+
+    fn count_copied(&mut self, bytes: u64, reason: Reason) {
+        let copied = &mut self.stats.copied_bytes;
+        *match reason {
+            Reason::Best | Reason::Small => &mut copied.small,
+            Reason::SocketRefuses => &mut copied.socket_refuses,
+            Reason::MemlockShort => &mut copied.memlock_short,
+            Reason::OverMtu => &mut copied.over_mtu,
+            Reason::ManyPieces => &mut copied.many_pieces,
+            Reason::KernelLacks => &mut copied.kernel_lacks,
+        } += bytes;
+    }
+
+    /// Hands a request to the engine.
+    fn request(&mut self, slot: u32, gathered: Gathered, route: Route) -> Result<(), Error> {
+        let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
+        let stream = socket.is_stream();
+        let (end_of_record, believed) = match (route, stream) {
+            (Route::Copy, _) => (false, true),
+            (_, true) => socket.queue.cut(gathered.bytes),
+            (_, false) => (false, true),
+        };
+        socket.queue.take(&gathered);
+        socket.outstanding += 1;
+        socket.open_requests += 1;
+        let poll_first = std::mem::take(&mut socket.poll_first);
+        let Gathered { first, count, bytes, segment, headers, .. } = gathered;
+        let token = self.ledger.open_request(Request {
+            socket: slot,
+            first: first.slot,
+            count,
+            skip: first.skip,
+            bytes,
+            route,
+            believed,
+            state: RequestState::AwaitsResult,
+            accepted: 0,
+            headers,
+            segment: segment.unwrap_or(0),
+        });
+        let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
+        let submitted = self.engine.submit(Send {
+            token,
+            target: socket.target(),
+            route,
+            segment: segment.unwrap_or(0),
+            spans: &self.spans,
+            address: self.ledger.payloads.at(first.slot).and_then(|entry| entry.address.as_ref()),
+            stream,
+            end_of_record,
+            poll_first,
+        });
+        if let Err(error) = submitted {
+            self.take_back(token, gathered);
+            return Err(error);
+        }
+        self.stats.requests += 1;
+        self.stats.registered_requests += u64::from(route == Route::ZeroCopyRegistered);
+        self.stats.chain_cuts += u64::from(end_of_record);
+        Ok(())
+    }
+
+    /// Undoes a request that the engine did not take.
+    fn take_back(&mut self, token: Key, gathered: Gathered) {
+        let closed = self.ledger.close_request(token, Copied::Unknown, &mut Vec::new());
+        let Some((request, _)) = closed else { return };
+        self.give_back_headers(gathered.segment, gathered.headers);
+        if let Some(socket) = self.sockets.at_mut(request.socket) {
+            socket.outstanding -= 1;
+            socket.open_requests -= 1;
+            socket.queue.rewind(gathered.first, gathered.bytes);
+        }
+        self.make_ready(request.socket);
+    }
+
+    fn give_back_headers(&mut self, segment: Option<u16>, headers: u32) {
+        if headers != NONE
+            && let Some(pages) = segment.and_then(|index| self.segments.headers(index))
+        {
+            pages.give_back(headers);
+        }
+    }
+
+    fn issue_datagrams(&mut self, slot: u32, events: &mut Vec<Event>) -> Result<(), Error> {
+        for _ in 0..DATAGRAMS_A_CHANCE {
+            let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
+            if socket.queue.is_empty() {
+                return Ok(());
+            }
+            let (head, kind, outstanding) = (socket.queue.head(), socket.kind, socket.outstanding);
+            let Some(gathered) = self.gather(slot, false, socket::PIECES_MAX) else {
+                self.fail_datagram(slot, head.slot, Errno::MSGSIZE, events);
+                continue;
+            };
+            if self.ledger.payloads.at(head.slot).is_none_or(|entry| entry.payload().is_none()) {
+                self.complete_copied(slot, &gathered, 0, Copied::Unknown, events);
+                continue;
+            }
+            let pages = self.spans.iter().map(pages_of).sum();
+            let datagram = Datagram { pieces: pages, over_mtu: over_mtu(kind, gathered.bytes) };
+            match self.decide(slot, &gathered, Some(datagram)) {
+                (Route::Copy, reason) => {
+                    if outstanding > 0 {
+                        // It would overtake those that are prepared.
+                        self.give_back_headers(gathered.segment, gathered.headers);
+                        return Ok(());
+                    }
+                    self.copy_datagram(slot, gathered, reason, events)?;
+                    if self.sockets.at(slot).is_none_or(|socket| socket.outstanding > 0) {
+                        return Ok(());
+                    }
+                }
+                (route, _) => self.request(slot, gathered, route)?,
+            }
+        }
+        if self.sockets.at(slot).is_some_and(|s| s.outstanding == 0 && !s.queue.is_empty()) {
+            self.make_ready(slot);
+        }
+        Ok(())
+    }
+
+    fn copy_datagram(
+        &mut self,
+        slot: u32,
+        gathered: Gathered,
+        reason: Reason,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Error> {
+        let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
+        let address = self.ledger.payloads.at(gathered.first.slot).and_then(|e| e.address.as_ref());
+        match self.engine.copy_now(socket.target(), &self.spans, address) {
+            Ok(_) => {
+                self.stats.direct_copies += 1;
+                self.count_copied(gathered.bytes, reason);
+                self.complete_copied(slot, &gathered, gathered.bytes, Copied::Yes, events);
+            }
+            Err(Errno::INTR) => self.give_back_headers(gathered.segment, gathered.headers),
+            Err(Errno::AGAIN) => {
+                self.stats.copies_that_waited += 1;
+                self.count_copied(gathered.bytes, reason);
+                return self.request(slot, gathered, Route::Copy);
+            }
+            Err(errno) => {
+                self.give_back_headers(gathered.segment, gathered.headers);
+                self.fail_datagram(slot, gathered.first.slot, errno, events);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails the datagram at the head of the queue; the others go on.
+    fn fail_datagram(&mut self, slot: u32, head: u32, errno: Errno, events: &mut Vec<Event>) {
+        let Some(entry) = self.ledger.payloads.at(head) else { return };
+        let (next, bytes) = (entry.next, entry.bytes);
+        if let Some(socket) = self.sockets.at_mut(slot) {
+            let first = Position { slot: head, skip: 0 };
+            let end = Position { slot: next, skip: 0 };
+            socket.queue.take(&Gathered {
+                first,
+                end,
+                count: 1,
+                bytes,
+                segment: None,
+                headers: NONE,
+            });
+        }
+        self.stats.failed_payloads += 1;
+        let freed = self.ledger.fail_one(head, errno, events);
+        self.account(slot, freed);
+    }
+
+    /// Fails everything that waits on a socket.
+    fn fail_queue(&mut self, slot: u32, error: Errno, events: &mut Vec<Event>) {
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        let head = socket.queue.head().slot;
+        socket.queue.clear();
+        self.fail_payloads(slot, head, error, events);
+    }
+
+    fn fail_payloads(&mut self, slot: u32, from: u32, error: Errno, events: &mut Vec<Event>) {
+        let before = events.len();
+        let freed = self.ledger.fail_from(from, error, events);
+        let failed = |event: &&Event| matches!(event, Event::Failed { .. });
+        self.stats.failed_payloads += events[before..].iter().filter(failed).count() as u64;
+        self.account(slot, freed);
+    }
+
+    /// Fails a stream: the payload at `from`, and everything behind it.
+    fn break_stream(&mut self, slot: u32, from: u32, error: Errno, events: &mut Vec<Event>) {
+        let sock = Socket(self.sockets.key(slot));
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        socket.queue.clear();
+        if socket.broken.is_none() {
+            socket.broken = Some(error);
+            events.push(Event::Broken { sock, error });
+        }
+        self.fail_payloads(slot, from, error, events);
+    }
+
+    /// Sends the FIN of a socket that is at its end, and lets it linger.
+    fn end_if_due(&mut self, slot: u32) {
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        if socket.stage == Stage::Open || !socket.queue.is_empty() || socket.outstanding > 0 {
+            return;
+        }
+        if socket.is_stream() && !socket.fin_sent && socket.broken.is_none() {
+            socket.fin_sent = true;
+            if let Err(error) = socket::shutdown_write(socket.target().fd) {
+                tracing::debug!(%error, "no FIN could be sent");
+            }
+        }
+        if socket.stage == Stage::Closing {
+            socket.stage = Stage::Lingering;
+        }
+        self.retire_if_idle(slot);
+    }
+
+    /// Takes all collected completions in. Returns whether the waker was called.
+    pub(crate) fn take_completions(&mut self, events: &mut Vec<Event>) -> bool {
+        let mut woken = false;
+        let completions = std::mem::take(&mut self.completions);
+        for completion in &completions {
+            match *completion {
+                Completion::Result { token, outcome, notification_follows } => {
+                    self.on_result(token, outcome, notification_follows, events);
+                }
+                Completion::Notification { token, usage } => {
+                    self.on_notification(token, usage, events);
+                }
+                Completion::Woken => woken = true,
+            }
+        }
+        self.completions = completions;
+        self.completions.clear();
+        woken
+    }
+
+    fn on_result(
+        &mut self,
+        token: Key,
+        outcome: Result<u32, Errno>,
+        notification_follows: bool,
+        events: &mut Vec<Event>,
+    ) {
+        let request = self.ledger.requests.get(token);
+        let Some(request) = request.filter(|r| r.state == RequestState::AwaitsResult) else {
+            return self.unknown_completion(token);
+        };
+        let (slot, bytes, route) = (request.socket, request.bytes, request.route);
+        if let Some(socket) = self.sockets.at_mut(slot) {
+            socket.outstanding -= 1;
+        }
+        match outcome {
+            Ok(accepted) => self.on_accepted(token, u64::from(accepted).min(bytes), events),
+            Err(errno) => self.on_failure(token, errno, events),
+        }
+        if notification_follows {
+            if let Some(request) = self.ledger.requests.get_mut(token) {
+                request.state = RequestState::AwaitsNotification;
+            }
+        } else {
+            let copied = if route == Route::Copy { Copied::Yes } else { Copied::Unknown };
+            self.close_request(token, copied, events);
+        }
+        self.make_ready(slot);
+    }
+
+    fn on_accepted(&mut self, token: Key, accepted: u64, events: &mut Vec<Event>) {
+        let Some(request) = self.ledger.requests.get(token) else { return };
+        let (slot, bytes, route) = (request.socket, request.bytes, request.route);
+        let Some(at) = self.ledger.on_accepted(token, accepted, events) else { return };
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        socket.accepted_bytes += accepted;
+        match route {
+            Route::Copy => socket.copied_bytes += accepted,
+            Route::ZeroCopy => socket.verdicts.on_success(),
+            Route::ZeroCopyRegistered => {}
+        }
+        if accepted < bytes {
+            self.stats.short_sends += 1;
+            match socket.broken {
+                // The queue is gone; what was not accepted goes with it.
+                Some(error) => self.fail_payloads(slot, at.slot, error, events),
+                None => socket.queue.rewind(at, bytes - accepted),
+            }
+        }
+    }
+
+    /// Takes in that a request failed as a whole: it goes again, or its payloads fail.
+    fn on_failure(&mut self, token: Key, errno: Errno, events: &mut Vec<Event>) {
+        let Some(request) = self.ledger.requests.get(token) else { return };
+        let (slot, bytes, route) = (request.socket, request.bytes, request.route);
+        let first = Position { slot: request.first, skip: request.skip };
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        let stream = socket.is_stream();
+        if let Some(error) = socket.broken {
+            return match stream {
+                true => self.fail_payloads(slot, first.slot, error, events),
+                false => self.fail_payload(slot, first.slot, error, events),
+            };
+        }
+        let again = match errno {
+            Errno::INTR | Errno::AGAIN | Errno::CANCELED => {
+                socket.poll_first = errno == Errno::AGAIN;
+                true
+            }
+            errno => route != Route::Copy && socket.verdicts.on_error(errno, self.now),
+        };
+        if again {
+            tracing::debug!(%errno, ?route, "a request goes again");
+            self.stats.retries += 1;
+            match stream {
+                true => socket.queue.rewind(first, bytes),
+                false => socket.queue.push_front(first.slot, &mut self.ledger.payloads),
+            }
+        } else if stream {
+            self.break_stream(slot, first.slot, errno, events);
+        } else {
+            self.fail_payload(slot, first.slot, errno, events);
+        }
+    }
+
+    /// Fails one datagram that is not in the queue any more.
+    fn fail_payload(&mut self, slot: u32, payload: u32, errno: Errno, events: &mut Vec<Event>) {
+        self.stats.failed_payloads += 1;
+        let freed: Freed = self.ledger.fail_one(payload, errno, events);
+        self.account(slot, freed);
+    }
+
+    fn on_notification(&mut self, token: Key, usage: Usage, events: &mut Vec<Event>) {
+        let request = self.ledger.requests.get(token);
+        let Some(request) = request.filter(|r| r.state == RequestState::AwaitsNotification) else {
+            return self.unknown_completion(token);
+        };
+        self.stats.notifications += 1;
+        let accepted = request.accepted;
+        let copied = match usage {
+            _ if accepted == 0 => Copied::Unknown,
+            Usage::ZeroCopy => Copied::No,
+            Usage::Copied if request.believed => Copied::Yes,
+            Usage::Copied | Usage::Unreported => Copied::Unknown,
+        };
+        *match copied {
+            Copied::No => &mut self.stats.kernel_zero_copy_bytes,
+            Copied::Yes => &mut self.stats.kernel_copied_bytes,
+            Copied::Unknown => &mut self.stats.kernel_unknown_bytes,
+        } += accepted;
+        self.close_request(token, copied, events);
+    }
+
+    /// Closes a request: the kernel has let go of its memory.
+    fn close_request(&mut self, token: Key, copied: Copied, events: &mut Vec<Event>) {
+        let Some((request, freed)) = self.ledger.close_request(token, copied, events) else {
+            return;
+        };
+        self.give_back_headers(Some(request.segment), request.headers);
+        if let Some(socket) = self.sockets.at_mut(request.socket) {
+            socket.open_requests -= 1;
+        }
+        self.account(request.socket, freed);
+        self.retire_if_idle(request.socket);
+    }
+
+    /// A completion that fits no open request. Whatever it meant, nothing is freed for it.
+    fn unknown_completion(&mut self, token: Key) {
+        self.stats.unknown_completions += 1;
+        tracing::error!(?token, "a completion that no request awaits; please report it");
+    }
+}
+
+/// Whether a datagram of `bytes` is known to be larger than its path's MTU.
+fn over_mtu(kind: Kind, bytes: u64) -> bool {
+    match kind {
+        Kind::Datagram { mtu: Some(mtu), v6 } => {
+            let headers = if v6 { UDP_HEADERS.1 } else { UDP_HEADERS.0 };
+            bytes + headers > u64::from(mtu)
+        }
+        _ => false,
+    }
+}
+
+/// How many pages a span touches, each of which may become a fragment.
+fn pages_of(span: &crate::engine::Span) -> usize {
+    (span.ptr as usize % 4096 + span.bytes).div_ceil(4096)
+}

@@ -1,0 +1,316 @@
+//! Step 1 of a send: the sockets of a ring and what becomes of them.
+//!
+//! A socket is open, finishing (FIN after its queue), or closing (its handle is stale); it leaves
+//! the table when nothing of it is in flight. Invariant: the descriptor is kept until the last
+//! request of the socket is closed and the last payload released, so that memory can still be
+//! reclaimed by breaking the connection.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::engine::{Engine, Target};
+use crate::error::{Errno, Error};
+use crate::ledger::{Freed, Key, PayloadId, RequestState};
+use crate::policy::Verdicts;
+use crate::queue::SendQueue;
+use crate::release::Event;
+use crate::ring::core::{Core, stale};
+use crate::stats::SocketStats;
+use crate::sys::socket::{self, Kind};
+
+/// A handle of a socket that a ring has taken. Stale after `close`, `abort` and `detach`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Socket(pub(crate) Key);
+
+/// How far a socket is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Open,
+    /// FIN goes out behind the queue; the handle still works.
+    Finishing,
+    /// FIN goes out behind the queue; the handle is stale.
+    Closing,
+    /// Everything has been accepted or given up; kept for the memory that is still lent.
+    Lingering,
+}
+
+#[derive(Debug)]
+pub(crate) struct SocketEntry {
+    pub fd: OwnedFd,
+    pub file: Option<u32>,
+    pub kind: Kind,
+    pub stage: Stage,
+    pub queue: SendQueue,
+    pub verdicts: Verdicts,
+    /// Requests without a result. At most one on a stream.
+    pub outstanding: u32,
+    /// Requests that are not closed.
+    pub open_requests: u32,
+    /// Whether it stands in the list of sockets that have something to do.
+    pub ready: bool,
+    /// Set by an attempt that found the socket full where it should not have been.
+    pub poll_first: bool,
+    pub fin_sent: bool,
+    pub broken: Option<Errno>,
+    pub wants_room: bool,
+    pub in_flight_payloads: u32,
+    pub in_flight_bytes: u64,
+    pub accepted_bytes: u64,
+    pub released_bytes: u64,
+    pub copied_bytes: u64,
+}
+
+impl SocketEntry {
+    pub(crate) fn is_stream(&self) -> bool {
+        self.kind == Kind::Stream
+    }
+
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target { fd: self.fd.as_fd(), file: self.file }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight_payloads == 0 && self.open_requests == 0
+    }
+
+    pub(crate) fn release(&mut self, freed: Freed) {
+        self.in_flight_payloads -= freed.payloads;
+        self.in_flight_bytes -= freed.bytes;
+        self.released_bytes += freed.bytes;
+    }
+}
+
+impl<E: Engine> Core<E> {
+    pub(crate) fn attach(&mut self, fd: OwnedFd) -> Result<Socket, Error> {
+        let kind = socket::kind(fd.as_fd())?;
+        self.attach_as(fd, kind)
+    }
+
+    /// Attaches a descriptor that is known to be of this kind.
+    pub(crate) fn attach_as(&mut self, fd: OwnedFd, kind: Kind) -> Result<Socket, Error> {
+        let max = self.limits.sockets;
+        if self.sockets.used() >= max {
+            return Err(Error::LimitReached {
+                limit: "Limits::sockets",
+                used: self.sockets.used().into(),
+                max: max.into(),
+                asked: 1,
+                hint: "close a socket first, or raise the limit".into(),
+            });
+        }
+        let key = self.sockets.insert(SocketEntry {
+            fd,
+            file: None,
+            kind,
+            stage: Stage::Open,
+            queue: SendQueue::new(),
+            verdicts: Verdicts::default(),
+            outstanding: 0,
+            open_requests: 0,
+            ready: false,
+            poll_first: false,
+            fin_sent: false,
+            broken: None,
+            wants_room: false,
+            in_flight_payloads: 0,
+            in_flight_bytes: 0,
+            accepted_bytes: 0,
+            released_bytes: 0,
+            copied_bytes: 0,
+        });
+        if let Some(entry) = self.sockets.at_mut(key.slot) {
+            entry.file = self.engine.add_file(key.slot, entry.fd.as_fd());
+        }
+        // The list never holds a socket twice, so it does not grow on the send path.
+        self.ready.reserve(self.sockets.used() as usize);
+        Ok(Socket(key))
+    }
+
+    /// The entry of a handle that may still be used.
+    pub(crate) fn open_socket(&mut self, sock: Socket) -> Result<&mut SocketEntry, Error> {
+        match self.sockets.get_mut(sock.0) {
+            Some(entry) if entry.stage < Stage::Closing => Ok(entry),
+            _ => Err(stale("socket")),
+        }
+    }
+
+    /// Puts a socket on the list of those that have something to do.
+    pub(crate) fn make_ready(&mut self, slot: u32) {
+        if let Some(entry) = self.sockets.at_mut(slot)
+            && !entry.ready
+        {
+            entry.ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    pub(crate) fn finish(&mut self, sock: Socket) -> Result<(), Error> {
+        let entry = self.open_socket(sock)?;
+        if !entry.is_stream() {
+            return Err(Error::Misuse("a UDP socket has no end to send".into()));
+        }
+        entry.stage = Stage::Finishing;
+        self.make_ready(sock.0.slot);
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, sock: Socket) -> Result<(), Error> {
+        let entry = self.open_socket(sock)?;
+        entry.stage = Stage::Closing;
+        self.make_ready(sock.0.slot);
+        Ok(())
+    }
+
+    pub(crate) fn abort(&mut self, sock: Socket) -> Result<(), Error> {
+        self.open_socket(sock)?;
+        self.abort_slot(sock.0.slot)
+    }
+
+    /// Breaks a connection, whatever its stage.
+    pub(crate) fn abort_slot(&mut self, slot: u32) -> Result<(), Error> {
+        let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
+        entry.stage = Stage::Lingering;
+        let was_broken = entry.broken.replace(Errno::CANCELED).is_some();
+        let aborted = socket::abort(entry.fd.as_fd());
+        let waiting = entry.queue.head().slot;
+        entry.queue.clear();
+        let outstanding = entry.outstanding > 0;
+        let mut events = std::mem::take(&mut self.pending);
+        let freed = self.ledger.fail_from(waiting, Errno::CANCELED, &mut events);
+        self.pending = events;
+        self.account(slot, freed);
+        if outstanding {
+            self.cancel_requests(slot);
+        }
+        self.retire_if_idle(slot);
+        match aborted {
+            // A connection that is already gone has nothing left to break.
+            Err(errno) if !was_broken && errno != Errno::NOTCONN => {
+                Err(Error::io("connect(AF_UNSPEC)", errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the kernel to cancel the requests of a socket that have no result.
+    pub(crate) fn cancel_requests(&mut self, slot: u32) {
+        for (position, request) in self.ledger.requests.iter() {
+            if request.socket == slot && request.state == RequestState::AwaitsResult {
+                self.engine.cancel(self.ledger.requests.key(position));
+            }
+        }
+    }
+
+    pub(crate) fn detach(&mut self, sock: Socket) -> Result<OwnedFd, Error> {
+        let entry = self.open_socket(sock)?;
+        if !entry.queue.is_empty() || entry.outstanding > 0 {
+            let waiting = entry.queue.waiting_bytes();
+            let why = format!(
+                "payloads on this socket are not accepted yet ({waiting} bytes queued): wait for \
+                 their Sent, or cancel them, before detaching"
+            );
+            return Err(Error::Misuse(why.into()));
+        }
+        let duplicate = entry
+            .fd
+            .try_clone()
+            .map_err(|error| Error::io("dup", crate::sys::ring::errno(&error)))?;
+        entry.stage = Stage::Lingering;
+        self.retire_if_idle(sock.0.slot);
+        Ok(duplicate)
+    }
+
+    /// Takes a socket out of the table if it is at its end and nothing of it is in flight.
+    pub(crate) fn retire_if_idle(&mut self, slot: u32) {
+        let Some(entry) = self.sockets.at(slot) else { return };
+        if entry.stage == Stage::Lingering && entry.is_idle() {
+            if let Some(place) = entry.file {
+                self.engine.remove_file(place);
+            }
+            self.sockets.remove(slot);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
+        let begun = || Error::Misuse("the payload has begun to leave, or is released".into());
+        let entry = self.ledger.payloads.get_mut(id.0).ok_or_else(begun)?;
+        let (slot, bytes) = (entry.socket, entry.bytes);
+        let head = self.sockets.at(slot).map(|socket| socket.queue.head());
+        let reached = head.is_none_or(|head| head.slot == id.0.slot && head.skip > 0);
+        if entry.parts > 0 || entry.accepted > 0 || entry.payload().is_none() || reached {
+            return Err(begun());
+        }
+        let mut events = std::mem::take(&mut self.pending);
+        self.ledger.payloads.fail(id.0.slot, Errno::CANCELED, &mut events);
+        let freed =
+            self.ledger.payloads.hand_back(id.0.slot, &mut self.ledger.notifications, &mut events);
+        self.pending = events;
+        self.stats.failed_payloads += 1;
+        // Its place stays in the queue, empty, so that the order of its neighbours is untouched.
+        if let Some(entry) = self.ledger.payloads.at_mut(id.0.slot) {
+            entry.bytes = 0;
+        }
+        if let Some(socket) = self.sockets.at_mut(slot) {
+            socket.queue.forget_bytes(bytes);
+        }
+        self.account(slot, freed);
+        self.make_ready(slot);
+        Ok(())
+    }
+
+    pub(crate) fn socket_stats(&self, sock: Socket) -> Result<SocketStats, Error> {
+        let entry = self
+            .sockets
+            .get(sock.0)
+            .filter(|entry| entry.stage < Stage::Closing)
+            .ok_or_else(|| stale("socket"))?;
+        Ok(SocketStats {
+            queued_bytes: entry.queue.waiting_bytes(),
+            in_flight_bytes: entry.in_flight_bytes,
+            in_flight_payloads: entry.in_flight_payloads.into(),
+            accepted_bytes: entry.accepted_bytes,
+            released_bytes: entry.released_bytes,
+            copied_bytes: entry.copied_bytes,
+            broken: entry.broken.is_some(),
+        })
+    }
+
+    /// Gives freed memory back to the accounts of its socket and of the ring.
+    pub(crate) fn account(&mut self, slot: u32, freed: Freed) {
+        if freed == Freed::default() {
+            return;
+        }
+        self.in_flight_bytes -= freed.bytes;
+        self.in_flight_payloads -= freed.payloads;
+        self.stats.released_payloads += u64::from(freed.payloads);
+        if let Some(entry) = self.sockets.at_mut(slot) {
+            entry.release(freed);
+            if entry.wants_room {
+                self.say_room(slot);
+            }
+        }
+        self.retire_if_idle(slot);
+        if !self.ring_refused.is_empty() && self.ring_has_room() {
+            for slot in std::mem::take(&mut self.ring_refused) {
+                self.say_room(slot);
+            }
+        }
+    }
+
+    fn ring_has_room(&self) -> bool {
+        self.in_flight_bytes <= self.limits.ring_bytes / 2
+            && self.in_flight_payloads <= self.limits.ring_payloads / 2
+    }
+
+    /// Says `Room` if a limit had refused a payload of this socket and half of it is free.
+    fn say_room(&mut self, slot: u32) {
+        let ring_has_room = self.ring_has_room();
+        let sock = Socket(self.sockets.key(slot));
+        let Some(entry) = self.sockets.at_mut(slot) else { return };
+        let has_room = entry.in_flight_bytes <= self.limits.socket_bytes / 2
+            && entry.in_flight_payloads <= self.limits.socket_payloads / 2;
+        if entry.wants_room && has_room && ring_has_room && entry.stage == Stage::Open {
+            entry.wants_room = false;
+            self.pending.push(Event::Room { sock });
+        }
+    }
+}

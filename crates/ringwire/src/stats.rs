@@ -1,0 +1,102 @@
+//! What a ring has done, in numbers with units; above all everything that can go differently than
+//! hoped, because nobody can see it otherwise.
+
+/// Counters of one ring since it was built, and its present state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Payloads taken by `send`.
+    pub payloads: u64,
+    /// Bytes taken by `send`.
+    pub payload_bytes: u64,
+    /// Payloads given back.
+    pub released_payloads: u64,
+    /// Payloads that failed, cancelled ones included.
+    pub failed_payloads: u64,
+    /// Requests handed to the kernel through the ring.
+    pub requests: u64,
+    /// Requests of registered memory among them.
+    pub registered_requests: u64,
+    /// Notifications that came.
+    pub notifications: u64,
+    /// Requests that ended a chain of notifications (`MSG_EOR`).
+    pub chain_cuts: u64,
+    /// Copying sends made at once, without the ring.
+    pub direct_copies: u64,
+    /// Copying sends of which a rest had to wait on the ring.
+    pub copies_that_waited: u64,
+    /// Bytes that ringwire chose to copy, by reason.
+    pub copied_bytes: CopiedBytes,
+    /// Bytes in requests that the kernel says it copied, where it can be believed.
+    pub kernel_copied_bytes: u64,
+    /// Bytes in requests that the kernel says it did not copy.
+    pub kernel_zero_copy_bytes: u64,
+    /// Bytes in requests about which nobody can say.
+    pub kernel_unknown_bytes: u64,
+    /// Small foreign pieces copied beside registered ones.
+    pub header_bytes: u64,
+    /// Requests of which the kernel took only a part.
+    pub short_sends: u64,
+    /// Requests that failed and went again on another route, or later.
+    pub retries: u64,
+    /// Times that completions did not fit into the completion ring; the kernel kept them.
+    pub completion_overflows: u64,
+    /// Calls of `send` refused by a limit.
+    pub limit_refusals: u64,
+    /// Completions that no table knew. Always 0, unless the kernel or ringwire has a bug.
+    pub unknown_completions: u64,
+    /// Bytes from `send` to release, at present.
+    pub in_flight_bytes: u64,
+    /// Payloads from `send` to release, at present.
+    pub in_flight_payloads: u64,
+    /// Requests not yet closed, at present.
+    pub open_requests: u64,
+    /// Sockets attached, at present, those that are closing included.
+    pub sockets: u64,
+    /// How long ago the oldest payload that is not released was sent, in milliseconds, as of the
+    /// last turn; 0 if there is none.
+    pub oldest_unreleased_ms: u64,
+    /// Bytes that rings of this process, dropped with payloads in flight, left with the kernel for
+    /// good.
+    pub leaked_bytes: u64,
+    /// Payloads of that kind.
+    pub leaked_payloads: u64,
+}
+
+/// Bytes that ringwire chose to copy, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopiedBytes {
+    /// Requests below their threshold.
+    pub small: u64,
+    /// Sockets that refuse zero copy.
+    pub socket_refuses: u64,
+    /// RLIMIT_MEMLOCK was short.
+    pub memlock_short: u64,
+    /// Datagrams over the path's MTU.
+    pub over_mtu: u64,
+    /// Datagrams of too many pieces.
+    pub many_pieces: u64,
+    /// Operations that this kernel lacks.
+    pub kernel_lacks: u64,
+}
+
+/// What one socket holds and has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketStats {
+    /// Bytes that no request covers yet.
+    pub queued_bytes: u64,
+    /// Bytes from `send` to release, the queued ones included.
+    pub in_flight_bytes: u64,
+    /// Payloads from `send` to release.
+    pub in_flight_payloads: u64,
+    /// Bytes that the kernel has accepted since the socket was attached.
+    pub accepted_bytes: u64,
+    /// Bytes of payloads released since then.
+    pub released_bytes: u64,
+    /// Bytes accepted by copying, by ringwire's choice.
+    pub copied_bytes: u64,
+    /// Whether the stream has failed.
+    pub broken: bool,
+}

@@ -1,0 +1,9 @@
+//! The only system calls of the crate, thin; what they answer is decoded by pure functions.
+
+pub(crate) mod cqe;
+pub(crate) mod memlock;
+pub(crate) mod probe;
+pub(crate) mod register;
+pub(crate) mod ring;
+pub(crate) mod socket;
+pub(crate) mod sqe;

@@ -1,0 +1,266 @@
+//! Steps 5 and 6 of a send: the submission and completion rings themselves.
+//!
+//! One `io_uring_enter` submits, waits and reaps. Everything that a submitted entry points to is
+//! either in the [`Scratch`], which lives until the entry is taken, or owned by the ledger, which
+//! lives until the notification.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Instant;
+
+use io_uring::types::{self, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, Submitter, opcode};
+
+use crate::config::TaskRun;
+use crate::engine::{Completion, Deadline, Features, Send};
+use crate::error::{Errno, Error};
+use crate::ledger::Key;
+use crate::sys::cqe;
+use crate::sys::probe;
+use crate::sys::sqe::{REPORT_USAGE, Scratch};
+
+const SUBMISSION_ENTRIES: u32 = 256;
+/// Two completions a request, and requests of many turns may be unreleased; what does not fit, the
+/// kernel keeps (K10).
+const COMPLETION_ENTRIES: u32 = 4096;
+
+/// A ring that was set up for this thread.
+pub(crate) struct SysRing {
+    ring: IoUring,
+    scratch: Scratch,
+    features: Features,
+    report_usage: bool,
+    /// Whether completions appear only inside `enter` with `GETEVENTS`.
+    deferred: bool,
+}
+
+impl SysRing {
+    /// Sets up the best ring that the kernel gives for `task_run`.
+    ///
+    /// # Errors
+    /// `Unsupported` if io_uring is missing, switched off or forbidden, or lacks zero-copy send;
+    /// `Io` otherwise.
+    pub(crate) fn new(task_run: TaskRun, completion_entries: Option<u32>) -> Result<Self, Error> {
+        let entries = completion_entries.unwrap_or(COMPLETION_ENTRIES);
+        let build = |deferred: bool| {
+            let mut builder = IoUring::builder();
+            builder.dontfork().setup_clamp().setup_cqsize(entries);
+            if deferred {
+                builder.setup_submit_all().setup_single_issuer();
+                builder.setup_defer_taskrun().setup_taskrun_flag();
+            }
+            let submission = SUBMISSION_ENTRIES.min(entries);
+            builder.build(submission)
+        };
+        let (ring, deferred) = match task_run {
+            TaskRun::Deferred => match build(true) {
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => (build(false), false),
+                built => (built, true),
+            },
+            TaskRun::Interrupt => (build(false), false),
+        };
+        let ring = ring.map_err(|error| refused(&error))?;
+        let features = probe::features(&ring);
+        if !features.one_piece {
+            return Err(Error::Unsupported {
+                feature: "zero-copy send (IORING_OP_SEND_ZC)".into(),
+                needs: "this kernel's io_uring does not have it; Linux 6.0 or newer is needed"
+                    .into(),
+            });
+        }
+        let mut ring =
+            SysRing { ring, scratch: Scratch::new(), features, report_usage: false, deferred };
+        ring.report_usage = ring.tries_report_usage()?;
+        Ok(ring)
+    }
+
+    /// Asks for the usage report on no socket at all: a kernel that knows the flag complains about
+    /// the descriptor, an older one about the flag.
+    fn tries_report_usage(&mut self) -> Result<bool, Error> {
+        let entry = opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0)
+            .zc_flags(REPORT_USAGE)
+            .build()
+            .user_data(0);
+        // SAFETY: the entry names no memory and no file.
+        unsafe { self.ring.submission().push(&entry) }
+            .map_err(|_| Error::Bug("a fresh submission queue is full".into()))?;
+        let mut knows = false;
+        let mut more = true;
+        while more {
+            self.enter(Deadline::Never)?;
+            for entry in self.ring.completion() {
+                if entry.flags() & cqe::F_NOTIF == 0 {
+                    knows = entry.result() != -libc::EINVAL;
+                    more = entry.flags() & cqe::F_MORE != 0;
+                } else {
+                    more = false;
+                }
+            }
+        }
+        Ok(knows)
+    }
+
+    pub(crate) fn features(&self) -> Features {
+        self.features
+    }
+
+    /// For registrations.
+    pub(crate) fn submitter(&self) -> Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Prepares a request; submits earlier ones first if there is no room.
+    pub(crate) fn push(&mut self, send: &Send<'_>) -> Result<(), Error> {
+        let pieces = send.spans.len();
+        if !Scratch::could_have_room(pieces) {
+            return Err(Error::Bug(format!("a request of {pieces} pieces").into()));
+        }
+        if !self.scratch.has_room(pieces) || self.ring.submission().is_full() {
+            self.submit_all()?;
+        }
+        let entry = self.scratch.entry(send, self.report_usage);
+        // SAFETY: the kernel may read the spans' memory until the request's last completion (K3);
+        // the ledger entries that the spans came from own it and give it up only then, and leak it
+        // if the ring is dropped before. What the entry points to in the scratch stays there until
+        // `enter` has submitted it (K6), because `clear` runs only on an empty queue.
+        unsafe { self.ring.submission().push(&entry) }
+            .map_err(|_| Error::Bug("the submission queue is full after a submission".into()))
+    }
+
+    /// Prepares a cancellation of the request `token`.
+    pub(crate) fn push_cancel(&mut self, token: Key) -> Result<(), Error> {
+        if self.ring.submission().is_full() {
+            self.submit_all()?;
+        }
+        let entry = opcode::AsyncCancel::new(token.to_bits()).build().user_data(cqe::CANCEL);
+        // SAFETY: the entry names no memory.
+        unsafe { self.ring.submission().push(&entry) }
+            .map_err(|_| Error::Bug("the submission queue is full after a submission".into()))
+    }
+
+    /// Prepares a lasting poll of the waker's descriptor.
+    pub(crate) fn push_waker(&mut self, fd: BorrowedFd<'_>) -> Result<(), Error> {
+        if self.ring.submission().is_full() {
+            self.submit_all()?;
+        }
+        let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(cqe::WAKER);
+        // SAFETY: the entry names no memory; the poll keeps its own reference to the file.
+        unsafe { self.ring.submission().push(&entry) }
+            .map_err(|_| Error::Bug("the submission queue is full after a submission".into()))
+    }
+
+    /// Whether `enter` would have something to do without waiting.
+    pub(crate) fn wants_enter(&mut self) -> bool {
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.cq_overflow() || queue.taskrun()
+    }
+
+    /// Whether completions can be taken without a system call.
+    pub(crate) fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
+    }
+
+    fn submit_all(&mut self) -> Result<(), Error> {
+        while !self.ring.submission().is_empty() {
+            self.enter(Deadline::Now)?;
+        }
+        self.scratch.clear();
+        Ok(())
+    }
+
+    /// Submits, and waits until `deadline` for at least one completion. One system call.
+    pub(crate) fn enter(&mut self, deadline: Deadline) -> Result<(), Error> {
+        let to_submit = self.ring.submission().len() as u32;
+        let timeout = match deadline {
+            Deadline::Now | Deadline::Never => Timespec::new(),
+            Deadline::At(at) => {
+                let left = at.saturating_duration_since(Instant::now());
+                Timespec::new().sec(left.as_secs()).nsec(left.subsec_nanos())
+            }
+        };
+        let args = SubmitArgs::new();
+        let (args, wanted) = match deadline {
+            Deadline::Now => (args, 0),
+            Deadline::At(_) => (args.timespec(&timeout), 1),
+            Deadline::Never => (args, 1),
+        };
+        let flags = EnterFlags::EXT_ARG | EnterFlags::GETEVENTS;
+        // SAFETY: `args` and `timeout` live through the call; entries were pushed under the
+        // contract of `push`.
+        let entered =
+            unsafe { self.ring.submitter().enter(to_submit, wanted, flags.bits(), Some(&args)) };
+        match entered {
+            Ok(_) => {}
+            Err(error) => match error.raw_os_error() {
+                // Nothing came in time; a signal came; completions must be taken first, or the
+                // kernel is short of memory for the moment. What was not submitted stays queued.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                _ => return Err(Error::io("io_uring_enter", errno(&error))),
+            },
+        }
+        if self.ring.submission().is_empty() {
+            self.scratch.clear();
+        }
+        Ok(())
+    }
+
+    /// Appends what has completed. Returns whether the poll of the waker ended and has to be
+    /// prepared again.
+    pub(crate) fn reap(&mut self, completions: &mut Vec<Completion>) -> bool {
+        let mut waker_ended = false;
+        for entry in self.ring.completion() {
+            let (data, flags) = (entry.user_data(), entry.flags());
+            waker_ended |= data == cqe::WAKER && flags & cqe::F_MORE == 0;
+            completions.extend(cqe::decode(data, entry.result(), flags, self.report_usage));
+        }
+        waker_ended
+    }
+
+    /// Whether the kernel holds completions that did not fit into the ring.
+    pub(crate) fn overflowed(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
+    /// Whether completions appear only inside `enter`.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.deferred
+    }
+}
+
+impl AsFd for SysRing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let fd: RawFd = self.ring.as_raw_fd();
+        // SAFETY: the ring owns the descriptor and lives as long as the borrow.
+        unsafe { BorrowedFd::borrow_raw(fd) }
+    }
+}
+
+/// The error number of a failed call of the `io-uring` crate.
+pub(crate) fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Why a ring could not be set up, and who can change that.
+pub(crate) fn refused(error: &io::Error) -> Error {
+    let needs = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "the host forbids it: kernel.io_uring_disabled is set, or a seccomp filter or security \
+             module stands before it"
+        }
+        Some(libc::ENOSYS) => {
+            "this kernel has no io_uring, or a seccomp filter hides it; Linux 6.0 or newer is needed"
+        }
+        Some(libc::ENOMEM) => {
+            "RLIMIT_MEMLOCK has no room for the rings themselves\n\nhint: raise it with \"ulimit -l\""
+        }
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "no file descriptor is free\n\nhint: raise the limit with \"ulimit -n\""
+        }
+        _ => return Error::io("io_uring_setup", errno(error)),
+    };
+    Error::Unsupported { feature: "io_uring".into(), needs: needs.into() }
+}

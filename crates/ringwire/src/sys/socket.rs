@@ -1,0 +1,167 @@
+//! The system calls on sockets: what they are, copying sends, the path's state, abort.
+#![allow(unsafe_code)]
+
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::event::EventfdFlags;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
+
+use crate::engine::Span;
+use crate::error::{Errno, Error};
+use crate::queue::PathSample;
+use crate::sys::sqe;
+
+/// The most pieces of one `sendmsg`.
+#[doc(alias = "UIO_MAXIOV")]
+pub(crate) const PIECES_MAX: usize = 1024;
+
+/// What kind of socket a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// TCP, or MPTCP, which only copies.
+    Stream,
+    /// UDP. The MTU of its path in bytes of IP packet, if it is connected.
+    Datagram { mtu: Option<u32>, v6: bool },
+}
+
+/// Finds out what a descriptor is.
+///
+/// # Errors
+/// `Unsupported` if it is not a TCP or UDP socket; `Misuse` if it listens.
+pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<Kind, Error> {
+    let domain = sockopt::socket_domain(fd).map_err(|errno| match errno {
+        Errno::NOTSOCK => not_ours("a descriptor that is no socket"),
+        errno => Error::io("getsockopt(SO_DOMAIN)", errno),
+    })?;
+    match domain {
+        AddressFamily::INET | AddressFamily::INET6 => {}
+        AddressFamily::UNIX => return Err(not_ours("a unix socket")),
+        other => return Err(not_ours(&format!("a socket of address family {}", other.as_raw()))),
+    }
+    let kind = sockopt::socket_type(fd).map_err(|errno| Error::io("getsockopt(SO_TYPE)", errno))?;
+    let protocol = int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)
+        .map_err(|errno| Error::io("getsockopt(SO_PROTOCOL)", errno))?;
+    match (kind, protocol) {
+        (SocketType::STREAM, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP) => {
+            let listens = sockopt::socket_acceptconn(fd)
+                .map_err(|errno| Error::io("getsockopt(SO_ACCEPTCONN)", errno))?;
+            if listens {
+                return Err(Error::Misuse("a listening socket cannot send".into()));
+            }
+            Ok(Kind::Stream)
+        }
+        (SocketType::DGRAM, libc::IPPROTO_UDP) => {
+            let v6 = domain == AddressFamily::INET6;
+            let mtu = if v6 {
+                int_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU)
+            } else {
+                int_option(fd, libc::IPPROTO_IP, libc::IP_MTU)
+            };
+            Ok(Kind::Datagram { mtu: mtu.ok().and_then(|mtu| u32::try_from(mtu).ok()), v6 })
+        }
+        (SocketType::RAW, _) => Err(not_ours("a raw socket")),
+        (_, protocol) => Err(not_ours(&format!("a socket of IP protocol {protocol}"))),
+    }
+}
+
+fn not_ours(what: &str) -> Error {
+    Error::Unsupported {
+        feature: what.to_owned().into(),
+        needs:
+            "ringwire sends on TCP and UDP sockets over IPv4 and IPv6; the kernel has zero-copy \
+                send for no other kind that ringwire serves"
+                .into(),
+    }
+}
+
+/// Sends what the socket takes without waiting, by copying. `pieces` is room to work in.
+pub(crate) fn send_now(
+    fd: BorrowedFd<'_>,
+    spans: &[Span],
+    address: Option<&SocketAddr>,
+    pieces: &mut Vec<libc::iovec>,
+) -> Result<usize, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    if let ([span], None) = (spans, address) {
+        // SAFETY: the kernel reads the span only inside this call; the ledger entry that it came
+        // from owns the memory for longer.
+        let sent = unsafe { libc::send(fd.as_raw_fd(), span.ptr.cast(), span.bytes, flags) };
+        return usize::try_from(sent).map_err(|_| last_errno());
+    }
+    pieces.clear();
+    pieces.extend(spans.iter().map(sqe::iovec));
+    let address = address.map(|address| SocketAddrAny::from(*address));
+    // SAFETY: all-zero bytes are a valid `msghdr` of no parts.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = pieces.as_mut_ptr();
+    message.msg_iovlen = pieces.len() as _;
+    if let Some(address) = &address {
+        message.msg_name = address.as_ptr().cast_mut().cast();
+        message.msg_namelen = address.addr_len() as _;
+    }
+    // SAFETY: the kernel reads message, pieces, address and spans only inside this call; the first
+    // three outlive it in this function and its caller, the memory of the spans is owned by ledger
+    // entries.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
+    usize::try_from(sent).map_err(|_| last_errno())
+}
+
+/// How a TCP connection does. One call of `getsockopt` for it, one for the send buffer.
+pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
+    // SAFETY: all-zero bytes are a valid `tcp_info`; it holds only integers.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `bytes` bytes into `info`, inside this call.
+    let answered = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut bytes,
+        )
+    };
+    if answered != 0 {
+        return None;
+    }
+    let send_buffer = sockopt::socket_send_buffer_size(fd).unwrap_or(0);
+    Some(PathSample {
+        delivery_rate: info.tcpi_delivery_rate,
+        acked_bytes: info.tcpi_bytes_acked,
+        busy: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
+        send_buffer_bytes: send_buffer as u64,
+    })
+}
+
+/// Dissolves a socket's association. TCP drops what is unacknowledged and sends a reset, so the
+/// kernel lets go of all memory at once, whoever else holds the socket (K12).
+#[doc(alias = "AF_UNSPEC")]
+pub(crate) fn abort(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::net::connect_unspec(fd)
+}
+
+/// Sends FIN after what is queued.
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::net::shutdown(fd, rustix::net::Shutdown::Write)
+}
+
+/// A counter that another thread may raise to wake a ring.
+pub(crate) fn wake_counter() -> Result<OwnedFd, Errno> {
+    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+}
+
+fn int_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<i32, Errno> {
+    let mut value = 0_i32;
+    let mut bytes = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `bytes` bytes into `value`, inside this call.
+    let answered = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut bytes)
+    };
+    if answered == 0 { Ok(value) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

@@ -1,0 +1,195 @@
+//! Step 5 of a send: a request becomes a submission entry.
+//!
+//! The message header, the array of pieces and the address that an entry points to live in
+//! [`Scratch`] until the kernel has taken the entry; it copies all three then (K6). Invariant: no
+//! vector of a scratch ever grows, so nothing it has pointed the kernel to moves.
+#![allow(unsafe_code)]
+
+use std::mem::{self, offset_of};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{opcode, types};
+use rustix::net::SocketAddrAny;
+
+use crate::engine::{Send, Span, Target};
+use crate::policy::Route;
+
+/// Do not try first: wait until the socket is writable.
+#[doc(alias = "IORING_RECVSEND_POLL_FIRST")]
+const POLL_FIRST: u16 = 1 << 0;
+/// The pieces lie in the registered buffer that the entry names.
+#[doc(alias = "IORING_RECVSEND_FIXED_BUF")]
+const FIXED_BUF: u16 = 1 << 2;
+/// The notification says whether the bytes were copied (6.2).
+#[doc(alias = "IORING_SEND_ZC_REPORT_USAGE")]
+pub(crate) const REPORT_USAGE: u16 = 1 << 3;
+
+/// Requests between two submissions.
+pub(crate) const SCRATCH_REQUESTS: usize = 256;
+/// Pieces between two submissions; more than any single request has.
+const SCRATCH_PIECES: usize = 8192;
+
+/// The submission entry as `<linux/io_uring.h>` lays it out, as far as it is patched here.
+#[repr(C)]
+struct RawEntry {
+    opcode: u8,
+    flags: u8,
+    ioprio: u16,
+    fd: i32,
+    off: u64,
+    addr: u64,
+    len: u32,
+    msg_flags: u32,
+    user_data: u64,
+    buf_index: u16,
+    personality: u16,
+    file_index: u32,
+    addr3: u64,
+    pad: u64,
+}
+
+const _: () = {
+    assert!(size_of::<RawEntry>() == 64 && size_of::<Entry>() == 64);
+    assert!(align_of::<RawEntry>() == align_of::<Entry>());
+    assert!(offset_of!(RawEntry, ioprio) == 2);
+    assert!(offset_of!(RawEntry, user_data) == 32);
+    assert!(offset_of!(RawEntry, buf_index) == 40);
+};
+
+/// What entries point to until they are submitted.
+pub(crate) struct Scratch {
+    messages: Vec<libc::msghdr>,
+    pieces: Vec<libc::iovec>,
+    addresses: Vec<SocketAddrAny>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Scratch {
+            messages: Vec::with_capacity(SCRATCH_REQUESTS),
+            pieces: Vec::with_capacity(SCRATCH_PIECES),
+            addresses: Vec::with_capacity(SCRATCH_REQUESTS),
+        }
+    }
+
+    /// Whether a request of `pieces` pieces fits in.
+    pub(crate) fn has_room(&self, pieces: usize) -> bool {
+        self.messages.len() < SCRATCH_REQUESTS && self.pieces.len() + pieces <= SCRATCH_PIECES
+    }
+
+    /// Whether a request of `pieces` pieces would fit into an empty scratch.
+    pub(crate) fn could_have_room(pieces: usize) -> bool {
+        pieces <= SCRATCH_PIECES
+    }
+
+    /// Starts anew; everything made before has been submitted.
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+        self.pieces.clear();
+        self.addresses.clear();
+    }
+
+    /// The entry for a request; the caller has asked [`Scratch::has_room`].
+    pub(crate) fn entry(&mut self, send: &Send<'_>, report_usage: bool) -> Entry {
+        let flags = message_flags(send.stream, send.end_of_record);
+        let mut ioprio = if send.poll_first { POLL_FIRST } else { 0 };
+        if report_usage && send.route != Route::Copy {
+            ioprio |= REPORT_USAGE;
+        }
+        let segment = (send.route == Route::ZeroCopyRegistered).then_some(send.segment);
+        let one = match send.spans {
+            [span] if send.address.is_none() && send.route != Route::Copy => Some(*span),
+            _ => None,
+        };
+        let (fd, fixed) = file(send.target);
+        let entry = match one {
+            Some(span) => one_piece(fd, span, segment, flags, ioprio),
+            None => {
+                let message = self.message(send.spans, send.address);
+                many_pieces(fd, message, send.route, segment, flags, ioprio)
+            }
+        };
+        let file = if fixed { Flags::FIXED_FILE } else { Flags::empty() };
+        entry.flags(file).user_data(send.token.to_bits())
+    }
+
+    fn message(&mut self, spans: &[Span], address: Option<&SocketAddr>) -> *const libc::msghdr {
+        debug_assert!(self.has_room(spans.len()));
+        let start = self.pieces.len();
+        self.pieces.extend(spans.iter().map(iovec));
+        // SAFETY: all-zero bytes are a valid `msghdr` of no parts.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_iov = self.pieces[start..].as_mut_ptr();
+        message.msg_iovlen = spans.len() as _;
+        if let Some(address) = address {
+            self.addresses.push(SocketAddrAny::from(*address));
+            let address = &self.addresses[self.addresses.len() - 1];
+            message.msg_name = address.as_ptr().cast_mut().cast();
+            message.msg_namelen = address.addr_len() as _;
+        }
+        self.messages.push(message);
+        &raw const self.messages[self.messages.len() - 1]
+    }
+}
+
+pub(crate) fn iovec(span: &Span) -> libc::iovec {
+    libc::iovec { iov_base: span.ptr.cast_mut().cast(), iov_len: span.bytes }
+}
+
+/// The socket as entries name it, and whether that is a place in the ring's table of files.
+fn file(target: Target<'_>) -> (types::Fd, bool) {
+    match target.file.and_then(|index| i32::try_from(index).ok()) {
+        Some(index) => (types::Fd(index), true),
+        None => (types::Fd(target.fd.as_raw_fd()), false),
+    }
+}
+
+/// `MSG_WAITALL` makes the kernel go on after a short send (K9); `MSG_EOR` ends the chain (K4).
+fn message_flags(stream: bool, end_of_record: bool) -> i32 {
+    let wait_all = if stream { libc::MSG_WAITALL } else { 0 };
+    let end = if end_of_record { libc::MSG_EOR } else { 0 };
+    libc::MSG_NOSIGNAL | wait_all | end
+}
+
+fn one_piece(fd: types::Fd, span: Span, segment: Option<u16>, flags: i32, ioprio: u16) -> Entry {
+    let bytes = u32::try_from(span.bytes).unwrap_or(u32::MAX);
+    opcode::SendZc::new(fd, span.ptr, bytes)
+        .buf_index(segment)
+        .flags(flags)
+        .zc_flags(ioprio)
+        .build()
+}
+
+fn many_pieces(
+    fd: types::Fd,
+    message: *const libc::msghdr,
+    route: Route,
+    segment: Option<u16>,
+    flags: i32,
+    ioprio: u16,
+) -> Entry {
+    let flags = flags as u32;
+    match (route, segment) {
+        (Route::Copy, _) => opcode::SendMsg::new(fd, message).ioprio(ioprio).flags(flags).build(),
+        (_, None) => opcode::SendMsgZc::new(fd, message).ioprio(ioprio).flags(flags).build(),
+        (_, Some(index)) => {
+            let entry =
+                opcode::SendMsgZc::new(fd, message).ioprio(ioprio | FIXED_BUF).flags(flags).build();
+            with_buffer(entry, index)
+        }
+    }
+}
+
+/// Names the registered buffer of an entry, which `opcode::SendMsgZc` cannot.
+fn with_buffer(mut entry: Entry, index: u16) -> Entry {
+    let raw = (&raw mut entry).cast::<RawEntry>();
+    // SAFETY: `Entry` is `repr(C)` over the kernel's 64-byte entry, whose layout the assertions
+    // above hold `RawEntry` to; `raw` points to `entry`, which nobody else can reach.
+    let field = unsafe { &raw mut (*raw).buf_index };
+    // SAFETY: `field` lies inside `entry`; any `u16` is a valid index, the kernel checks it.
+    unsafe { ptr::write(field, index) };
+    entry
+}
