@@ -8,6 +8,8 @@
 mod core;
 mod drive;
 mod sockets;
+#[cfg(test)]
+mod tests;
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;

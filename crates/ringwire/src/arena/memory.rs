@@ -136,6 +136,14 @@ const _: () = assert!(size_of::<Option<Block>>() == 24);
 #[repr(align(128))]
 struct Padded<T>(T);
 
+/// A block on its way to its holder. Two registers wide, so the fast path of an allocation never
+/// goes through memory. Not `Drop`: to lose one is to leak the block.
+#[must_use]
+pub(super) struct Bare {
+    ptr: NonNull<u8>,
+    header: NonNull<Header>,
+}
+
 /// How hard [`Segment::alloc`] tries once its stack is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effort {
@@ -206,13 +214,13 @@ impl Segment {
     }
 
     /// Takes a free block of `class`: one exchange, no lock.
-    pub(super) fn pop(self: &Arc<Self>, class: Class) -> Option<BlockMut> {
+    pub(super) fn pop(&self, class: Class) -> Option<Bare> {
         let index = self.stack(class).pop(|index| self.next_of(index))?;
         Some(self.hold(class, index))
     }
 
     /// As [`Segment::pop`], and if there is none makes one, under the segment's lock.
-    pub(super) fn alloc(self: &Arc<Self>, class: Class, effort: Effort) -> Option<BlockMut> {
+    pub(super) fn alloc(self: &Arc<Self>, class: Class, effort: Effort) -> Option<Bare> {
         let mut books = self.lock();
         // Whoever held the lock may have made some, or held them all while it scavenged.
         if let Some(block) = self.pop(class) {
@@ -230,7 +238,7 @@ impl Segment {
         self.carve(&mut books, class).or_else(|| self.pop(class))
     }
 
-    fn carve(self: &Arc<Self>, books: &mut Books, class: Class) -> Option<BlockMut> {
+    fn carve(self: &Arc<Self>, books: &mut Books, class: Class) -> Option<Bare> {
         let span = books.carve(class)?;
         let first = Index::new(span, 0);
         let last = Index::new(span, class.blocks_per_run() - 1);
@@ -360,12 +368,14 @@ impl Segment {
     }
 
     /// Makes the handle of a block that was just popped or carved, so that nobody else holds it.
-    fn hold(&self, class: Class, index: Index) -> BlockMut {
-        self.header(index).count.set_one();
+    fn hold(&self, class: Class, index: Index) -> Bare {
+        let header = self.header_ptr(index);
+        // SAFETY: as in `header`.
+        unsafe { header.as_ref() }.count.set_one();
         // SAFETY: the block lies inside the mapping: its run of spans was carved out of the
         // segment's own, and places end within their span.
         let ptr = unsafe { self.map.base().add(index.offset_bytes(class)) };
-        BlockMut { ptr, len: 0, header: self.header_ptr(index) }
+        Bare { ptr, header }
     }
 }
 
@@ -436,8 +446,16 @@ unsafe impl Send for Block {}
 // SAFETY: as above.
 unsafe impl Sync for Block {}
 
+impl From<Bare> for BlockMut {
+    #[inline]
+    fn from(bare: Bare) -> BlockMut {
+        BlockMut { ptr: bare.ptr, len: 0, header: bare.header }
+    }
+}
+
 impl BlockMut {
     /// How many bytes it holds at most. At least what was asked for.
+    #[inline]
     pub fn capacity(&self) -> usize {
         // SAFETY: the header lives as long as its segment, and that while this block is held.
         let header = unsafe { self.header.as_ref() };
@@ -445,12 +463,14 @@ impl BlockMut {
     }
 
     /// How many bytes are filled.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// All that is not filled yet. It is initialised memory (zeroes, or what an earlier block left
     /// there), so it may be read; say with [`advance`](BlockMut::advance) how much you wrote.
+    #[inline]
     pub fn spare_mut(&mut self) -> &mut [u8] {
         let spare = self.capacity() - self.len;
         // SAFETY: `len <= capacity`.
@@ -466,6 +486,7 @@ impl BlockMut {
     ///
     /// If `bytes` is more than [`spare_mut`](BlockMut::spare_mut) has: like a slice index out of
     /// range, that is a mistake of the calling program and never depends on what a peer sent.
+    #[inline]
     pub fn advance(&mut self, bytes: usize) {
         let spare = self.capacity() - self.len;
         assert!(bytes <= spare, "advance by {bytes} bytes, and the block has {spare} to spare");
@@ -473,12 +494,14 @@ impl BlockMut {
     }
 
     /// Keeps the first `len` filled bytes; does nothing if there are fewer.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
     /// Makes it immutable and shareable. The block covers the filled part only; the rest of the
     /// capacity comes back with it.
+    #[inline]
     pub fn freeze(self) -> Block {
         let whole = std::mem::ManuallyDrop::new(self);
         Block { ptr: whole.ptr, len: whole.len, header: whole.header }
@@ -488,6 +511,7 @@ impl BlockMut {
 impl Deref for BlockMut {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: `len <= capacity` initialised bytes, mapped while the block is held; nobody else
         // has a handle, and a writer would need `&mut self`.
@@ -496,6 +520,7 @@ impl Deref for BlockMut {
 }
 
 impl DerefMut for BlockMut {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and `&mut self` of the only handle excludes every other access.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
@@ -503,6 +528,7 @@ impl DerefMut for BlockMut {
 }
 
 impl Drop for BlockMut {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: the only handle is going away.
         unsafe { give_back(self.header) };
@@ -526,6 +552,7 @@ impl Block {
 impl Deref for Block {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: `ptr` and `len` lie inside the filled part of a block, mapped while it is held;
         // nobody writes it before the last `Block` is gone, and the kernel only reads what is sent.
@@ -534,6 +561,7 @@ impl Deref for Block {
 }
 
 impl Clone for Block {
+    #[inline]
     fn clone(&self) -> Block {
         // SAFETY: the header lives as long as its segment, and that while this block is held.
         unsafe { self.header.as_ref() }.count.add_one();
@@ -542,6 +570,7 @@ impl Clone for Block {
 }
 
 impl Drop for Block {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: this handle still counts, so the header is alive; if others remain it is not
         // touched again.
@@ -571,7 +600,9 @@ mod tests {
     }
 
     fn get(segment: &Arc<Segment>, bytes: usize) -> Option<BlockMut> {
-        segment.pop(class(bytes)).or_else(|| segment.alloc(class(bytes), Effort::Scavenge))
+        let class = class(bytes);
+        let bare = segment.pop(class).or_else(|| segment.alloc(class, Effort::Scavenge))?;
+        Some(bare.into())
     }
 
     fn weak(segment: Arc<Segment>) -> Weak<Segment> {

@@ -43,7 +43,7 @@ use bytes::Bytes;
 use io_uring::Submitter;
 
 use self::blocks::{BLOCK_BYTES_MAX, Class};
-use self::memory::{Effort, Segment, Usage};
+use self::memory::{Bare, Effort, Segment, Usage};
 use self::register::{Registrar, STEP_BYTES};
 use crate::error::{Errno, Error};
 use crate::sys::memlock::size;
@@ -244,13 +244,11 @@ impl Arena {
     /// - `LimitReached`: the arena is full, or has no piece of this size in one. Wait for releases.
     /// - `Misuse`: more than 16 MiB, or more than a segment of this arena.
     /// - `Unsupported`, `Io`: the arena could not grow.
+    #[inline]
     pub fn alloc(&self, bytes: usize) -> Result<BlockMut, Error> {
-        let Some(class) = Class::for_bytes(bytes) else {
-            return Err(too_large(bytes, BLOCK_BYTES_MAX));
-        };
-        match self.core.pop(class) {
-            Some(block) => Ok(block),
-            None => self.core.alloc_slow(class, bytes),
+        match self.core.pop(bytes) {
+            Some(block) => Ok(block.into()),
+            None => self.core.alloc_slow(bytes),
         }
     }
 
@@ -340,7 +338,8 @@ impl Arena {
     pub(crate) fn alloc_in(&self, index: u16, bytes: usize) -> Option<BlockMut> {
         let class = Class::for_bytes(bytes)?;
         let segment = self.core.segment(index)?;
-        segment.pop(class).or_else(|| segment.alloc(class, Effort::Scavenge))
+        let block = segment.pop(class).or_else(|| segment.alloc(class, Effort::Scavenge))?;
+        Some(block.into())
     }
 }
 
@@ -357,11 +356,16 @@ impl Core {
         self.segments.iter().map_while(OnceLock::get)
     }
 
-    fn pop(&self, class: Class) -> Option<BlockMut> {
+    fn pop(&self, bytes: usize) -> Option<Bare> {
+        let class = Class::for_bytes(bytes)?;
         self.segments().find_map(|segment| segment.pop(class))
     }
 
-    fn alloc_slow(&self, class: Class, bytes: usize) -> Result<BlockMut, Error> {
+    #[cold]
+    fn alloc_slow(&self, bytes: usize) -> Result<BlockMut, Error> {
+        let Some(class) = Class::for_bytes(bytes) else {
+            return Err(too_large(bytes, BLOCK_BYTES_MAX));
+        };
         if class.bytes() > self.segment_bytes {
             let largest = Class::largest_within(self.segment_bytes).map_or(0, Class::bytes);
             return Err(too_large(bytes, largest));
@@ -372,7 +376,7 @@ impl Core {
         let mut refused = None;
         loop {
             if let Some(block) = carve(Effort::Carve) {
-                return Ok(block);
+                return Ok(block.into());
             }
             if refused.is_some() || self.next_segment_bytes(&growth) < class.bytes() {
                 break;
@@ -380,7 +384,7 @@ impl Core {
             refused = self.grow(&mut growth).err();
         }
         if let Some(block) = carve(Effort::Scavenge) {
-            return Ok(block);
+            return Ok(block.into());
         }
         if let Some(error) = refused {
             return Err(error);

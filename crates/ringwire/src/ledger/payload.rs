@@ -66,6 +66,8 @@ impl Entry {
 pub(crate) struct Freed {
     pub payloads: u32,
     pub bytes: u64,
+    /// Payloads that were settled as failed on the way.
+    pub failed: u32,
 }
 
 /// Bytes and payloads that rings of this process left with the kernel for good.
@@ -134,16 +136,18 @@ impl Payloads {
         }
     }
 
-    /// Settles the payload as failed, unless it is settled already.
-    pub(crate) fn fail(&mut self, slot: u32, error: Errno, events: &mut Vec<Event>) {
+    /// Settles the payload as failed. False if it was settled already.
+    pub(crate) fn fail(&mut self, slot: u32, error: Errno, events: &mut Vec<Event>) -> bool {
         let id = PayloadId(self.0.key(slot));
-        let Some(entry) = self.0.at_mut(slot) else { return };
-        if !mem::replace(&mut entry.settled, true) {
-            entry.failed = true;
-            if !entry.quiet {
-                events.push(Event::Failed { id, accepted: entry.accepted, error });
-            }
+        let Some(entry) = self.0.at_mut(slot) else { return false };
+        if mem::replace(&mut entry.settled, true) {
+            return false;
         }
+        entry.failed = true;
+        if !entry.quiet {
+            events.push(Event::Failed { id, accepted: entry.accepted, error });
+        }
+        true
     }
 
     /// Takes in what was observed of a part.
@@ -182,7 +186,7 @@ impl Payloads {
         debug_assert!(entry.settled && entry.parts == 0);
         let Some(payload) = entry.payload.take() else { return Freed::default() };
         let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
-        let freed = Freed { payloads: 1, bytes: entry.bytes };
+        let freed = Freed { payloads: 1, bytes: entry.bytes, failed: 0 };
         let (notification, accepted, failed) = (entry.notification, entry.accepted, entry.failed);
         if entry.quiet {
             drop(payload);

@@ -89,8 +89,8 @@ impl Ledger {
         (at, reached)
     }
 
-    /// Takes in the result of a request: `accepted` bytes went, and a notification follows or
-    /// not. Returns the first byte that was not accepted.
+    /// Takes in the result of a request: `accepted` bytes went. Returns the first byte that was not
+    /// accepted, and how many of its payloads the request still covers.
     ///
     /// Payloads behind what was accepted are no longer this request's: the kernel has taken no
     /// reference to them.
@@ -99,7 +99,7 @@ impl Ledger {
         token: Key,
         accepted: u64,
         events: &mut Vec<Event>,
-    ) -> Option<Position> {
+    ) -> Option<(Position, u32)> {
         let request = self.requests.get(token)?;
         let (first, skip, count) = (request.first, request.skip, request.count);
         let (at, reached) =
@@ -115,31 +115,28 @@ impl Ledger {
         let request = self.requests.get_mut(token)?;
         request.count = reached;
         request.accepted = accepted;
-        request.state = RequestState::AwaitsNotification;
-        Some(at)
+        Some((at, reached))
     }
 
-    /// Settles every payload from `slot` to the end of its queue as failed, and releases those that
-    /// no request covers.
-    pub(crate) fn fail_from(
+    /// Settles `count` payloads from `slot` on as failed, and releases those that no request
+    /// covers. The links behind a queue that was failed before may lead anywhere, so callers who
+    /// cannot vouch for the whole queue must count.
+    pub(crate) fn fail_run(
         &mut self,
         mut slot: u32,
+        count: u32,
         error: Errno,
         events: &mut Vec<Event>,
     ) -> Freed {
         let mut freed = Freed::default();
-        while let Some(entry) = self.payloads.at(slot) {
+        for _ in 0..count {
+            let Some(entry) = self.payloads.at(slot) else { break };
             let next = entry.next;
-            freed.add(self.fail_one(slot, error, events));
+            freed.failed += u32::from(self.payloads.fail(slot, error, events));
+            freed.add(self.payloads.release_if_due(slot, &mut self.notifications, events));
             slot = next;
         }
         freed
-    }
-
-    /// Settles one payload as failed, and releases it unless a request covers it.
-    pub(crate) fn fail_one(&mut self, slot: u32, error: Errno, events: &mut Vec<Event>) -> Freed {
-        self.payloads.fail(slot, error, events);
-        self.payloads.release_if_due(slot, &mut self.notifications, events)
     }
 
     /// Releases the settled ones among `count` payloads that no request ever covered.
@@ -191,5 +188,6 @@ impl Freed {
     pub(crate) fn add(&mut self, other: Freed) {
         self.payloads += other.payloads;
         self.bytes += other.bytes;
+        self.failed += other.failed;
     }
 }

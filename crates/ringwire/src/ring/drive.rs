@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use crate::engine::{Completion, Deadline, Engine, Send, Usage};
 use crate::error::{Errno, Error};
-use crate::ledger::{Freed, Key, NONE, Position, Request, RequestState};
+use crate::ledger::{Key, NONE, Position, Request, RequestState};
 use crate::policy::{self, Datagram, Facts, Reason, Route};
 use crate::queue::{Gathered, PIECES_MAX};
 use crate::release::{Copied, Event};
 use crate::ring::core::{Core, Turned};
-use crate::ring::sockets::{Socket, Stage};
+use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::sys::socket::{self, Kind};
 
 /// Datagrams that one socket hands over before others get their chance.
@@ -145,9 +145,13 @@ impl<E: Engine> Core<E> {
                 self.complete_copied(slot, &gathered, bytes, Copied::Yes, events);
                 if bytes < gathered.bytes {
                     self.stats.copies_that_waited += 1;
+                    // More may have joined the rest, and make it worth zero copy.
                     let Some(rest) = self.gather(slot, true, PIECES_MAX) else { return Ok(()) };
-                    self.count_copied(rest.bytes, reason);
-                    return self.request(slot, rest, Route::Copy);
+                    let (route, reason) = self.decide(slot, &rest, None);
+                    if route == Route::Copy {
+                        self.count_copied(rest.bytes, reason);
+                    }
+                    return self.request(slot, rest, route);
                 }
             }
             Err(errno) => {
@@ -350,9 +354,7 @@ impl<E: Engine> Core<E> {
                 headers: NONE,
             });
         }
-        self.stats.failed_payloads += 1;
-        let freed = self.ledger.fail_one(head, errno, events);
-        self.account(slot, freed);
+        self.fail_payloads(slot, head, 1, errno, events);
     }
 
     /// Fails everything that waits on a socket.
@@ -360,14 +362,19 @@ impl<E: Engine> Core<E> {
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         let head = socket.queue.head().slot;
         socket.queue.clear();
-        self.fail_payloads(slot, head, error, events);
+        self.fail_payloads(slot, head, u32::MAX, error, events);
     }
 
-    fn fail_payloads(&mut self, slot: u32, from: u32, error: Errno, events: &mut Vec<Event>) {
-        let before = events.len();
-        let freed = self.ledger.fail_from(from, error, events);
-        let failed = |event: &&Event| matches!(event, Event::Failed { .. });
-        self.stats.failed_payloads += events[before..].iter().filter(failed).count() as u64;
+    /// Fails `count` payloads from `from` on.
+    fn fail_payloads(
+        &mut self,
+        slot: u32,
+        from: u32,
+        count: u32,
+        error: Errno,
+        events: &mut Vec<Event>,
+    ) {
+        let freed = self.ledger.fail_run(from, count, error, events);
         self.account(slot, freed);
     }
 
@@ -380,7 +387,7 @@ impl<E: Engine> Core<E> {
             socket.broken = Some(error);
             events.push(Event::Broken { sock, error });
         }
-        self.fail_payloads(slot, from, error, events);
+        self.fail_payloads(slot, from, u32::MAX, error, events);
     }
 
     /// Sends the FIN of a socket that is at its end, and lets it linger.
@@ -448,13 +455,17 @@ impl<E: Engine> Core<E> {
             let copied = if route == Route::Copy { Copied::Yes } else { Copied::Unknown };
             self.close_request(token, copied, events);
         }
-        self.make_ready(slot);
+        let due = |s: &SocketEntry| !s.queue.is_empty() || s.stage != Stage::Open;
+        if self.sockets.at(slot).is_some_and(due) {
+            self.make_ready(slot);
+        }
     }
 
     fn on_accepted(&mut self, token: Key, accepted: u64, events: &mut Vec<Event>) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes, route) = (request.socket, request.bytes, request.route);
-        let Some(at) = self.ledger.on_accepted(token, accepted, events) else { return };
+        let count = request.count;
+        let Some((at, reached)) = self.ledger.on_accepted(token, accepted, events) else { return };
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.accepted_bytes += accepted;
         match route {
@@ -464,10 +475,13 @@ impl<E: Engine> Core<E> {
         }
         if accepted < bytes {
             self.stats.short_sends += 1;
+            let left = count - reached + u32::from(at.skip > 0);
             match socket.broken {
                 // The queue is gone; what was not accepted goes with it.
-                Some(error) => self.fail_payloads(slot, at.slot, error, events),
-                None => socket.queue.rewind(at, bytes - accepted),
+                Some(error) => self.fail_payloads(slot, at.slot, left, error, events),
+                None if socket.is_stream() => socket.queue.rewind(at, bytes - accepted),
+                // A datagram goes whole or not at all; a kernel that says otherwise is not retried.
+                None => self.fail_payloads(slot, at.slot, left, Errno::MSGSIZE, events),
             }
         }
     }
@@ -476,14 +490,12 @@ impl<E: Engine> Core<E> {
     fn on_failure(&mut self, token: Key, errno: Errno, events: &mut Vec<Event>) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes, route) = (request.socket, request.bytes, request.route);
-        let first = Position { slot: request.first, skip: request.skip };
+        let (first, count) = (Position { slot: request.first, skip: request.skip }, request.count);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         let stream = socket.is_stream();
         if let Some(error) = socket.broken {
-            return match stream {
-                true => self.fail_payloads(slot, first.slot, error, events),
-                false => self.fail_payload(slot, first.slot, error, events),
-            };
+            // The queue behind it is gone already.
+            return self.fail_payloads(slot, first.slot, count, error, events);
         }
         let again = match errno {
             Errno::INTR | Errno::AGAIN | Errno::CANCELED => {
@@ -502,15 +514,8 @@ impl<E: Engine> Core<E> {
         } else if stream {
             self.break_stream(slot, first.slot, errno, events);
         } else {
-            self.fail_payload(slot, first.slot, errno, events);
+            self.fail_payloads(slot, first.slot, count, errno, events);
         }
-    }
-
-    /// Fails one datagram that is not in the queue any more.
-    fn fail_payload(&mut self, slot: u32, payload: u32, errno: Errno, events: &mut Vec<Event>) {
-        self.stats.failed_payloads += 1;
-        let freed: Freed = self.ledger.fail_one(payload, errno, events);
-        self.account(slot, freed);
     }
 
     fn on_notification(&mut self, token: Key, usage: Usage, events: &mut Vec<Event>) {

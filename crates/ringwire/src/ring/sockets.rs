@@ -175,7 +175,7 @@ impl<E: Engine> Core<E> {
         entry.queue.clear();
         let outstanding = entry.outstanding > 0;
         let mut events = std::mem::take(&mut self.pending);
-        let freed = self.ledger.fail_from(waiting, Errno::CANCELED, &mut events);
+        let freed = self.ledger.fail_run(waiting, u32::MAX, Errno::CANCELED, &mut events);
         self.pending = events;
         self.account(slot, freed);
         if outstanding {
@@ -240,11 +240,11 @@ impl<E: Engine> Core<E> {
             return Err(begun());
         }
         let mut events = std::mem::take(&mut self.pending);
-        self.ledger.payloads.fail(id.0.slot, Errno::CANCELED, &mut events);
-        let freed =
+        let failed = self.ledger.payloads.fail(id.0.slot, Errno::CANCELED, &mut events);
+        let mut freed =
             self.ledger.payloads.hand_back(id.0.slot, &mut self.ledger.notifications, &mut events);
+        freed.failed = u32::from(failed);
         self.pending = events;
-        self.stats.failed_payloads += 1;
         // Its place stays in the queue, empty, so that the order of its neighbours is untouched.
         if let Some(entry) = self.ledger.payloads.at_mut(id.0.slot) {
             entry.bytes = 0;
@@ -282,6 +282,7 @@ impl<E: Engine> Core<E> {
         self.in_flight_bytes -= freed.bytes;
         self.in_flight_payloads -= freed.payloads;
         self.stats.released_payloads += u64::from(freed.payloads);
+        self.stats.failed_payloads += u64::from(freed.failed);
         if let Some(entry) = self.sockets.at_mut(slot) {
             entry.release(freed);
             if entry.wants_room {
@@ -290,9 +291,12 @@ impl<E: Engine> Core<E> {
         }
         self.retire_if_idle(slot);
         if !self.ring_refused.is_empty() && self.ring_has_room() {
-            for slot in std::mem::take(&mut self.ring_refused) {
+            let mut refused = std::mem::take(&mut self.ring_refused);
+            refused.retain(|&slot| {
                 self.say_room(slot);
-            }
+                self.sockets.at(slot).is_some_and(|entry| entry.wants_room)
+            });
+            self.ring_refused = refused;
         }
     }
 
