@@ -1,2 +1,84 @@
-//! Chores.
-fn main() {}
+//! ringwire's own chores, as `cargo xtask <chore>`.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to people")]
+
+mod bytes;
+mod cargo;
+mod demo;
+mod soak;
+mod test;
+mod tidy;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// ringwire's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Runs all tests, and says what passed, what failed and what could not run here
+    ///
+    /// All tests of the workspace, the documentation's examples, the loom models and the runnable
+    /// examples. A test that cannot run on this host says why; these reasons are listed at the
+    /// end. The last line is "N passed, N failed, N skipped". Exits with 1 on a failure.
+    Test(test::Args),
+    /// Shows the main job end to end: one sender, two receivers, on this machine
+    ///
+    /// Builds the program, makes a file of random bytes, starts two receivers on loopback, sends
+    /// them the file at once, prints the sender's summary and compares what arrived.
+    Demo(demo::Args),
+    /// Sends checked bytes for hours under aborts, resets, stalls and drops
+    ///
+    /// Runs the release build of the example `soak` of the core crate and passes its exit code on:
+    /// 1 when a byte arrived that was not sent.
+    Soak(soak::Args),
+    /// Checks what a machine can check about the source: the rules of CONTRIBUTING.md
+    ///
+    /// Prints a line for each finding, `path:line: what is wrong and what to do`, and exits with 1
+    /// if there are any.
+    Tidy,
+}
+
+/// What stopped a chore, in words for whoever runs it.
+struct Error(String);
+
+impl Error {
+    fn new(what: impl Into<String>) -> Self {
+        Error(what.into())
+    }
+
+    /// Wraps an error of the system with what was being done.
+    fn from<E: fmt::Display>(doing: impl fmt::Display) -> impl FnOnce(E) -> Error {
+        move |why| Error(format!("cannot {doing}: {why}"))
+    }
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// The directory of the workspace, wherever the chore is run from.
+fn workspace() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_path_buf()
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().chore {
+        Chore::Test(args) => test::run(&args),
+        Chore::Demo(args) => demo::run(&args),
+        Chore::Soak(args) => soak::run(&args),
+        Chore::Tidy => tidy::run(),
+    };
+    outcome.unwrap_or_else(|Error(what)| {
+        eprintln!("error: {what}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,203 @@
+//! `cargo xtask test`: all tests, and an account of those that could not run.
+
+mod tally;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use tally::{Skip, Tally};
+
+use crate::cargo::{self, Built};
+use crate::{Error, Result, workspace};
+
+/// How to test.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run the test programs that the last `cargo xtask test` built, without cargo
+    ///
+    /// For another user than the one who built them. Leaves out what needs the compiler: the
+    /// documentation's examples, the loom models, and tests that must not compile.
+    #[arg(long)]
+    no_build: bool,
+    /// A skip is a failure, unless its reason is something this kernel cannot do
+    ///
+    /// The environment variable CI means the same.
+    #[arg(long)]
+    no_skips: bool,
+}
+
+/// The example that must run to its end; it checks itself.
+const EXAMPLE: &str = "notification_slots";
+
+/// Runs everything.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    // On memory: RLIMIT_MEMLOCK is one account for all processes of a user, and tests that run at
+    // once would take it from each other. Root has no such account.
+    let root = rustix::process::geteuid().is_root();
+    let harness: &[&str] = if root { &[] } else { &["--test-threads=1"] };
+    let skips = tempfile::NamedTempFile::new().map_err(Error::from("make a temporary file"))?;
+
+    let mut session = Session { harness, skips: skips.path(), tally: Tally::default() };
+    if args.no_build {
+        session.run_built()?;
+    } else {
+        session.run_with_cargo()?;
+    }
+
+    let mut tally = session.tally;
+    let text =
+        std::fs::read_to_string(skips.path()).map_err(Error::from("read the list of skips"))?;
+    tally.skips = tally::parse_skips(&text);
+    let strict = args.no_skips || std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
+    Ok(report(&tally, strict, root))
+}
+
+struct Session<'a> {
+    harness: &'static [&'static str],
+    skips: &'a Path,
+    tally: Tally,
+}
+
+impl Session<'_> {
+    fn run_with_cargo(&mut self) -> Result<()> {
+        match cargo::build(&["test", "--workspace", "--no-run"]) {
+            Ok(built) => remember(&built)?,
+            Err(Error(what)) => {
+                self.tally.fail(&what);
+                return Ok(()); // there is nothing to run
+            }
+        }
+
+        // Documentation's examples are among these.
+        let mut all = cargo::command();
+        all.args(["test", "--workspace", "--no-fail-fast", "--"]).args(self.harness);
+        self.step(&mut all)?;
+
+        let mut loom = cargo::command();
+        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+        loom.args(["test", "-p", "ringwire", "--lib", "--release", "loom_"])
+            .env("RUSTFLAGS", format!("{flags} --cfg loom").trim())
+            .env("CARGO_TARGET_DIR", target_dir()?.join("loom"));
+        let models = self.step(&mut loom)?;
+        if models == 0 {
+            self.tally.fail("there is no loom model (a test named loom_…)");
+        }
+
+        let mut example = cargo::command();
+        example.args(["run", "-p", "ringwire", "--example", EXAMPLE]);
+        self.whole(&mut example, &format!("example {EXAMPLE}"))
+    }
+
+    fn run_built(&mut self) -> Result<()> {
+        for built in recall()? {
+            let mut command = Command::new(&built.executable);
+            command
+                .args(self.harness)
+                .current_dir(&built.package)
+                .env("CARGO_MANIFEST_DIR", &built.package);
+            self.step(&mut command)?;
+        }
+        Ok(())
+    }
+
+    /// Runs test programs and takes their results down. Says how many passed.
+    fn step(&mut self, command: &mut Command) -> Result<u64> {
+        let before = (self.tally.passed, self.tally.failed);
+        announce(command);
+        command.env("RINGWIRE_SKIPS", self.skips);
+        let tally = &mut self.tally;
+        let status = cargo::run_lines(command, |line| {
+            println!("{line}");
+            tally.take(line);
+        })?;
+        // It did not compile, or it crashed before it could say what failed.
+        if !status.success() && self.tally.failed == before.1 {
+            self.tally.fail(&format!("`{}` ended with {status}", cargo::shown(command)));
+        }
+        Ok(self.tally.passed - before.0)
+    }
+
+    /// Runs a program that passes or fails as a whole.
+    fn whole(&mut self, command: &mut Command, name: &str) -> Result<()> {
+        announce(command);
+        command.env("RINGWIRE_SKIPS", self.skips);
+        let status = command.status().map_err(Error::from(format_args!("start {name}")))?;
+        if status.success() {
+            self.tally.passed += 1;
+        } else {
+            self.tally.fail(&format!("{name} ended with {status}"));
+        }
+        Ok(())
+    }
+}
+
+fn announce(command: &Command) {
+    println!("\n=== {}", cargo::shown(command));
+    // What comes next is written by others.
+    let _ = std::io::stdout().flush();
+}
+
+fn report(tally: &Tally, strict: bool, root: bool) -> ExitCode {
+    println!("\n=== summary");
+    for what in &tally.failures {
+        println!("FAILED {what}");
+    }
+    let mut refused = 0;
+    for Skip { test, reason } in &tally.skips {
+        let bad = strict && !tally::is_allowed(reason, root);
+        refused += u64::from(bad);
+        println!("{} {test}: {reason}", if bad { "FAILED, MAY NOT BE SKIPPED" } else { "SKIP" });
+    }
+    let skipped = tally.skipped() - refused;
+    let failed = tally.failed + refused;
+    println!("{} passed, {failed} failed, {skipped} skipped", tally.passed_wholly());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Where cargo builds: this program lies in `<target>/debug`.
+fn target_dir() -> Result<PathBuf> {
+    let us = std::env::current_exe().map_err(Error::from("find this program"))?;
+    us.ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").exists())
+        .map(Path::to_path_buf)
+        .ok_or_else(|| Error::new(format!("{} lies in no target directory", us.display())))
+}
+
+fn list_of_built() -> Result<PathBuf> {
+    Ok(target_dir()?.join("test-programs.txt"))
+}
+
+/// Writes down which test programs there are, for `--no-build`.
+fn remember(built: &[Built]) -> Result<()> {
+    let mut list = String::new();
+    for built in built.iter().filter(|built| built.test && !needs_compiler(built)) {
+        list += &format!("{}\t{}\n", built.package.display(), built.executable.display());
+    }
+    let path = list_of_built()?;
+    std::fs::write(&path, list).map_err(Error::from(format_args!("write {}", path.display())))
+}
+
+fn recall() -> Result<Vec<Recalled>> {
+    let path = list_of_built()?;
+    let list = std::fs::read_to_string(&path).map_err(|why| {
+        let path = path.display();
+        Error::new(format!("cannot read {path}: {why}; `cargo xtask test` writes it"))
+    })?;
+    let programs = list.lines().filter_map(|line| {
+        let (package, executable) = line.split_once('\t')?;
+        Some(Recalled { package: package.into(), executable: executable.into() })
+    });
+    Ok(programs.collect())
+}
+
+struct Recalled {
+    package: PathBuf,
+    executable: PathBuf,
+}
+
+/// Tests of what must not compile run the compiler; the chores' own tests need no second user.
+fn needs_compiler(built: &Built) -> bool {
+    built.package == workspace().join("xtask")
+        || std::fs::read_to_string(&built.source).is_ok_and(|text| text.contains("trybuild::"))
+}

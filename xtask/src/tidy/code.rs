@@ -1,0 +1,354 @@
+//! Rules for Rust code.
+
+use super::source::{Source, Sources, Word};
+use super::{Finding, Tree};
+
+/// Where unsafe code may be: files, and directories that end in `/`. Everything else denies it.
+const UNSAFE: &[&str] = &[
+    // The system calls, and the memory they are given.
+    "crates/ringwire/src/sys/",
+    "crates/ringwire/src/arena/memory.rs",
+    // Making namespaces, and an ioctl.
+    "crates/ringwire-wire/src/helper/child.rs",
+    "crates/ringwire-wire/src/socket.rs",
+];
+
+/// The files a payload passes from `send` to its release: no lock, and nothing that hides one.
+const SEND_PATH: &[&str] = &[
+    "crates/ringwire/src/ring.rs",
+    "crates/ringwire/src/ring/",
+    "crates/ringwire/src/queue.rs",
+    "crates/ringwire/src/queue/",
+    "crates/ringwire/src/release.rs",
+    "crates/ringwire/src/payload.rs",
+    "crates/ringwire/src/ledger/",
+    "crates/ringwire/src/policy/",
+    "crates/ringwire/src/engine/",
+    "crates/ringwire/src/sys/ring.rs",
+    "crates/ringwire/src/sys/sqe.rs",
+    "crates/ringwire/src/sys/cqe.rs",
+    "crates/ringwire/src/sys/socket.rs",
+];
+
+const LOCKS: &[&str] = &[
+    "Mutex",
+    "RwLock",
+    "Condvar",
+    "mpsc",
+    "channel",
+    "sync_channel",
+    "parking_lot",
+    "crossbeam_channel",
+    "flume",
+];
+
+const COLUMNS_MAX: usize = 100;
+const LINES_MAX: usize = 600;
+/// Where a long file says why it is long.
+const REASON_WITHIN_LINES: usize = 60;
+
+fn is_listed(list: &[&str], path: &str) -> bool {
+    list.iter().any(|entry| match entry.ends_with('/') {
+        true => path.starts_with(entry),
+        false => path == *entry,
+    })
+}
+
+/// Whether the words at the front of `words` are these.
+fn starts(words: &[Word], texts: &[&str]) -> bool {
+    words.len() >= texts.len() && words.iter().zip(texts).all(|(word, text)| word.text == *text)
+}
+
+/// Each place in the code with what follows it.
+fn places(source: &Source) -> impl Iterator<Item = (&Word, &[Word])> {
+    source.words.iter().enumerate().map(|(at, word)| (word, &source.words[at..]))
+}
+
+/// Unsafe code is where the list says, and the list says nothing that is not so.
+pub(crate) fn unsafe_where_listed(_: &Tree, sources: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, source) in sources.iter() {
+        if let Some(word) = source.words.iter().find(|word| word.text == "unsafe") {
+            if !is_listed(UNSAFE, path) {
+                let what = "unsafe code here is on no list; move it to the files that have it";
+                findings.push(Finding::new(path, word.line, what));
+            }
+        } else if UNSAFE.contains(&path) {
+            findings.push(Finding::new(path, 1, "has no unsafe code; take it off tidy's list"));
+        }
+    }
+    findings
+}
+
+/// Whether a file, all of it, may print: programs' output files, chores, tests, examples.
+fn may_print(path: &str) -> bool {
+    let within = |dir: &str| path.starts_with(&dir[1..]) || path.contains(dir);
+    path.ends_with("/output.rs")
+        || path.ends_with("/build.rs")
+        || within("/xtask/")
+        || within("/tests/")
+        || within("/examples/")
+        || within("/benches/")
+}
+
+/// Calls that are for trying things out, or that hide a failure.
+pub(crate) fn no_banned_call(tree: &Tree, sources: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, source) in sources.iter() {
+        let lines: Vec<&str> = tree.get(path).unwrap_or_default().lines().collect();
+        let mut find = |line: usize, what: &str| findings.push(Finding::new(path, line, what));
+        for (word, next) in places(source) {
+            let test = source.test || word.test;
+            let is_macro = next.get(1).is_some_and(|sign| sign.text == "!");
+            match word.text.as_str() {
+                "todo" | "unimplemented" | "dbg" if is_macro => {
+                    find(word.line, "unfinished: write it, or leave it out");
+                }
+                "println" | "eprintln" | "print" | "eprint"
+                    if is_macro && !test && !may_print(path) =>
+                {
+                    find(word.line, "prints; only a program's output.rs does");
+                }
+                "." if starts(next, &[".", "unwrap", "(", ")"]) && !test => {
+                    find(word.line, "unwrap: say with expect why it holds, or return the error");
+                }
+                "thread" if starts(next, &["thread", ":", ":", "sleep"]) && test => {
+                    // A peer that reads or writes at a given pace has to wait somehow.
+                    let above = word.line.saturating_sub(2);
+                    let paces = lines.iter().skip(above).take(2).any(|l| l.contains("// paces: "));
+                    if !paces {
+                        let what = "a test that sleeps: wait for what is to happen (a peer with a \
+                                    pace says `// paces: why` above)";
+                        find(word.line, what);
+                    }
+                }
+                "#" if starts(next, &["#", "[", "ignore"]) => {
+                    find(word.line, "an ignored test: call ringwire_wire::skip with the reason");
+                }
+                _ => {}
+            }
+        }
+    }
+    findings
+}
+
+/// A whole file never allows what the workspace denies; a file of unsafe code opts in by `expect`.
+pub(crate) fn no_module_wide_allow(_: &Tree, sources: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, source) in sources.iter() {
+        for (word, next) in places(source) {
+            if !starts(next, &["#", "!", "[", "allow", "("]) {
+                continue;
+            }
+            let only_unsafe = next.get(5).is_some_and(|lint| lint.text == "unsafe_code")
+                && next.get(6).is_some_and(|sign| sign.text == ")" || sign.text == ",")
+                && !next[6..].iter().take_while(|w| w.text != "]").any(|w| w.text == "clippy");
+            if !(only_unsafe && is_listed(UNSAFE, path)) {
+                let what =
+                    "allows a lint in all of a file: use #[expect(…, reason = …)] on the item";
+                findings.push(Finding::new(path, word.line, what));
+            }
+        }
+    }
+    findings
+}
+
+/// From `send` to release nobody waits for anybody.
+pub(crate) fn no_lock_on_the_send_path(_: &Tree, sources: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, source) in sources.iter() {
+        if source.test || !is_listed(SEND_PATH, path) {
+            continue;
+        }
+        for word in source.words.iter().filter(|word| !word.test) {
+            if LOCKS.contains(&word.text.as_str()) {
+                let what = format!("{} on the send path, which takes no lock", word.text);
+                findings.push(Finding::new(path, word.line, what));
+            }
+        }
+    }
+    findings
+}
+
+/// Lines fit a screen, comments and strings too, which rustfmt leaves alone.
+pub(crate) fn lines_fit(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.rust() {
+        for (at, line) in text.lines().enumerate() {
+            let columns = line.chars().count();
+            if columns > COLUMNS_MAX {
+                let what = format!("{columns} columns, at most {COLUMNS_MAX}");
+                findings.push(Finding::new(path, at + 1, what));
+            }
+        }
+    }
+    findings
+}
+
+/// A long file says why it is one file.
+pub(crate) fn long_files_say_why(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.rust() {
+        let lines = text.lines().count();
+        let says = |line: &str| {
+            let reason = line.trim_start().strip_prefix("// length:");
+            reason.is_some_and(|reason| !reason.trim().is_empty())
+        };
+        if lines > LINES_MAX && !text.lines().take(REASON_WITHIN_LINES).any(says) {
+            let what = format!("{lines} lines: split it, or say `// length: why` near its top");
+            findings.push(Finding::new(path, 1, what));
+        }
+    }
+    findings
+}
+
+/// Every file is part of something.
+pub(crate) fn no_dead_file(_: &Tree, sources: &Sources) -> Vec<Finding> {
+    let dead = sources.iter().filter(|(_, source)| !source.reachable);
+    dead.map(|(path, _)| Finding::new(path, 1, "no crate has this file as a module")).collect()
+}
+
+/// What cannot be read cannot be judged.
+pub(crate) fn every_file_is_rust(_: &Tree, sources: &Sources) -> Vec<Finding> {
+    let wrong = sources.iter().filter_map(|(path, source)| {
+        let (line, error) = source.error.as_ref()?;
+        Some(Finding::new(path, *line, format!("is no Rust: {error}")))
+    });
+    wrong.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::found;
+    use super::*;
+
+    const NONE: [&str; 0] = [];
+
+    #[test]
+    fn unsafe_code_is_found_where_it_may_not_be() {
+        let code = "// safe\nfn f() { unsafe { g() } }";
+        let rule = unsafe_where_listed;
+        assert_eq!(
+            found(rule, &[("crates/ringwire/src/ring.rs", code)]),
+            ["crates/ringwire/src/ring.rs:2"]
+        );
+        assert_eq!(found(rule, &[("crates/ringwire/src/sys/sqe.rs", code)]), NONE);
+        // Tests are no exception.
+        assert_eq!(found(rule, &[("a/tests/t.rs", code)]), ["a/tests/t.rs:2"]);
+        let words = "// unsafe\n#![deny(unsafe_code)]\nconst A: &str = \"unsafe\";";
+        assert_eq!(found(rule, &[("a/src/lib.rs", words)]), NONE);
+    }
+
+    #[test]
+    fn a_listed_file_without_unsafe_code_leaves_the_list() {
+        let path = "crates/ringwire/src/arena/memory.rs";
+        assert_eq!(found(unsafe_where_listed, &[(path, "fn f() {}")]), [format!("{path}:1")]);
+    }
+
+    #[test]
+    fn printing_is_for_output_files() {
+        let rule = no_banned_call;
+        let code = "fn f() {\n println!(\"a\"); eprint!(\"b\"); }";
+        assert_eq!(found(rule, &[("a/src/lib.rs", code)]), ["a/src/lib.rs:2", "a/src/lib.rs:2"]);
+        for path in ["a/src/output.rs", "xtask/src/main.rs", "a/examples/e.rs", "a/build.rs"] {
+            assert_eq!(found(rule, &[(path, code)]), NONE, "{path}");
+        }
+        assert_eq!(found(rule, &[("a/src/lib.rs", "fn println() { println(); }")]), NONE);
+    }
+
+    #[test]
+    fn unwrap_is_for_tests() {
+        let rule = no_banned_call;
+        let code = "fn f() { a\n.unwrap(); }";
+        assert_eq!(found(rule, &[("a/src/lib.rs", code)]), ["a/src/lib.rs:2"]);
+        let tests = format!("#[cfg(test)] mod tests {{ {code} }}");
+        assert_eq!(found(rule, &[("a/src/lib.rs", &tests)]), NONE);
+        assert_eq!(found(rule, &[("a/tests/t.rs", code), ("a/Cargo.toml", "")]), NONE);
+        assert_eq!(found(rule, &[("a/src/lib.rs", "fn f() { a.unwrap_or(1); }")]), NONE);
+    }
+
+    #[test]
+    fn unfinished_code_is_found_in_tests_too() {
+        let code = "#[test] fn f() { todo!(); dbg!(1); unimplemented!() }";
+        assert_eq!(found(no_banned_call, &[("a/tests/t.rs", code)]).len(), 3);
+        assert_eq!(found(no_banned_call, &[("a/src/lib.rs", "fn todo() { todo() }")]), NONE);
+    }
+
+    #[test]
+    fn tests_do_not_sleep() {
+        let rule = no_banned_call;
+        let package = ("a/Cargo.toml", "");
+        let code = "fn f() { std::thread::sleep(x) }";
+        assert_eq!(found(rule, &[("a/tests/t.rs", code), package]), ["a/tests/t.rs:1"]);
+        assert_eq!(found(rule, &[("a/src/lib.rs", code), package]), NONE);
+        let paces = format!("// paces: a reader at 2 MB/s\n{code}");
+        assert_eq!(found(rule, &[("a/tests/t.rs", &paces), package]), NONE);
+    }
+
+    #[test]
+    fn tests_are_not_ignored() {
+        for code in ["#[test]\n#[ignore]\nfn f() {}", "#[test]\n#[ignore = \"slow\"]\nfn f() {}"] {
+            assert_eq!(found(no_banned_call, &[("a/src/lib.rs", code)]), ["a/src/lib.rs:2"]);
+        }
+    }
+
+    #[test]
+    fn a_file_allows_nothing_but_its_unsafe_code() {
+        let rule = no_module_wide_allow;
+        let listed = "crates/ringwire/src/sys/ring.rs";
+        let reasoned = "#![allow(unsafe_code, reason = \"system calls\")]";
+        assert_eq!(found(rule, &[(listed, reasoned)]), NONE);
+        assert_eq!(found(rule, &[("a/src/lib.rs", reasoned)]), ["a/src/lib.rs:1"]);
+        let more = "#![allow(unsafe_code, clippy::all)]";
+        assert_eq!(found(rule, &[(listed, more)]), [format!("{listed}:1")]);
+        assert_eq!(found(rule, &[(listed, "#![allow(dead_code)]")]), [format!("{listed}:1")]);
+        assert_eq!(found(rule, &[("a/src/lib.rs", "#![expect(x, reason = \"y\")]")]), NONE);
+        assert_eq!(found(rule, &[("a/src/lib.rs", "#[allow(x)] fn f() {}")]), NONE);
+    }
+
+    #[test]
+    fn the_send_path_takes_no_lock() {
+        let rule = no_lock_on_the_send_path;
+        let path = "crates/ringwire/src/ledger/mod.rs";
+        let code = "use std::sync::Mutex;\nfn f(c: &Condvar) { std::sync::mpsc::channel(); }";
+        assert_eq!(found(rule, &[(path, code)]).len(), 4);
+        assert_eq!(found(rule, &[("crates/ringwire/src/arena/mod.rs", code)]), NONE);
+        let talks = "// A Mutex would be wrong here.\n#[cfg(test)] mod tests { use x::Mutex; }";
+        assert_eq!(found(rule, &[(path, talks)]), NONE);
+    }
+
+    #[test]
+    fn long_lines_are_found() {
+        let fits = format!("// {}", "ü".repeat(97));
+        let over = format!("\n{fits}x");
+        assert_eq!(found(lines_fit, &[("a/src/lib.rs", &fits)]), NONE);
+        assert_eq!(found(lines_fit, &[("a/src/lib.rs", &over)]), ["a/src/lib.rs:2"]);
+    }
+
+    #[test]
+    fn long_files_are_found() {
+        let rule = long_files_say_why;
+        let long = "//! A file.\n".repeat(601);
+        assert_eq!(found(rule, &[("a/src/lib.rs", &long)]), ["a/src/lib.rs:1"]);
+        assert_eq!(found(rule, &[("a/src/lib.rs", &"\n".repeat(600))]), NONE);
+        let reason = format!("//! A file.\n// length: one table\n{long}");
+        assert_eq!(found(rule, &[("a/src/lib.rs", &reason)]), NONE);
+        let no_reason = format!("// length:\n{long}");
+        assert_eq!(found(rule, &[("a/src/lib.rs", &no_reason)]), ["a/src/lib.rs:1"]);
+    }
+
+    #[test]
+    fn dead_files_are_found() {
+        let files = [("a/Cargo.toml", ""), ("a/src/lib.rs", "mod b;"), ("a/src/b.rs", "")];
+        assert_eq!(found(no_dead_file, &files), NONE);
+        assert_eq!(found(no_dead_file, &files[..1]), NONE);
+        let dead = [files[0], ("a/src/lib.rs", ""), files[2]];
+        assert_eq!(found(no_dead_file, &dead), ["a/src/b.rs:1"]);
+    }
+
+    #[test]
+    fn broken_files_are_found() {
+        assert_eq!(found(every_file_is_rust, &[("a/src/lib.rs", "fn f() {\n")]).len(), 1);
+        assert_eq!(found(every_file_is_rust, &[("a/src/lib.rs", "fn f() { c\"x\" }")]), NONE);
+    }
+}

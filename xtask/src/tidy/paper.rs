@@ -1,0 +1,297 @@
+//! Rules for documents, and for what they promise of the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::source::Sources;
+use super::{Finding, Tree};
+
+const KERNEL: &str = "docs/KERNEL.md";
+const README: &str = "README.md";
+const MANIFEST: &str = "Cargo.toml";
+const CI: &str = ".ci/run";
+
+/// The kernel facts: each number that code cites has an entry, each entry a test that exists.
+///
+/// An entry begins with a line whose first word is its number, whatever marks it (`## K12`,
+/// `- **K12**`), and names its tests after `Test:`, in backquotes.
+pub(crate) fn kernel_facts_are_kept(tree: &Tree, sources: &Sources) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let document = tree.get(KERNEL).unwrap_or_default();
+    let mut entries: BTreeMap<&str, Entry> = BTreeMap::new();
+    let mut current = None;
+    for (at, line) in document.lines().enumerate() {
+        if let Some(number) = entry_number(line) {
+            let entry = Entry { line: at + 1, tests: Vec::new() };
+            if entries.insert(number, entry).is_some() {
+                findings.push(Finding::new(KERNEL, at + 1, format!("{number} is given twice")));
+            }
+            current = Some(number);
+        }
+        // One `Test:` a line; a second line of names begins with it again.
+        if let (Some(entry), Some((_, tests))) =
+            (current.and_then(|number| entries.get_mut(number)), line.split_once("Test:"))
+        {
+            entry.tests.extend(tests.split('`').skip(1).step_by(2));
+        }
+    }
+
+    let functions = functions(sources);
+    for (number, entry) in &entries {
+        if entry.tests.is_empty() {
+            let what = format!("{number} names no test (Test: `name`)");
+            findings.push(Finding::new(KERNEL, entry.line, what));
+        }
+        for test in &entry.tests {
+            let name = test.rsplit("::").next().unwrap_or(test);
+            if !functions.contains(name) {
+                let what = format!("{number}: there is no test {test}");
+                findings.push(Finding::new(KERNEL, entry.line, what));
+            }
+        }
+    }
+
+    for (path, text) in tree.rust() {
+        for (at, line) in text.lines().enumerate() {
+            for number in numbers(line) {
+                if !path.starts_with("xtask/") && !entries.contains_key(number) {
+                    let what = format!("{number} is no entry of {KERNEL}");
+                    findings.push(Finding::new(path, at + 1, what));
+                }
+            }
+        }
+    }
+    findings
+}
+
+struct Entry<'a> {
+    line: usize,
+    tests: Vec<&'a str>,
+}
+
+/// The number of the entry that begins on this line.
+fn entry_number(line: &str) -> Option<&str> {
+    let marks = |c: char| "#*-| ".contains(c);
+    let text = line.trim_start_matches(marks);
+    let marked = text.len() < line.len();
+    let number = numbers(text).next()?;
+    (marked && text.starts_with(number)).then_some(number)
+}
+
+/// The kernel facts that a text cites: `K1`, `K27`.
+fn numbers(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| {
+        word.strip_prefix('K').is_some_and(|digits| {
+            !digits.is_empty() && digits.len() < 4 && digits.bytes().all(|b| b.is_ascii_digit())
+        })
+    })
+}
+
+/// The names of all functions.
+fn functions(sources: &Sources) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for (_, source) in sources.iter() {
+        for pair in source.words.windows(2) {
+            if pair[0].text == "fn" {
+                names.insert(pair[1].text.as_str());
+            }
+        }
+    }
+    names
+}
+
+/// The README states the minimum Rust version of Cargo.toml.
+pub(crate) fn one_minimum_version(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let manifest = tree.get(MANIFEST).unwrap_or_default();
+    let stated = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "));
+    let Some(version) = stated.map(|version| version.trim().trim_matches('"')) else {
+        return vec![Finding::new(MANIFEST, 1, "states no rust-version")];
+    };
+    let mut findings = Vec::new();
+    let mut named = false;
+    for (at, line) in tree.get(README).unwrap_or_default().lines().enumerate() {
+        if !line.contains("MSRV") && !line.contains("Rust 1.") {
+            continue;
+        }
+        for other in versions(line) {
+            named = true;
+            if other != version {
+                let what = format!("says Rust {other}, and {MANIFEST} says {version}");
+                findings.push(Finding::new(README, at + 1, what));
+            }
+        }
+    }
+    if !named {
+        findings.push(Finding::new(
+            README,
+            1,
+            format!("does not say that it needs Rust {version}"),
+        ));
+    }
+    findings
+}
+
+/// Versions of Rust in a text: `1.88`.
+fn versions(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_ascii_digit() || c == '.'));
+    words.map(|word| word.trim_matches('.')).filter(|word| word.starts_with("1."))
+}
+
+/// The README's quick start is two commands, and CI runs them as they stand.
+pub(crate) fn quick_start_is_what_ci_runs(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let readme = tree.get(README).unwrap_or_default();
+    let mut commands = Vec::new();
+    let (mut section, mut code) = (false, false);
+    for (at, line) in readme.lines().enumerate() {
+        match line.trim() {
+            heading if heading.starts_with("## ") => section = heading == "## Quick start",
+            fence if fence.starts_with("```") => code = !code,
+            command if section && code && !command.is_empty() && !command.starts_with('#') => {
+                commands.push((at + 1, command));
+            }
+            _ => {}
+        }
+    }
+    let mut findings = Vec::new();
+    if commands.len() != 2 {
+        let what = format!("the quick start has {} commands, not two", commands.len());
+        findings.push(Finding::new(README, 1, what));
+    }
+    let ci: BTreeSet<&str> = tree.get(CI).unwrap_or_default().lines().map(str::trim).collect();
+    for (line, command) in commands {
+        if !ci.contains(command) {
+            let what = format!("{CI} does not run `{command}`, as a line of its own");
+            findings.push(Finding::new(README, line, what));
+        }
+    }
+    findings
+}
+
+/// Nothing speaks of where packages come from (the lock file does) or of somebody's machine.
+pub(crate) fn no_foreign_place(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    // In pieces, so that this file does not find itself.
+    const HOSTS: [&str; 7] = [
+        concat!("crates", ".io"),
+        concat!("docs", ".rs"),
+        concat!("pypi", ".org"),
+        concat!("npmjs", ".org"),
+        concat!("deb.debian", ".org"),
+        concat!("proxy.golang", ".org"),
+        concat!("static.rust-lang", ".org"),
+    ];
+    const PLACES: [&str; 4] = [
+        concat!("/ho", "me/"),
+        concat!("/ro", "ot/"),
+        concat!("/wo", "rk/"),
+        concat!("/Use", "rs/"),
+    ];
+
+    let mut findings = Vec::new();
+    for (path, text) in &tree.files {
+        for (at, line) in text.lines().enumerate() {
+            for url in line.split("://").skip(1) {
+                let host = url.split(['/', ' ', '"', ')', '>', '`']).next().unwrap_or_default();
+                if let Some(known) = HOSTS.iter().find(|known| host.ends_with(**known)) {
+                    let what = format!("names a package host ({known}); cargo knows where to ask");
+                    findings.push(Finding::new(path, at + 1, what));
+                }
+            }
+            for place in PLACES {
+                let found = line.match_indices(place).any(|(start, _)| {
+                    // An absolute path, not `crates/work/`.
+                    !line[..start].ends_with(|c: char| c.is_alphanumeric() || "._-}".contains(c))
+                });
+                if found {
+                    let what = format!("names a place on somebody's machine ({place}…)");
+                    findings.push(Finding::new(path, at + 1, what));
+                }
+            }
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::found;
+    use super::*;
+
+    const NONE: [&str; 0] = [];
+
+    #[test]
+    fn cited_facts_have_entries_and_entries_have_tests() {
+        let rule = kernel_facts_are_kept;
+        let kernel = "# Facts\n\n## K1 Order\nTest: `keeps_order`\n\n- **K12**: since 6.10. \
+                      Test: `matrix::cuts`, `keeps_order`\n";
+        let code = "/// Holds (K1, K12).\nfn keeps_order() {}\nfn cuts() {} // KB, K1234, OK1";
+        let files = [(KERNEL, kernel), ("a/src/lib.rs", code)];
+        assert_eq!(found(rule, &files), NONE);
+
+        let cites = ("a/src/lib.rs", "fn keeps_order() {}\n\n// See K2.\nfn cuts() {}");
+        assert_eq!(found(rule, &[files[0], cites]), ["a/src/lib.rs:3"]);
+        let renamed = ("a/src/lib.rs", "fn keeps() {}\nfn cuts() {}");
+        assert_eq!(found(rule, &[files[0], renamed]), ["docs/KERNEL.md:3", "docs/KERNEL.md:6"]);
+        let untested = (KERNEL, "## K1 Order\nNo test yet.\n");
+        assert_eq!(found(rule, &[untested]), ["docs/KERNEL.md:1"]);
+        let twice = (KERNEL, "## K1\nTest: `cuts`\n## K1\nTest: `cuts`\n");
+        assert_eq!(found(rule, &[twice, ("a/src/lib.rs", "fn cuts() {}")]), ["docs/KERNEL.md:3"]);
+        // Citing with no document at all.
+        assert_eq!(found(rule, &[("a/src/lib.rs", "// K3")]), ["a/src/lib.rs:1"]);
+    }
+
+    #[test]
+    fn a_sentence_that_starts_with_a_fact_is_no_entry() {
+        assert_eq!(entry_number("K3 says so"), None);
+        assert_eq!(entry_number("### K3: says so"), Some("K3"));
+        assert_eq!(entry_number("| K3 | says so |"), Some("K3"));
+        assert_eq!(entry_number("- as K3 says"), None);
+    }
+
+    #[test]
+    fn versions_agree() {
+        let rule = one_minimum_version;
+        let manifest = (MANIFEST, "[workspace.package]\nrust-version = \"1.88\"\n");
+        assert_eq!(found(rule, &[manifest, (README, "Needs Rust 1.88.\n")]), NONE);
+        assert_eq!(
+            found(rule, &[manifest, (README, "x\nMSRV: 1.87 (kernel 6.1)\n")]),
+            ["README.md:2"]
+        );
+        assert_eq!(found(rule, &[manifest, (README, "Fast.\n")]), ["README.md:1"]);
+        assert_eq!(found(rule, &[(README, "Needs Rust 1.88.\n")]), ["Cargo.toml:1"]);
+    }
+
+    #[test]
+    fn the_quick_start_is_run() {
+        let rule = quick_start_is_what_ci_runs;
+        let readme = "# r\n## Quick start\n```sh\ncargo xtask demo\n\n# tests\ncargo xtask test\n\
+                      ```\n## More\n```sh\ncargo doc\n```\n";
+        let ci = (CI, "set -e\n  cargo xtask demo\ncargo xtask test\n");
+        assert_eq!(found(rule, &[(README, readme), ci]), NONE);
+        let other = (CI, "cargo xtask demo\ncargo xtask test --no-skips\n");
+        assert_eq!(found(rule, &[(README, readme), other]), ["README.md:7"]);
+        let three = readme.replace("# tests", "cargo fetch");
+        let found_three = found(rule, &[(README, three.as_str()), ci]);
+        assert_eq!(found_three, ["README.md:1", "README.md:6"]);
+    }
+
+    #[test]
+    fn package_hosts_and_machine_paths_are_found() {
+        let rule = no_foreign_place;
+        for text in [
+            concat!("see https://", "crates", ".io/crates/x"),
+            concat!("[x](http://static.", "crates", ".io)"),
+            concat!("cd /ro", "ot/x"),
+            concat!("\"/ho", "me/me/x\""),
+        ] {
+            assert_eq!(found(rule, &[("a.md", text)]), ["a.md:1"], "{text}");
+        }
+        for text in [
+            concat!("published on ", "crates", ".io"),
+            "https://www.kernel.org/doc",
+            concat!("crates/wo", "rk/x"),
+            concat!("$dir/ro", "ot"),
+        ] {
+            assert_eq!(found(rule, &[("a.md", text)]), NONE, "{text}");
+        }
+    }
+}
