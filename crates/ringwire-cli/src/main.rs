@@ -1,2 +1,56 @@
-//! The ringwire program.
-fn main() {}
+//! The `ringwire` program.
+//!
+//! ```text
+//! args.rs      flags, typed            protocol.rs  what crosses the wire (pure)
+//! output.rs    all that is printed     name.rs      names that are safe to take (pure)
+//! exit.rs      exit codes, failures    units.rs     sizes and times as text (pure)
+//! signals.rs   SIGINT, SIGTERM
+//! send/        read once, lend each block to every receiver, get it back
+//! recv/        take, verify, store
+//! ```
+#![forbid(unsafe_code)]
+
+mod args;
+mod exit;
+mod name;
+mod output;
+mod protocol;
+mod recv;
+mod send;
+mod signals;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::signals::Signals;
+
+fn main() -> ExitCode {
+    let output = Output::new();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            output.usage(&error);
+            // 0 for help and version, 2 for wrong usage: clap's codes are ours.
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let exit = run(&cli, &output).unwrap_or_else(|failure| {
+        output.error(failure);
+        Exit::Error
+    });
+    exit.into()
+}
+
+fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
+    let signals = Signals::take()
+        .map_err(|error| Failure::new(format!("cannot take over SIGINT and SIGTERM: {error}")))?;
+    match &cli.command {
+        Command::Send(args) => send::run(args, &signals, output),
+        Command::Recv(args) => recv::run(args, &signals, output),
+    }
+}

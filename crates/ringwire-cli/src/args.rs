@@ -1,0 +1,220 @@
+//! The program's flags, typed and checked, and their help. Pure.
+//!
+//! What a flag alone can get wrong is an error here, before anything is opened.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::protocol::{DATA_BYTES_MAX, DEFAULT_PORT};
+use crate::units::{parse_bytes, parse_duration};
+
+const NOT_ENCRYPTED: &str = "\
+The transfer is not encrypted, and neither end proves who it is: whoever can see the network can \
+read the files, and whoever can reach a receiver can store files in its directory. The hash finds \
+accidents, not attackers. Use it on a network that you trust, or through a tunnel.";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 every file is stored and verified everywhere; 1 the transfer ended, and some file is \
+not; 2 it could not run, or was interrupted.";
+
+/// Sends files to many receivers at once, straight from memory.
+#[derive(Debug, Parser)]
+#[command(name = "ringwire", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Send(Send),
+    Recv(Recv),
+}
+
+/// Send files to one or more receivers (ringwire recv)
+///
+/// Each file is read once, past the page cache where the file system allows it, into registered
+/// memory, and every block of it is lent to all receivers at once. A block's memory is used again
+/// when every receiver's kernel has let go of it. Receivers run at their own speed inside the
+/// window of blocks that --arena and --block make.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
+pub(crate) struct Send {
+    /// Files to send, each under its last path component
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// A receiver; may be given many times. All of them must answer, or nothing is sent
+    #[arg(long = "to", required = true, value_name = "HOST:PORT", value_parser = parse_endpoint)]
+    pub(crate) receivers: Vec<Endpoint>,
+
+    /// Memory for blocks: the window between the fastest and the slowest receiver
+    #[arg(long, default_value = "64MiB", value_name = "SIZE", value_parser = parse_bytes)]
+    pub(crate) arena: u64,
+
+    /// Size of a block: what is read, and lent, in one piece; 64KiB to 16MiB
+    #[arg(long, default_value = "1MiB", value_name = "SIZE", value_parser = parse_block)]
+    pub(crate) block: u64,
+
+    /// Fail when not all of the arena can be registered, instead of sending the rest as normal memory
+    #[arg(long)]
+    pub(crate) require_registered: bool,
+
+    /// How long a receiver may hold everything up before it is dropped: to answer at the start, to
+    /// show any sign of life, or to be through with a block that another one is through with while
+    /// no block is free
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) patience: Duration,
+}
+
+/// Receive files from ringwire send, verified, into a directory
+///
+/// Prints the address it listens on as its first line, and a line for each file that it has stored.
+/// A file is written to a temporary file (.ringwire-*.partial) in the directory and gets its name
+/// when its size and its BLAKE3 hash are right and it is on the disk. It never leaves the
+/// directory, never follows a symbolic link, and takes regular files only.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
+pub(crate) struct Recv {
+    /// Where to listen: an address, or an address and a port (0: any free one). Anything but
+    /// loopback lets other hosts store files here
+    #[arg(long, default_value_t = loopback(), value_name = "ADDR[:PORT]", value_parser = parse_listen)]
+    pub(crate) listen: SocketAddr,
+
+    /// Directory for the files; it must exist
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+
+    /// Replace a file that has the name already (a regular file, never anything else)
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Most bytes that one transfer may bring, all its files together; a file beyond it is refused
+    /// before anything is written
+    #[arg(long, default_value = "1TiB", value_name = "SIZE", value_parser = parse_bytes)]
+    pub(crate) max_bytes: u64,
+
+    /// Senders served at the same time; the others wait for their turn
+    #[arg(long, default_value = "1", value_name = "N")]
+    pub(crate) connections: NonZeroUsize,
+
+    /// End after N transfers, each with all its files, however they end [default: serve until
+    /// SIGINT or SIGTERM]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<NonZeroU64>,
+
+    /// How long a sender may be silent before its transfer is ended
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) idle: Duration,
+}
+
+/// A receiver as it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// A name or an address; an IPv6 address without its brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// As typed, for messages.
+    pub(crate) shown: String,
+}
+
+fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+    let wrong = |why: &str| {
+        Err(format!(
+            "{why}; a receiver is HOST:PORT, like 10.0.0.7:{DEFAULT_PORT} or [::1]:{DEFAULT_PORT}"
+        ))
+    };
+    let Some((host, port)) = text.rsplit_once(':') else { return wrong("it has no port") };
+    let host = match host.strip_prefix('[') {
+        Some(inner) => match inner.strip_suffix(']') {
+            Some(address) => address,
+            None => return wrong("its bracket is not closed"),
+        },
+        None if host.contains(':') => return wrong("an IPv6 address needs brackets"),
+        None => host,
+    };
+    if host.is_empty() {
+        return wrong("it has no host");
+    }
+    match port.parse::<u16>() {
+        Ok(0) | Err(_) => wrong("its port is not a number from 1 to 65535"),
+        Ok(port) => Ok(Endpoint { host: host.into(), port, shown: text.into() }),
+    }
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let bare = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
+    match bare.parse::<IpAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address, DEFAULT_PORT)),
+        Err(_) => Err(format!(
+            "an address of this host in numbers, like 127.0.0.1, 0.0.0.0:{DEFAULT_PORT} or [::]:{DEFAULT_PORT}"
+        )),
+    }
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT)
+}
+
+fn parse_block(text: &str) -> Result<u64, String> {
+    const BLOCK_BYTES_MIN: u64 = 64 << 10;
+    const PAGE_BYTES: u64 = 4 << 10;
+    let bytes = parse_bytes(text)?;
+    if !(BLOCK_BYTES_MIN..=u64::from(DATA_BYTES_MAX)).contains(&bytes)
+        || !bytes.is_multiple_of(PAGE_BYTES)
+    {
+        return Err("a block has 64KiB to 16MiB, in whole pages of 4KiB".into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_hold_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_are_host_and_port() {
+        let read = |text| parse_endpoint(text).map(|e| (e.host, e.port));
+        assert_eq!(read("10.0.0.7:80"), Ok(("10.0.0.7".into(), 80)));
+        assert_eq!(read("host.example:47474"), Ok(("host.example".into(), 47_474)));
+        assert_eq!(read("[::1]:9"), Ok(("::1".into(), 9)));
+        for wrong in ["", "host", ":80", "host:", "host:0", "host:65536", "::1:80", "[::1:80"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_listening_address_may_leave_out_the_port() {
+        let read = |text| parse_listen(text).map(|a| a.to_string());
+        assert_eq!(read("127.0.0.1"), Ok("127.0.0.1:27474".into()));
+        assert_eq!(read("127.0.0.1:0"), Ok("127.0.0.1:0".into()));
+        assert_eq!(read("::"), Ok("[::]:27474".into()));
+        assert_eq!(read("[::1]"), Ok("[::1]:27474".into()));
+        assert_eq!(read("[::1]:5"), Ok("[::1]:5".into()));
+        assert!(read("localhost:5").is_err());
+        assert!(read("").is_err());
+    }
+
+    #[test]
+    fn blocks_are_whole_pages_within_what_an_arena_hands_out() {
+        assert_eq!(parse_block("64KiB"), Ok(65_536));
+        assert_eq!(parse_block("16MiB"), Ok(16_777_216));
+        for wrong in ["0", "4KiB", "65537", "17MiB", "1MB"] {
+            assert!(parse_block(wrong).is_err(), "{wrong}");
+        }
+    }
+}

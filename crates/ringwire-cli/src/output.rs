@@ -1,0 +1,190 @@
+//! Everything that the program prints; no other file may.
+//!
+//! Results go to stdout, one flushed line each. Progress, notes, warnings and errors go to stderr:
+//! bars where it is a terminal, else plain lines every few seconds. No colours of our own, so
+//! NO_COLOR has nothing to take away. A closed stdout or stderr ends nothing: what could not be
+//! said is lost, the transfer goes on.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::units::{show_bytes, show_duration, show_rate};
+
+/// How often plain progress is said. Often enough to see that it lives, seldom enough for a log.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// How often a second bars are drawn: more is only CPU.
+const DRAWN_HZ: u8 = 10;
+
+/// The program's voice; may be used from any thread.
+pub(crate) struct Output {
+    bars: MultiProgress,
+    terminal: bool,
+}
+
+impl Output {
+    pub(crate) fn new() -> Output {
+        let terminal = io::stderr().is_terminal();
+        let target = match terminal {
+            true => ProgressDrawTarget::stderr_with_hz(DRAWN_HZ),
+            false => ProgressDrawTarget::hidden(),
+        };
+        Output { bars: MultiProgress::with_draw_target(target), terminal }
+    }
+
+    /// One line of result, on stdout, at once.
+    pub(crate) fn result(&self, line: impl Display) {
+        self.bars.suspend(|| {
+            let mut stdout = io::stdout().lock();
+            let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+        });
+    }
+
+    /// Something that the reader may want to know.
+    pub(crate) fn note(&self, text: impl Display) {
+        self.say("note", text);
+    }
+
+    /// Something that went differently than hoped; the program goes on.
+    pub(crate) fn warning(&self, text: impl Display) {
+        self.say("warning", text);
+    }
+
+    /// What ends the program.
+    pub(crate) fn error(&self, text: impl Display) {
+        self.say("error", text);
+    }
+
+    fn say(&self, kind: &str, text: impl Display) {
+        self.bars.suspend(|| {
+            let _ = writeln!(io::stderr().lock(), "{kind}: {text}");
+        });
+    }
+
+    /// What clap has to say: help and version to stdout, wrong usage to stderr.
+    pub(crate) fn usage(&self, error: &clap::Error) {
+        let _ = error.print();
+    }
+
+    /// Starts showing how far each of `lines` (name, bytes to come) is.
+    pub(crate) fn progress(&self, now: Instant, lines: &[(String, u64)]) -> Progress<'_> {
+        let name_chars = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let lines = lines
+            .iter()
+            .map(|(name, total)| {
+                let bar = self.bars.add(ProgressBar::new(*total).with_style(style()));
+                bar.set_prefix(format!("{name:name_chars$}"));
+                Line { name: name.clone(), total: *total, position: 0, ended: None, bar }
+            })
+            .collect();
+        Progress { output: self, lines, started: now, plain_due: now + PLAIN_EVERY }
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template(
+        "{prefix} [{bar:24}] {decimal_bytes:>9} of {decimal_total_bytes:<9} \
+         {decimal_bytes_per_sec:>11}, {eta} left {msg}",
+    )
+    .expect("the template is constant, and help's test draws it")
+    .progress_chars("=> ")
+}
+
+/// How far something is, line by line.
+pub(crate) struct Progress<'o> {
+    output: &'o Output,
+    lines: Vec<Line>,
+    started: Instant,
+    plain_due: Instant,
+}
+
+struct Line {
+    name: String,
+    total: u64,
+    position: u64,
+    ended: Option<String>,
+    bar: ProgressBar,
+}
+
+impl Progress<'_> {
+    /// Line number `line` is at `position` bytes.
+    pub(crate) fn set(&mut self, line: usize, position: u64) {
+        let line = &mut self.lines[line];
+        line.position = position.min(line.total);
+        if line.ended.is_none() {
+            line.bar.set_position(line.position);
+        }
+    }
+
+    /// Line number `line` will not move any more, and why.
+    pub(crate) fn end(&mut self, line: usize, why: impl Display) {
+        let line = &mut self.lines[line];
+        let why = why.to_string();
+        line.bar.abandon_with_message(why.clone());
+        line.ended = Some(why);
+    }
+
+    /// Says the plain lines when they are due. `waiting`: what holds everything up, if something does.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if self.output.terminal || now < self.plain_due {
+            return;
+        }
+        self.plain_due = now + PLAIN_EVERY;
+        let took = now - self.started;
+        for line in self.lines.iter().filter(|line| line.ended.is_none()) {
+            self.output.say("progress", plain(&line.name, line.position, line.total, took));
+        }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        for line in &self.lines {
+            line.bar.finish_and_clear();
+            self.output.bars.remove(&line.bar);
+        }
+    }
+}
+
+/// A line of plain progress. The rate is that of the whole time, which does not jump.
+fn plain(name: &str, position: u64, total: u64, took: Duration) -> String {
+    let percent = (u128::from(position) * 100).checked_div(u128::from(total)).unwrap_or(100);
+    let left = match position {
+        0 => "time left unknown".into(),
+        _ => {
+            let seconds = took.as_secs_f64() * (total - position) as f64 / position as f64;
+            // Past any transfer that somebody waits for; also keeps the conversion in range.
+            format!("{} left", show_duration(Duration::from_secs_f64(seconds.min(1e9))))
+        }
+    };
+    format!(
+        "{name}: {} of {} ({percent} %), {}, {left}",
+        show_bytes(position),
+        show_bytes(total),
+        show_rate(position, took),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_progress_has_rate_and_time_left() {
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            plain("10.0.0.7:80", 500_000_000, 2_000_000_000, second),
+            "10.0.0.7:80: 500 MB of 2.00 GB (25 %), 500 MB/s, 3 s left"
+        );
+        assert_eq!(plain("x", 0, 9, second), "x: 0 B of 9 B (0 %), 0 B/s, time left unknown");
+        assert_eq!(plain("x", 0, 0, second), "x: 0 B of 0 B (100 %), 0 B/s, time left unknown");
+    }
+
+    #[test]
+    fn the_bar_can_be_drawn() {
+        let _ = style();
+    }
+}

@@ -1,0 +1,200 @@
+//! The receiver's end of a connection: frames and data with deadlines, and an ear for signals.
+//!
+//! Neighbours: `protocol.rs` decodes; `session.rs` reads and answers. Nothing here waits longer
+//! than the idle time, and nothing waits past a signal. Memory: one buffer of [`BUFFER_BYTES`].
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use crate::protocol::{
+    self, FRAME_BYTES_MAX, FromReceiver, FromSender, GREETING_BYTES, Role, Wrong,
+};
+use crate::signals::Signals;
+use crate::units::show_duration;
+
+/// Large enough that system calls do not count, small enough for many connections and the cache.
+const BUFFER_BYTES: usize = 1 << 20;
+const _: () = assert!(BUFFER_BYTES >= FRAME_BYTES_MAX);
+
+/// How long a connection that is over is kept open for the peer to read why. Closing with bytes
+/// unread resets it, and a reset can overtake the reason.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Why the connection is over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Over {
+    #[error("told to exit by {0}")]
+    Signal(&'static str),
+    #[error("the sender was silent for {}", show_duration(*.0))]
+    Idle(Duration),
+    #[error("the sender ended the connection")]
+    Ended,
+    #[error("the connection to the sender broke: {0}")]
+    Broken(io::Error),
+    #[error("the sender broke the protocol: {0}")]
+    Wrong(#[from] Wrong),
+}
+
+impl From<io::Error> for Over {
+    fn from(error: io::Error) -> Self {
+        Over::Broken(error)
+    }
+}
+
+/// A connection.
+pub(super) struct Link<'a> {
+    stream: TcpStream,
+    signals: &'a Signals,
+    idle: Duration,
+    buffer: Box<[u8]>,
+    /// What has come and was not taken: `start <= end <= BUFFER_BYTES`.
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn new(stream: TcpStream, signals: &'a Signals, idle: Duration) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        // Receipts are small and must not wait for an acknowledgement.
+        stream.set_nodelay(true)?;
+        Ok(Link { stream, signals, idle, buffer: vec![0; BUFFER_BYTES].into(), start: 0, end: 0 })
+    }
+
+    /// Greets, and judges the sender's greeting.
+    pub(super) fn greet(&mut self) -> Result<(), Over> {
+        self.write(&protocol::greeting(Role::Receiver))?;
+        loop {
+            let came = &self.buffer[self.start..self.end];
+            if protocol::check_greeting(&came[..came.len().min(GREETING_BYTES)], Role::Sender)? {
+                self.start += GREETING_BYTES;
+                return Ok(());
+            }
+            self.fill()?;
+        }
+    }
+
+    /// The next frame.
+    pub(super) fn frame(&mut self) -> Result<FromSender, Over> {
+        loop {
+            if let Some((frame, bytes)) = FromSender::decode(&self.buffer[self.start..self.end])? {
+                self.start += bytes;
+                return Ok(frame);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// The next bytes of a DATA frame, at least one, at most `bytes_max`.
+    pub(super) fn data(&mut self, bytes_max: u32) -> Result<&[u8], Over> {
+        if self.start == self.end {
+            self.fill()?;
+        }
+        let bytes = (self.end - self.start).min(bytes_max as usize);
+        let data = &self.buffer[self.start..self.start + bytes];
+        self.start += bytes;
+        Ok(data)
+    }
+
+    /// Says something to the sender.
+    pub(super) fn say(&mut self, frame: &FromReceiver) -> Result<(), Over> {
+        self.write(&frame.encode())
+    }
+
+    /// Reads more, at least one byte.
+    fn fill(&mut self) -> Result<(), Over> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let deadline = Instant::now() + self.idle;
+        loop {
+            match self.stream.read(&mut self.buffer[self.end..]) {
+                Ok(0) => return Err(Over::Ended),
+                Ok(bytes) => {
+                    self.end += bytes;
+                    return match self.signals.seen() {
+                        Some(signal) => Err(Over::Signal(signal)),
+                        None => Ok(()),
+                    };
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::IN, deadline)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Over::Broken(error)),
+            }
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Over> {
+        let deadline = Instant::now() + self.idle;
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::OUT, deadline)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Over::Broken(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the connection is ready, the deadline has come, or a signal has.
+    fn wait(&self, ready: PollFlags, deadline: Instant) -> Result<(), Over> {
+        let mut fds = [PollFd::new(&self.stream, ready), PollFd::new(self.signals, PollFlags::IN)];
+        match poll_until(&mut fds, deadline)? {
+            false => Err(Over::Idle(self.idle)),
+            true => match self.signals.seen() {
+                Some(signal) => Err(Over::Signal(signal)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Ends the connection so that what was said last can be read: no more from here, and what
+    /// still comes is thrown away until the sender has closed too.
+    pub(super) fn close(mut self) {
+        if self.stream.shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + LINGER;
+        // A signal is not waited for here: it may be the reason, and the time is bounded.
+        while Instant::now() < deadline {
+            match self.stream.read(&mut self.buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
+                    if !matches!(poll_until(&mut fds, deadline), Ok(true)) {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Polls until something is ready (`true`) or the deadline has come (`false`).
+pub(super) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // An idle time too large for the kernel is as good as none.
+        let timeout = Timespec::try_from(left).ok();
+        match rustix::event::poll(fds, timeout.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

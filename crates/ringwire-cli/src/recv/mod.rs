@@ -1,0 +1,208 @@
+//! `ringwire recv`: takes files from senders, one connection after the other or a few at a time.
+//!
+//! ```text
+//! mod.rs      listens, accepts within --connections and --count, ends on a signal
+//! session.rs  one connection, greeting to goodbye
+//! link.rs     its bytes: deadlines, signals
+//! intake.rs   its order (pure)
+//! store.rs    its files
+//! ```
+//! Needs no ring: std's blocking I/O and poll(2). Memory: 1 MiB a connection.
+
+mod intake;
+mod link;
+mod session;
+mod store;
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+
+use self::link::{Link, poll_until};
+use self::session::Outcome;
+use self::store::Store;
+use crate::args::Recv;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::signals::Signals;
+
+/// How long to wait with the next `accept` when the last one found no descriptor or memory.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Longer than anybody waits.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Runs the receiver to its end.
+pub(crate) fn run(args: &Recv, signals: &Signals, output: &Output) -> Result<Exit, Failure> {
+    let store = Store::open(&args.dir, args.force)?;
+    let listener = listen(args)?;
+    let address = listener.local_addr().map_err(|error| cannot_listen(args, error))?;
+    if !address.ip().is_loopback() {
+        output.warning(format_args!(
+            "whoever can reach {address} can store files in {}; the transfer is not encrypted",
+            args.dir.display()
+        ));
+    }
+    output.result(format_args!("listening on {address}"));
+    let ended = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|errno| Failure::new(format!("cannot make an eventfd: {errno}")))?;
+    let receiver = Receiver {
+        args,
+        signals,
+        output,
+        store,
+        listener,
+        ended,
+        tally: Mutex::new(Tally { serving: 0, transfers: 0, broken: 0, interrupted: 0 }),
+    };
+    receiver.serve()
+}
+
+fn listen(args: &Recv) -> Result<TcpListener, Failure> {
+    // std sets SO_REUSEADDR, so a receiver can be started again at once, and a backlog of 4096
+    // (net.core.somaxconn): the senders that wait for their turn.
+    let listener = TcpListener::bind(args.listen).map_err(|error| cannot_listen(args, error))?;
+    listener.set_nonblocking(true).map_err(|error| cannot_listen(args, error))?;
+    Ok(listener)
+}
+
+fn cannot_listen(args: &Recv, error: io::Error) -> Failure {
+    let failure = Failure::new(format!("cannot listen on {}: {error}", args.listen));
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            failure.hint("another program has it; --listen with port 0 takes a free one")
+        }
+        io::ErrorKind::AddrNotAvailable => failure.hint("--listen takes an address of this host"),
+        _ => failure,
+    }
+}
+
+struct Receiver<'a> {
+    args: &'a Recv,
+    signals: &'a Signals,
+    output: &'a Output,
+    store: Store,
+    listener: TcpListener,
+    /// Written when a session ends, so that the accepting thread looks again.
+    ended: OwnedFd,
+    tally: Mutex<Tally>,
+}
+
+#[derive(Clone, Copy)]
+struct Tally {
+    serving: usize,
+    /// Ended, without those that were none.
+    transfers: u64,
+    broken: u64,
+    interrupted: u64,
+}
+
+impl Receiver<'_> {
+    fn serve(&self) -> Result<Exit, Failure> {
+        std::thread::scope(|scope| {
+            let mut accept_at = Instant::now();
+            loop {
+                let tally = self.tally();
+                let count_reached =
+                    self.args.count.is_some_and(|count| tally.transfers >= count.get());
+                if count_reached || self.signals.seen().is_some() {
+                    break;
+                }
+                // Each session that is served may be one of the transfers that are left.
+                let wanted =
+                    self.args.count.map_or(u64::MAX, |count| count.get() - tally.transfers);
+                let room =
+                    tally.serving < self.args.connections.get() && (tally.serving as u64) < wanted;
+                if let Some(stream) = self.accept(room, &mut accept_at)? {
+                    self.lock().serving += 1;
+                    scope.spawn(move || self.session(stream));
+                }
+            }
+            Ok(())
+        })?;
+        // The scope has waited for every session; each has cleaned up.
+        let tally = self.tally();
+        if let Some(signal) = self.signals.seen() {
+            if tally.interrupted > 0 {
+                return Err(Failure::new(format!(
+                    "told to exit by {signal} during a transfer; nothing of its unfinished file is kept"
+                )));
+            }
+            self.output.note(format_args!("told to exit by {signal}"));
+        }
+        Ok(if tally.broken == 0 { Exit::Yes } else { Exit::No })
+    }
+
+    /// Waits for what can change: a connection when there is room for one, the end of a session, a
+    /// signal.
+    fn accept(&self, room: bool, accept_at: &mut Instant) -> Result<Option<TcpStream>, Failure> {
+        let now = Instant::now();
+        let listening = room && *accept_at <= now;
+        let deadline = if room && !listening { *accept_at } else { now + FOREVER };
+        let mut fds =
+            vec![PollFd::new(self.signals, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
+        if listening {
+            fds.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
+        poll_until(&mut fds, deadline)
+            .map_err(|error| Failure::new(format!("cannot wait for connections: {error}")))?;
+        // Reset; it only says that the tally has changed, which the caller looks at.
+        let _ = rustix::io::read(&self.ended, &mut [0; 8]);
+        if !listening {
+            return Ok(None);
+        }
+        match self.listener.accept() {
+            Ok((stream, _)) => Ok(Some(stream)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => {
+                // Out of descriptors or memory: what is being served may give some back.
+                self.output.warning(format_args!("cannot take a connection: {error}"));
+                *accept_at = Instant::now() + ACCEPT_AGAIN;
+                Ok(None)
+            }
+        }
+    }
+
+    fn session(&self, stream: TcpStream) {
+        let peer = match stream.peer_addr() {
+            Ok(address) => address.to_string(),
+            Err(_) => "a sender that is gone".into(),
+        };
+        let outcome = match Link::new(stream, self.signals, self.args.idle) {
+            Ok(link) => session::serve(link, &peer, &self.store, self.args.max_bytes, self.output),
+            Err(error) => {
+                self.output.warning(format_args!("{peer} is not served: {error}"));
+                Outcome::NoTransfer
+            }
+        };
+        let mut tally = self.lock();
+        tally.serving -= 1;
+        tally.transfers += u64::from(outcome != Outcome::NoTransfer);
+        tally.broken += u64::from(outcome == Outcome::Broken);
+        tally.interrupted += u64::from(outcome == Outcome::Interrupted);
+        drop(tally);
+        // Cannot fail: the counter is far from full.
+        let _ = rustix::io::write(self.ended.as_fd(), &1u64.to_ne_bytes());
+    }
+
+    fn tally(&self) -> Tally {
+        *self.lock()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tally> {
+        // Nothing that holds it can panic half-way.
+        self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,389 @@
+//! A file on its way into the receiver's directory: checked, preallocated, written beside its
+//! target, verified, made durable, and only then given its name.
+//!
+//! Neighbours: `session.rs` feeds it. Must not know the network.
+//!
+//! Invariants: nothing but [`Incoming::store`] creates or replaces a name that is not a temporary
+//! of ours; a temporary is removed when its [`Incoming`] goes, whatever the reason; every name is
+//! one component below the directory that was opened once, so nothing outside it can be reached.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write};
+use std::path::Path;
+
+use cap_std::fs::{Dir, File, OpenOptions};
+use rustix::fs::{FallocateFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::exit::Failure;
+use crate::name::{FileName, TEMPORARY_PREFIX};
+use crate::protocol::Status;
+use crate::units::show_bytes;
+
+/// The directory that files go to, and the rules for them.
+pub(super) struct Store {
+    dir: Dir,
+    force: bool,
+}
+
+/// Why a file is not stored, as the sender is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: Status,
+    pub(super) text: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: Status, text: impl Into<String>) -> Refusal {
+        Refusal { status, text: text.into() }
+    }
+
+    fn failed(what: &str, error: impl Into<io::Error>) -> Refusal {
+        Refusal::new(Status::Failed, format!("{what}: {}", error.into()))
+    }
+}
+
+impl Store {
+    /// Opens the directory, once.
+    pub(super) fn open(path: &Path, force: bool) -> Result<Store, Failure> {
+        let cannot = |error: io::Error| {
+            Failure::new(format!("cannot store files in {}: {error}", path.display()))
+                .hint("--dir names an existing directory that can be read and written")
+        };
+        let dir = std::fs::File::open(path).map_err(cannot)?;
+        if !dir.metadata().map_err(cannot)?.is_dir() {
+            return Err(cannot(Errno::NOTDIR.into()));
+        }
+        let store = Store { dir: Dir::from_std_file(dir), force };
+        // Whether files can be made here is found out now rather than with the first sender.
+        let (temporary, _) = store.create_temporary().map_err(cannot)?;
+        store.dir.remove_file(temporary).map_err(cannot)?;
+        Ok(store)
+    }
+
+    /// Starts a file of `size` bytes: all that can be known to go wrong is refused here, and the
+    /// space is taken.
+    pub(super) fn begin(&self, name: FileName, size: u64) -> Result<Incoming<'_>, Refusal> {
+        self.check_target(&name)?;
+        let (temporary, file) = self
+            .create_temporary()
+            .map_err(|error| Refusal::failed("cannot create a file", error))?;
+        let incoming = Incoming {
+            store: self,
+            file,
+            temporary: Some(temporary),
+            name,
+            size,
+            written: 0,
+            hash: blake3::Hasher::new(),
+        };
+        incoming.preallocate()?;
+        Ok(incoming)
+    }
+
+    /// What has the name already must be a regular file, and may be replaced only with `--force`.
+    fn check_target(&self, name: &FileName) -> Result<(), Refusal> {
+        let refused = |text: String| Err(Refusal::new(Status::Refused, text));
+        // Does not follow a symbolic link, so a link is seen as one.
+        match self.dir.symlink_metadata(name.as_str()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Refusal::failed(&format!("cannot look at {name}"), error)),
+            Ok(there) if there.is_symlink() => {
+                refused(format!("{name} is a symbolic link there, and links are never followed"))
+            }
+            Ok(there) if !there.is_file() => {
+                refused(format!("{name} is not a regular file there, and nothing else is replaced"))
+            }
+            Ok(_) if !self.force => {
+                refused(format!("{name} exists there; \"ringwire recv --force\" would replace it"))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn create_temporary(&self) -> io::Result<(String, File)> {
+        // Create or fail: with O_EXCL the kernel follows no link, and another's file is never taken.
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        loop {
+            let random = RandomState::new().build_hasher().finish();
+            let name = format!("{TEMPORARY_PREFIX}{random:016x}.partial");
+            match self.dir.open_with(&name, &options) {
+                Ok(file) => return Ok((name, file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A file that has not got its name yet. Dropped, it leaves nothing.
+pub(super) struct Incoming<'s> {
+    store: &'s Store,
+    file: File,
+    /// Its name until it is stored.
+    temporary: Option<String>,
+    name: FileName,
+    size: u64,
+    /// `0 <= written <= size`
+    written: u64,
+    hash: blake3::Hasher,
+}
+
+impl Incoming<'_> {
+    /// Takes the space now, so that a full disk is an answer before the data and not in its middle.
+    fn preallocate(&self) -> Result<(), Refusal> {
+        if self.size == 0 {
+            return Ok(());
+        }
+        // Its length grows as data comes: a temporary that is left behind is short, too.
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, self.size) {
+            Ok(()) => Ok(()),
+            // No such call on this file system: writing will tell.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(errno) => Err(self.cannot_write(errno.into())),
+        }
+    }
+
+    /// The next bytes of the file.
+    ///
+    /// # Errors
+    /// More than announced, or the disk's own; this file is over then.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let after = self.written + bytes.len() as u64;
+        if after > self.size {
+            let text = format!("more than the {} bytes that were announced came", self.size);
+            return Err(Refusal::new(Status::Mismatch, text));
+        }
+        self.file.write_all(bytes).map_err(|error| self.cannot_write(error))?;
+        self.hash.update(bytes);
+        self.written = after;
+        Ok(())
+    }
+
+    /// Judges size and hash.
+    pub(super) fn verify(&self, announced: [u8; 32]) -> Result<(), Refusal> {
+        if self.written != self.size {
+            let text =
+                format!("{} of the {} bytes that were announced came", self.written, self.size);
+            return Err(Refusal::new(Status::Mismatch, text));
+        }
+        let came = self.hash.finalize();
+        // Compared in constant time by blake3; nothing secret is at stake.
+        if came != blake3::Hash::from_bytes(announced) {
+            let text = format!(
+                "BLAKE3 {came} came, and {} was announced",
+                blake3::Hash::from_bytes(announced)
+            );
+            return Err(Refusal::new(Status::Mismatch, text));
+        }
+        Ok(())
+    }
+
+    /// Waits until the data is on the disk. It can take long; another thread may keep the sender
+    /// informed meanwhile.
+    pub(super) fn sync(&self) -> Result<(), Refusal> {
+        self.file.sync_all().map_err(|error| self.cannot_write(error))
+    }
+
+    /// Gives the file its name, and returns the name and the hash. Call it after
+    /// [`Incoming::verify`] and [`Incoming::sync`].
+    pub(super) fn store(mut self) -> Result<(FileName, u64, blake3::Hash), Refusal> {
+        // Looked at again: it may have come meanwhile. What still slips in between is, without
+        // --force, an error of the rename; with it, replaced as a name, never followed.
+        self.store.check_target(&self.name)?;
+        let temporary = self.temporary.as_deref().unwrap_or_default();
+        let dir = &self.store.dir;
+        if self.store.force {
+            dir.rename(temporary, dir, self.name.as_str()).map_err(|error| {
+                Refusal::failed(&format!("cannot rename to {}", self.name), error)
+            })?;
+        } else {
+            self.rename_without_replacing(temporary)?;
+        }
+        self.temporary = None;
+        // The name must outlive a crash as the data does.
+        rustix::fs::fsync(dir).map_err(|errno| {
+            Refusal::failed(&format!("{} is there, but may not outlive a crash", self.name), errno)
+        })?;
+        Ok((self.name.clone(), self.size, self.hash.finalize()))
+    }
+
+    fn rename_without_replacing(&self, temporary: &str) -> Result<(), Refusal> {
+        let dir = &self.store.dir;
+        let name = self.name.as_str();
+        let renamed =
+            match rustix::fs::renameat_with(dir, temporary, dir, name, RenameFlags::NOREPLACE) {
+                // Not on this file system. A second link to the data cannot replace anything either.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    dir.hard_link(temporary, dir, name).and_then(|()| dir.remove_file(temporary))
+                }
+                other => other.map_err(io::Error::from),
+            };
+        renamed.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Refusal::new(
+                Status::Refused,
+                format!("{} came to exist there meanwhile", self.name),
+            ),
+            _ => Refusal::failed(&format!("cannot rename to {}", self.name), error),
+        })
+    }
+
+    /// A refusal for an error of writing, with the numbers of the disk where it is full.
+    fn cannot_write(&self, error: io::Error) -> Refusal {
+        let text = match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => {
+                let free = match rustix::fs::fstatvfs(&self.file) {
+                    Ok(fs) => show_bytes(fs.f_bavail.saturating_mul(fs.f_frsize)),
+                    Err(_) => "an unknown number of bytes".into(),
+                };
+                format!(
+                    "disk full: {} has {}, and {free} are free",
+                    self.name,
+                    show_bytes(self.size)
+                )
+            }
+            Some(Errno::FBIG) => {
+                format!(
+                    "{} has {}, more than this disk or \"ulimit -f\" allows",
+                    self.name,
+                    show_bytes(self.size)
+                )
+            }
+            _ => format!("cannot write {}: {error}", self.name),
+        };
+        Refusal::new(Status::Failed, text)
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // Nobody is left to be told; its name says that it is not whole.
+            let _ = self.store.dir.remove_file(temporary);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn name(text: &str) -> FileName {
+        FileName::new(text.as_bytes()).unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn put(store: &Store, file: &str, bytes: &[u8]) -> Result<(), Refusal> {
+        let mut incoming = store.begin(name(file), bytes.len() as u64)?;
+        incoming.write(bytes)?;
+        incoming.verify(*blake3::hash(bytes).as_bytes())?;
+        incoming.sync()?;
+        incoming.store().map(drop)
+    }
+
+    #[test]
+    fn a_file_has_its_name_only_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), false).unwrap();
+        let mut incoming = store.begin(name("a"), 5).unwrap();
+        incoming.write(b"hel").unwrap();
+        let [temporary] = &names(dir.path())[..] else { panic!("one temporary") };
+        assert!(temporary.starts_with(".ringwire-") && temporary.ends_with(".partial"));
+        assert_eq!(
+            incoming.verify([0; 32]).unwrap_err().text,
+            "3 of the 5 bytes that were announced came"
+        );
+        incoming.write(b"lo").unwrap();
+        assert_eq!(incoming.verify([0; 32]).unwrap_err().status, Status::Mismatch);
+        assert_eq!(
+            incoming.write(b"!").unwrap_err().text,
+            "more than the 5 bytes that were announced came"
+        );
+        incoming.verify(*blake3::hash(b"hello").as_bytes()).unwrap();
+        incoming.store().unwrap();
+        assert_eq!(names(dir.path()), ["a"]);
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_dropped_file_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), false).unwrap();
+        drop(store.begin(name("a"), 1 << 20).unwrap());
+        assert_eq!(names(dir.path()), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_there_is_kept_unless_forced() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), "old").unwrap();
+        let kind = put(&Store::open(dir.path(), false).unwrap(), "a", b"new").unwrap_err();
+        assert_eq!(kind.status, Status::Refused);
+        assert_eq!(kind.text, "a exists there; \"ringwire recv --force\" would replace it");
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"old");
+        put(&Store::open(dir.path(), true).unwrap(), "a", b"new").unwrap();
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_appears_meanwhile_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), false).unwrap();
+        let incoming = store.begin(name("a"), 0).unwrap();
+        fs::write(dir.path().join("a"), "old").unwrap();
+        // Past the second look, by the rename itself.
+        let temporary = incoming.temporary.clone().unwrap();
+        let refusal = incoming.rename_without_replacing(&temporary).unwrap_err();
+        assert_eq!(refusal.text, "a came to exist there meanwhile");
+        drop(incoming);
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"old");
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn nothing_but_a_regular_file_is_replaced_even_when_forced() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let victim = outside.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, dir.path().join("link")).unwrap();
+        symlink("nowhere", dir.path().join("dangling")).unwrap();
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let before = names(dir.path());
+        for force in [false, true] {
+            let store = Store::open(dir.path(), force).unwrap();
+            for target in ["link", "dangling", "dir", "socket"] {
+                assert_eq!(
+                    put(&store, target, b"x").unwrap_err().status,
+                    Status::Refused,
+                    "{target}"
+                );
+            }
+        }
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(names(dir.path()), before);
+    }
+
+    #[test]
+    fn a_directory_that_is_none_is_an_error_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Store::open(&file, false).is_err());
+        assert!(Store::open(&dir.path().join("none"), false).is_err());
+    }
+}
