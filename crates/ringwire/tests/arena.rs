@@ -34,7 +34,7 @@ fn a_block_is_filled_frozen_sliced_and_shared() {
     assert_eq!(block.put(b"hello, "), 7);
     block.spare_mut()[..5].copy_from_slice(b"world");
     block.advance(5);
-    write!(block, "{}", '!').unwrap();
+    block.write_all(b"!").unwrap();
     block[0] = b'H';
     assert_eq!(&block[..], b"Hello, world!");
     assert_eq!(format!("{block:?}"), "BlockMut(13 of 128 bytes)");
@@ -270,7 +270,7 @@ fn a_full_arena_changes_between_small_and_large_under_threads() {
                 for turn in 0..6 {
                     // Each takes at most a third, so what they want is there, unless blocks of
                     // another size lie in the way.
-                    let bytes = if (turn + number) % 2 == 0 { 64 } else { 256 * KIB };
+                    let bytes = if (turn + number).is_multiple_of(2) { 64 } else { 256 * KIB };
                     let wanted = 4 * MIB / bytes;
                     let blocks: Vec<_> =
                         (0..wanted).map_while(|_| arena.alloc(bytes).ok()).collect();
@@ -330,7 +330,7 @@ fn what_is_not_registered_is_said() {
 /// Runs `test` on a thread without CAP_IPC_LOCK, so that RLIMIT_MEMLOCK binds; gives it the limit.
 fn under_memlock(name: &'static str, test: impl FnOnce(usize) + Send + 'static) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-    let Some(limit) = limit.filter(|&limit| limit <= 64 << 20 && limit >= 1 << 20) else {
+    let Some(limit) = limit.filter(|limit| (1 << 20..=64 << 20).contains(limit)) else {
         return ringwire_wire::skip(name, &format!("RLIMIT_MEMLOCK is {limit:?}, not 1 … 64 MiB"));
     };
     let run = move || {

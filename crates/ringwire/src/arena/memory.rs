@@ -37,6 +37,8 @@ pub(super) enum Pages {
     Small,
     /// Huge pages where the host gives them: for memory that is not registered, which gains.
     Huge,
+    /// Small ones, and no promise of them all: for a table of which most is never touched.
+    Sparse,
 }
 
 /// Anonymous private memory, zeroed, unmapped on drop.
@@ -53,10 +55,10 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps `bytes` (a multiple of 64 KiB, so of every page size Linux has), untouched.
+    /// Maps `bytes`, which the kernel rounds up to its pages, untouched.
     pub(super) fn new(bytes: usize, pages: Pages) -> Result<Map, Errno> {
-        // NORESERVE: the header table is a third of a segment and mostly never touched.
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let mut flags = MapFlags::PRIVATE;
+        flags.set(MapFlags::NORESERVE, pages == Pages::Sparse);
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a null hint without MAP_FIXED: the kernel picks a range nobody uses, and it is
         // ours until `munmap` in `drop` (mmap(2)).
@@ -64,7 +66,7 @@ impl Map {
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
         let map = Map { base, bytes };
         let advice = match pages {
-            Pages::Small => Advice::LinuxNoHugepage,
+            Pages::Small | Pages::Sparse => Advice::LinuxNoHugepage,
             Pages::Huge => Advice::LinuxHugepage,
         };
         // SAFETY: the range is the mapping just made and nobody else knows it. Either advice only
@@ -84,7 +86,7 @@ impl Map {
         self.bytes
     }
 
-    /// Gives back all past the first `bytes` (a multiple of 64 KiB).
+    /// Gives back all past the first `bytes`, a multiple of 64 KiB and so of every page size.
     pub(super) fn truncate(&mut self, bytes: usize) {
         if bytes >= self.bytes {
             return;
@@ -180,7 +182,7 @@ impl Segment {
     pub(super) fn open(index: u16, map: Map, pin: Option<Pin>) -> Result<Arc<Segment>, Errno> {
         let spans = (map.bytes() / SPAN_BYTES) as u32;
         let table_bytes = spans as usize * PLACES_PER_SPAN * size_of::<Header>();
-        let headers = Map::new(table_bytes, Pages::Small)?;
+        let headers = Map::new(table_bytes, Pages::Sparse)?;
         let segment = Arc::new(Segment {
             stacks: std::array::from_fn(|_| Padded(Stack::new())),
             outstanding: Padded(Outstanding::new()),
@@ -582,168 +584,6 @@ impl Drop for Block {
     }
 }
 
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Weak;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn segment(bytes: usize) -> Arc<Segment> {
-        Segment::open(0, Map::new(bytes, Pages::Small).unwrap(), None).unwrap()
-    }
-
-    fn class(bytes: usize) -> Class {
-        Class::for_bytes(bytes).unwrap()
-    }
-
-    fn get(segment: &Arc<Segment>, bytes: usize) -> Option<BlockMut> {
-        let class = class(bytes);
-        let bare = segment.pop(class).or_else(|| segment.alloc(class, Effort::Scavenge))?;
-        Some(bare.into())
-    }
-
-    fn weak(segment: Arc<Segment>) -> Weak<Segment> {
-        Arc::downgrade(&segment)
-    }
-
-    #[test]
-    fn a_segment_lives_as_long_as_its_last_block() {
-        let segment = segment(64 << 10);
-        let blocks: Vec<_> = (0..3).map(|_| get(&segment, 100).unwrap().freeze()).collect();
-        segment.close();
-        segment.close();
-        let segment = weak(segment);
-        for block in blocks {
-            assert!(segment.upgrade().is_some());
-            drop((block.clone(), block));
-        }
-        assert!(segment.upgrade().is_none(), "unmapped with the last");
-    }
-
-    #[test]
-    fn a_segment_without_blocks_goes_at_once() {
-        let segment = segment(64 << 10);
-        drop(get(&segment, 100));
-        segment.close();
-        assert!(get(&segment, 100).is_none() && get(&segment, 16 << 10).is_none());
-        assert!(weak(segment).upgrade().is_none());
-    }
-
-    #[test]
-    fn a_forgotten_block_keeps_its_segment_for_ever() {
-        let segment = segment(64 << 10);
-        let kept = get(&segment, 100).unwrap();
-        std::mem::forget(get(&segment, 100).unwrap().freeze());
-        segment.close();
-        drop(kept);
-        assert!(weak(segment).upgrade().is_some());
-    }
-
-    #[test]
-    fn closing_races_with_returning() {
-        for round in 0..200 {
-            let segment = segment(64 << 10);
-            let blocks: Vec<_> = (0..4).map(|_| get(&segment, 4096).unwrap().freeze()).collect();
-            let start = Arc::new(std::sync::Barrier::new(3));
-            let threads: Vec<_> = [blocks.clone(), blocks]
-                .into_iter()
-                .map(|blocks| {
-                    let start = Arc::clone(&start);
-                    std::thread::spawn(move || {
-                        start.wait();
-                        drop(blocks);
-                    })
-                })
-                .collect();
-            start.wait();
-            segment.close();
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
-            assert!(weak(segment).upgrade().is_none(), "round {round}");
-        }
-    }
-
-    #[test]
-    fn a_truncated_mapping_is_as_long_as_it_says() {
-        let mut map = Map::new(256 << 10, Pages::Small).unwrap();
-        map.truncate(64 << 10);
-        assert_eq!(map.bytes(), 64 << 10);
-        map.truncate(128 << 10);
-        assert_eq!(map.bytes(), 64 << 10);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Get(usize),
-        Drop(prop::sample::Index),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![
-            4 => (0_u32..17, 0_usize..64).prop_map(|(log, more)| Op::Get((1 << log) + more)),
-            3 => any::<prop::sample::Index>().prop_map(Op::Drop),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(96))]
-
-        /// The allocator against a map of what is held: nothing overlaps, everything is aligned and
-        /// inside, a refusal is true, contents stay, and in the end all comes back.
-        #[test]
-        fn the_allocator_agrees_with_a_map_of_ranges(ops in prop::collection::vec(op(), 1..300)) {
-            const BYTES: usize = 256 << 10;
-            let segment = segment(BYTES);
-            let base = segment.base().as_ptr() as usize;
-            let mut held: BTreeMap<usize, (BlockMut, u8)> = BTreeMap::new();
-            for (step, op) in ops.into_iter().enumerate() {
-                match op {
-                    Op::Get(bytes) => match get(&segment, bytes) {
-                        Some(mut block) => {
-                            let start = block.as_ptr() as usize - base;
-                            let capacity = block.capacity();
-                            prop_assert!(capacity >= bytes);
-                            prop_assert!(start + capacity <= BYTES);
-                            prop_assert_eq!(start % capacity.min(4096), 0);
-                            if let Some((below, (other, _))) = held.range(..=start).next_back() {
-                                prop_assert!(below + other.capacity() <= start);
-                            }
-                            if let Some((&above, _)) = held.range(start..).next() {
-                                prop_assert!(start + capacity <= above);
-                            }
-                            let byte = step as u8;
-                            block.spare_mut().fill(byte);
-                            block.advance(capacity);
-                            held.insert(start, (block, byte));
-                        }
-                        None => {
-                            // True only if no run of spans that long is without a held block.
-                            let mut spans = [false; BYTES / SPAN_BYTES];
-                            for (start, (block, _)) in &held {
-                                let last = (start + block.capacity() - 1) / SPAN_BYTES;
-                                spans[start / SPAN_BYTES..=last].fill(true);
-                            }
-                            let run = class(bytes).spans_per_run() as usize;
-                            prop_assert!(spans.windows(run).all(|run| run.contains(&true)));
-                        }
-                    },
-                    Op::Drop(which) if !held.is_empty() => {
-                        let start = *held.keys().nth(which.index(held.len())).unwrap();
-                        let (block, byte) = held.remove(&start).unwrap();
-                        prop_assert!(block.iter().all(|&b| b == byte));
-                    }
-                    Op::Drop(_) => {}
-                }
-                let bytes: usize = held.values().map(|(block, _)| block.capacity()).sum();
-                let usage = Usage { blocks: held.len() as u64, bytes: bytes as u64 };
-                prop_assert_eq!(segment.usage(), usage);
-            }
-            drop(held);
-            prop_assert!(get(&segment, BYTES).is_some(), "all of it in one piece again");
-            segment.close();
-            prop_assert!(weak(segment).upgrade().is_none());
-        }
-    }
-}
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -176,8 +176,8 @@ impl ArenaBuilder {
     ///
     /// # Kernel
     ///
-    /// Registration takes Linux 5.19, and RLIMIT_MEMLOCK for all of it (K: memlock is charged per
-    /// user, once per registration) unless the building thread has CAP_IPC_LOCK.
+    /// Registration takes Linux 5.19, and RLIMIT_MEMLOCK for all of it, which is counted per user over
+    /// all processes, unless the building thread has CAP_IPC_LOCK (kernel.md §5.1).
     pub fn build(self) -> Result<Arena, Error> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -223,7 +223,11 @@ impl ArenaBuilder {
             count: AtomicUsize::new(0),
             growth: Mutex::new(Growth { registrar, mapped_bytes: 0 }),
         };
-        core.grow(&mut core.lock())?;
+        let mut growth = core.lock();
+        core.grow(&mut growth)?;
+        let news = growth.registrar.news();
+        drop(growth);
+        log(news);
         Ok(Arena { core: Arc::new(core) })
     }
 }
@@ -328,7 +332,7 @@ impl Arena {
     }
 
     /// Clones and nothing else, to test that it is not always the second way.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn clone_into(&self, ring: &Submitter<'_>) -> Result<(), Errno> {
         register::clone_into(ring, self.core.segment(0).ok_or(Errno::NXIO)?)
     }
@@ -363,6 +367,16 @@ impl Core {
 
     #[cold]
     fn alloc_slow(&self, bytes: usize) -> Result<BlockMut, Error> {
+        // One thread at a time: the others wait here, and find what this one made.
+        let mut growth = self.lock();
+        let result = self.alloc_locked(bytes, &mut growth);
+        let news = growth.registrar.news();
+        drop(growth);
+        log(news);
+        result
+    }
+
+    fn alloc_locked(&self, bytes: usize, growth: &mut Growth) -> Result<BlockMut, Error> {
         let Some(class) = Class::for_bytes(bytes) else {
             return Err(too_large(bytes, BLOCK_BYTES_MAX));
         };
@@ -371,17 +385,15 @@ impl Core {
             return Err(too_large(bytes, largest));
         }
         let carve = |effort| self.segments().find_map(|segment| segment.alloc(class, effort));
-        // One thread at a time: the others wait here, and find what this one made.
-        let mut growth = self.lock();
         let mut refused = None;
         loop {
             if let Some(block) = carve(Effort::Carve) {
                 return Ok(block.into());
             }
-            if refused.is_some() || self.next_segment_bytes(&growth) < class.bytes() {
+            if refused.is_some() || self.next_segment_bytes(growth) < class.bytes() {
                 break;
             }
-            refused = self.grow(&mut growth).err();
+            refused = self.grow(growth).err();
         }
         if let Some(block) = carve(Effort::Scavenge) {
             return Ok(block.into());
@@ -447,6 +459,12 @@ impl Drop for Core {
     }
 }
 
+fn log(news: Option<String>) {
+    if let Some(why) = news {
+        tracing::warn!(why, "arena memory is not registered, or not all of it");
+    }
+}
+
 fn too_large(bytes: usize, max: usize) -> Error {
     Error::Misuse(
         format!("a block of {bytes} bytes: this arena's largest is {}", size(max as u64)).into(),
@@ -456,7 +474,7 @@ fn too_large(bytes: usize, max: usize) -> Error {
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
-            .field("id", &self.core.id)
+            .field("id", &self.id())
             .field("capacity_bytes", &self.core.capacity_bytes)
             .field("registered_bytes", &self.registered_bytes())
             .finish_non_exhaustive()

@@ -148,6 +148,8 @@ pub(super) struct Registrar {
     hidden: Option<Arc<HiddenRing>>,
     /// The first refusal; the last attempt, too.
     refusal: Option<Refusal>,
+    /// The refusal's text, until it was logged.
+    news: Option<String>,
 }
 
 impl Registrar {
@@ -161,7 +163,8 @@ impl Registrar {
         capacity_bytes: usize,
         entries: u16,
     ) -> Result<Registrar, Error> {
-        let mut registrar = Registrar { wish, capacity_bytes, hidden: None, refusal: None };
+        let mut registrar =
+            Registrar { wish, capacity_bytes, hidden: None, refusal: None, news: None };
         if wish != Registration::Off {
             match HiddenRing::new(entries) {
                 Ok(ring) => registrar.hidden = Some(Arc::new(ring)),
@@ -214,8 +217,8 @@ impl Registrar {
     fn refuse(&mut self, refusal: Refusal) -> Result<(), Error> {
         let text = refusal.text(self.capacity_bytes);
         if self.refusal.is_none() {
-            tracing::warn!(why = text, "arena memory is not registered, or not all of it");
             self.refusal = Some(refusal);
+            self.news = Some(text.clone());
         }
         match self.wish {
             Registration::Require => Err(self.unsupported(text)),
@@ -229,6 +232,12 @@ impl Registrar {
             feature: format!("a registered arena of {arena}").into(),
             needs: why.into(),
         }
+    }
+
+    /// What is to be logged, once. Not logged here, where the arena's lock is held: a subscriber may
+    /// send its lines with ringwire.
+    pub(super) fn news(&mut self) -> Option<String> {
+        self.news.take()
     }
 
     /// What is not registered, and why; `None` if all is.
@@ -307,7 +316,8 @@ pub(super) fn adopt(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno
     })
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
@@ -365,6 +375,7 @@ mod tests {
             capacity_bytes: MIB,
             hidden: Some(Arc::clone(&hidden)),
             refusal: None,
+            news: None,
         };
         let (map, pin) = registrar.memory(0, STEP_BYTES).unwrap();
         assert!(pin.is_none());

@@ -69,8 +69,9 @@ pub(crate) fn clear(ring: &Submitter<'_>, index: u16) -> Result<(), Errno> {
 /// Makes the ring's table a copy of `source`'s, entry by entry; the pages are shared, neither
 /// pinned nor counted again. Entries of the ring that `source` has too may be in use.
 ///
-/// The whole table is cloned, never a part: kernels before 6.19 lose the ring's entries behind a
-/// part that is replaced.
+/// The whole table is cloned, never a part: the first kernels that could clone a part into a full
+/// table lost the entries behind it ("io_uring/rsrc: fix lost entries after cloned range"; 6.18.44
+/// keeps them).
 ///
 /// # Errors
 ///
@@ -82,7 +83,8 @@ pub(crate) fn clone(ring: &Submitter<'_>, source: &IoUring) -> Result<(), Errno>
     done(ring.register_buffers_clone_offset(source.as_raw_fd(), 0, 0, 0, replace))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::fs::File;
     use std::io::Read as _;
