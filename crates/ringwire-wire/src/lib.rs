@@ -34,7 +34,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use skip::skip;
-pub use socket::unacknowledged_bytes;
+pub use socket::{acknowledged_bytes, set_max_pacing_rate, set_zerocopy, unacknowledged_bytes};
 pub use veth::Veth;
 
 /// Which internet protocol a pair of sockets speaks.

@@ -121,6 +121,19 @@ impl Netlink {
         self.create(RouteNetlinkMessage::NewAddress(message))
     }
 
+    /// Whether what comes for `address` is taken in. An IPv6 address is there at once, but its
+    /// local route comes from a work queue a moment later, and until then datagrams are dropped.
+    pub(crate) fn takes_in(&self, address: IpAddr) -> io::Result<bool> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family_of(address);
+        message.header.destination_prefix_length = host_prefix(address);
+        message.attributes = vec![RouteAttribute::Destination(address.into())];
+        match self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST)? {
+            Some(RouteNetlinkMessage::NewRoute(route)) => Ok(route.header.kind == RouteType::Local),
+            answer => Err(io::Error::other(format!("RTM_GETROUTE was answered {answer:?}"))),
+        }
+    }
+
     /// Says for good where a neighbour is, so that nobody ever has to ask.
     pub(crate) fn add_neighbour(
         &self,
@@ -195,13 +208,17 @@ impl Netlink {
 fn blackhole(address: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family_of(address);
-    message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+    message.header.destination_prefix_length = host_prefix(address);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::BlackHole;
     message.attributes = vec![RouteAttribute::Destination(address.into())];
     message
+}
+
+fn host_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 fn family_of(address: IpAddr) -> AddressFamily {

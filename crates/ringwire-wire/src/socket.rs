@@ -12,9 +12,36 @@ pub fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     u64::try_from(bytes).map_err(|_| io::Error::other(format!("SIOCOUTQ answered {bytes}")))
 }
 
-#[expect(unsafe_code, reason = "an ioctl")]
+/// Bytes that a TCP socket's peer has acknowledged since the connection began; off by one at most,
+/// for the SYN.
+///
+/// # Kernel
+/// `tcpi_bytes_acked` of `TCP_INFO`, Linux 4.1.
+pub fn acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
+    Ok(sys::tcp_info(socket.as_fd())?.tcpi_bytes_acked)
+}
+
+/// Lets a TCP socket send at most `bytes_per_s`, evenly.
+///
+/// # Kernel
+/// `SO_MAX_PACING_RATE`, Linux 3.13; TCP paces by itself where no queueing discipline does.
+pub fn set_max_pacing_rate(socket: impl AsFd, bytes_per_s: u32) -> io::Result<()> {
+    Ok(sys::set_max_pacing_rate(socket.as_fd(), bytes_per_s)?)
+}
+
+/// Allows `MSG_ZEROCOPY` on a socket, as somebody else may have done: zero copy by io_uring neither
+/// needs it nor minds it.
+///
+/// # Kernel
+/// `SO_ZEROCOPY`, Linux 4.14, for UDP 5.0.
+pub fn set_zerocopy(socket: impl AsFd) -> io::Result<()> {
+    Ok(sys::set_int(socket.as_fd(), libc::SO_ZEROCOPY, 1)?)
+}
+
+#[expect(unsafe_code, reason = "an ioctl, and socket options that rustix lacks")]
 mod sys {
-    use std::os::fd::BorrowedFd;
+    use std::mem;
+    use std::os::fd::{AsRawFd, BorrowedFd};
 
     use rustix::io;
     use rustix::ioctl::{self, Getter, Opcode};
@@ -27,5 +54,59 @@ mod sys {
         let request = unsafe { Getter::<SIOCOUTQ, libc::c_int>::new() };
         // SAFETY: the request above is only read by the kernel while the call runs.
         unsafe { ioctl::ioctl(socket, request) }
+    }
+    pub(super) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+        // SAFETY: `tcp_info` holds integers only, for which all-zero bytes are a value.
+        let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+        let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes to `info`, and their number to `bytes`,
+        // while the call runs (tcp(7)).
+        let answered = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut bytes,
+            )
+        };
+        if answered == 0 { Ok(info) } else { Err(last_error()) }
+    }
+
+    pub(super) fn set_max_pacing_rate(socket: BorrowedFd<'_>, rate: u32) -> io::Result<()> {
+        // SAFETY: the kernel reads four bytes from `rate` while the call runs (socket(7)).
+        let answered = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MAX_PACING_RATE,
+                (&raw const rate).cast(),
+                size_of::<u32>() as libc::socklen_t,
+            )
+        };
+        if answered == 0 { Ok(()) } else { Err(last_error()) }
+    }
+
+    /// Sets an option of `SOL_SOCKET` whose value is an int.
+    pub(super) fn set_int(
+        socket: BorrowedFd<'_>,
+        option: libc::c_int,
+        value: libc::c_int,
+    ) -> io::Result<()> {
+        // SAFETY: the kernel reads an int from `value` while the call runs (socket(7)).
+        let answered = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const value).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        if answered == 0 { Ok(()) } else { Err(last_error()) }
+    }
+
+    fn last_error() -> io::Errno {
+        io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(io::Errno::IO)
     }
 }

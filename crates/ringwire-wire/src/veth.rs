@@ -19,8 +19,9 @@ use crate::{Family, Side, Unavailable, loopback};
 /// starts with whatever the host's administrator likes.
 const TCP_WMEM: &str = "4096 16384 4194304";
 
-/// How long the kernel may take to see that both ends of the cable are up; it takes milliseconds.
-const UP_MAX: Duration = Duration::from_secs(5);
+/// How long the kernel may take for what it does by itself once it is told to: milliseconds, on a
+/// busy host some more.
+const UP_MAX: Duration = Duration::from_secs(10);
 
 /// Two network namespaces of one's own, joined by a veth cable, up, with addresses of both
 /// families. See the crate's picture.
@@ -110,17 +111,28 @@ impl Veth {
             self.netlink(side, up).map_err(at("cannot bring the cable up"))?;
         }
         for side in Side::BOTH {
-            self.wait_until_running(side).map_err(at("the cable does not come up"))?;
+            let running = |link: &Netlink| link.is_running(side.device().index);
+            self.wait_until(side, running).map_err(at("the cable does not come up"))?;
             self.set_addresses(side).map_err(at("cannot set addresses (is IPv6 off?)"))?;
             self.set_sysctls(side).map_err(at("cannot set the namespace's sysctls"))?;
+        }
+        for side in Side::BOTH {
+            for family in Family::BOTH {
+                let reachable = |link: &Netlink| link.takes_in(self.address(side, family));
+                self.wait_until(side, reachable).map_err(at("an address does not come up"))?;
+            }
         }
         Ok(())
     }
 
-    fn wait_until_running(&self, side: Side) -> io::Result<()> {
-        let index = side.device().index;
+    /// Waits for what the kernel does by itself, a moment after it was told to.
+    fn wait_until(
+        &self,
+        side: Side,
+        holds: impl Fn(&Netlink) -> io::Result<bool>,
+    ) -> io::Result<()> {
         let started = Instant::now();
-        while !self.netlink(side, |link| link.is_running(index))? {
+        while !self.netlink(side, &holds)? {
             if started.elapsed() > UP_MAX {
                 return Err(io::ErrorKind::TimedOut.into());
             }

@@ -20,9 +20,13 @@ const PAGES_MAX: usize = 64;
 /// At most this part of a segment becomes header space.
 const SEGMENT_SHARE: usize = 16;
 
-/// The header pages of one segment, for one ring.
+/// The header pages of one segment, for one ring. Taken from the arena as they are first needed, so
+/// a program without foreign pieces has the arena for itself.
 #[derive(Debug)]
 pub(crate) struct HeaderPages {
+    arena: Arena,
+    segment: u16,
+    pages_max: usize,
     pages: Vec<BlockMut>,
     /// The page behind each page in its chain.
     next: Vec<u32>,
@@ -42,32 +46,38 @@ impl Chain {
 }
 
 impl HeaderPages {
-    /// Takes pages for a segment of `segment_bytes` out of the arena; fewer, or none, if it is
-    /// full.
-    pub(crate) fn new(arena: &Arena, segment: u16, segment_bytes: usize) -> Self {
-        let wanted = (segment_bytes / SEGMENT_SHARE / PAGE_BYTES).min(PAGES_MAX);
-        Self::from_pages((0..wanted).map_while(|_| arena.alloc_in(segment, PAGE_BYTES)).collect())
+    /// Header space for a segment of `segment_bytes`: a share of it, at most.
+    pub(crate) fn new(arena: Arena, segment: u16, segment_bytes: usize) -> Self {
+        let pages_max = (segment_bytes / SEGMENT_SHARE / PAGE_BYTES).min(PAGES_MAX);
+        let (pages, next) = (Vec::with_capacity(pages_max), Vec::with_capacity(pages_max));
+        HeaderPages { arena, segment, pages_max, pages, next, free: NONE, in_use: 0 }
     }
 
-    fn from_pages(pages: Vec<BlockMut>) -> Self {
-        let count = pages.len() as u32;
-        let next = (1..=count).map(|page| if page == count { NONE } else { page }).collect();
-        let free = if count == 0 { NONE } else { 0 };
-        HeaderPages { pages, next, free, in_use: 0 }
+    /// A page in no chain: a free one, or one more of the arena's.
+    fn take_page(&mut self) -> Option<u32> {
+        if self.free == NONE {
+            if self.pages.len() == self.pages_max {
+                return None;
+            }
+            self.pages.push(self.arena.alloc_in(self.segment, PAGE_BYTES)?);
+            self.next.push(NONE);
+            self.free = self.pages.len() as u32 - 1;
+        }
+        let page = self.free;
+        self.free = self.next[page as usize];
+        self.in_use += 1;
+        Some(page)
     }
 
     /// Copies `bytes` to the end of the chain. Returns where they are; `None` if there is no room,
     /// and then nothing has changed.
     pub(crate) fn put(&mut self, chain: &mut Chain, bytes: &[u8]) -> Option<*const u8> {
         if chain.head == NONE || chain.filled + bytes.len() > PAGE_BYTES {
-            if bytes.len() > HEADER_BYTES_MAX || self.free == NONE {
+            if bytes.len() > HEADER_BYTES_MAX {
                 return None;
             }
-            let page = self.free;
-            self.free = self.next[page as usize];
+            let page = self.take_page()?;
             self.next[page as usize] = chain.head;
-            self.pages[page as usize].clear();
-            self.in_use += 1;
             *chain = Chain { head: page, filled: 0 };
         }
         let page = &mut self.pages[chain.head as usize];
@@ -116,20 +126,17 @@ mod tests {
     use super::*;
     use crate::arena::Registration;
 
-    fn pages(count: usize) -> (Arena, HeaderPages) {
-        let arena = Arena::builder()
-            .capacity_bytes(1 << 20)
-            .registration(Registration::Off)
-            .build()
-            .unwrap();
-        let blocks = (0..count).map(|_| arena.alloc(PAGE_BYTES).unwrap()).collect();
-        let pages = HeaderPages::from_pages(blocks);
-        (arena, pages)
+    /// Header space of at most `count` pages.
+    fn pages(count: usize) -> HeaderPages {
+        let arena = Arena::builder().capacity_bytes(1 << 20).registration(Registration::Off);
+        let mut pages = HeaderPages::new(arena.build().unwrap(), 0, 1 << 20);
+        pages.pages_max = count;
+        pages
     }
 
     #[test]
     fn pieces_pack_into_a_page_and_open_the_next_when_it_is_full() {
-        let (_arena, mut pages) = pages(2);
+        let mut pages = pages(2);
         let mut chain = Chain::EMPTY;
         let first = pages.put(&mut chain, &[1; 100]).unwrap();
         let second = pages.put(&mut chain, &[2; 100]).unwrap();
@@ -145,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_rewound_chain_gives_its_newer_pages_back() {
-        let (_arena, mut pages) = pages(2);
+        let mut pages = pages(2);
         let mut chain = Chain::EMPTY;
         pages.put(&mut chain, &[1; 10]).unwrap();
         let earlier = chain;
@@ -159,7 +166,7 @@ mod tests {
 
     #[test]
     fn none_to_give() {
-        let (_arena, mut pages) = pages(0);
+        let mut pages = pages(0);
         assert_eq!(pages.put(&mut Chain::EMPTY.clone(), &[1]), None);
     }
 }

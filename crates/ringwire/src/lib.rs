@@ -42,7 +42,7 @@ mod segments;
 mod sys;
 
 #[doc(inline)]
-pub use arena::{Arena, Block, BlockMut, Registration};
+pub use arena::{Arena, ArenaBuilder, ArenaStats, Block, BlockMut, Registration};
 #[doc(inline)]
 pub use config::{Limits, TaskRun, Thresholds};
 pub use engine::Deadline;

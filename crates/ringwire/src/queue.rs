@@ -3,7 +3,7 @@
 //! On a stream one request is outstanding until its result; what arrives meanwhile waits here and
 //! is gathered into the next one, which is how many sends come to share one notification. This
 //! file decides where a request ends: at 256 pieces, at half the send buffer's charge, at what the
-//! path delivers in 20 ms, at the end of a registered segment; and where a chain of notifications
+//! path delivers in 10 ms, at the end of a registered segment; and where a chain of notifications
 //! is cut (K4). Invariants: payloads leave in the order they came; a request covers at least one
 //! payload or a non-empty part of one; a datagram is never split. Neighbours: `ring/drive.rs`
 //! calls, the ledger's `next` links are followed but never changed, except to append. Must not
@@ -22,13 +22,22 @@ use crate::segments::KnownSegments;
 pub(crate) const PIECES_MAX: usize = 256;
 /// Bytes of one request: below the kernel's `INT_MAX`.
 pub(crate) const REQUEST_BYTES_MAX: u64 = 1 << 30;
-/// A chain of notifications is cut after this many bytes, or after a path's 20 ms if that is less.
+/// A chain of notifications is cut after this many bytes, or after a path's 10 ms if that is less.
 const CHAIN_BYTES: u64 = 64 << 10;
-/// What a path delivers in this time is the most that a request gathers.
-const GATHER_TIME: Duration = Duration::from_millis(20);
+/// What a path delivers in this time is the most that a request gathers: the first payload of a
+/// request waits for the last one's acknowledgement.
+const GATHER_TIME: Duration = Duration::from_millis(10);
 /// How often the path is looked at, at most: the look takes the socket's lock.
 const SAMPLE_TIME: Duration = Duration::from_millis(10);
-/// The bound until the path is known.
+/// Up to this rate, in bytes a second, a peer that keeps its window shut gets one payload a request.
+/// TCP sends to it in steps of a third of the window, and a request that spans two steps is
+/// released as late as the second: 50 ms at 2 MB/s and a window of 256 KiB, seconds at larger ones.
+const SLOW_PEER_BYTES_PER_S: u64 = 50_000_000;
+/// For so many looks after a shut window was seen: its steps lie further apart than the looks.
+const SHUT_LOOKS: u8 = 20;
+/// The most that the first measurement of a path allows. Until then a request takes one payload: a
+/// peer that turns out to be slow has its first second of payloads released in time, and what is
+/// small goes out like a plain send.
 const FIRST_BOUND_BYTES: u64 = 64 << 10;
 const PAGE_BYTES: u64 = 4096;
 
@@ -46,6 +55,8 @@ pub(crate) struct PathSample {
     pub busy: bool,
     /// What may be charged to the send buffer.
     pub send_buffer_bytes: u64,
+    /// How long the connection has waited for the peer's window, since it began, in microseconds.
+    pub window_limited_us: u64,
 }
 
 /// How much one socket gathers, learned from samples.
@@ -54,43 +65,64 @@ pub(crate) struct Pace {
     bound_bytes: u64,
     send_buffer_bytes: u64,
     last: Option<(Instant, PathSample)>,
+    /// What was acknowledged, in bytes a second, between the last two looks at a busy connection.
     rate: Option<u64>,
+    /// Looks for which the peer still counts as one that keeps its window shut.
+    shut_looks: u8,
 }
 
 impl Pace {
     fn new() -> Self {
         let send_buffer_bytes = 0;
-        Pace { bound_bytes: FIRST_BOUND_BYTES, send_buffer_bytes, last: None, rate: None }
+        Pace {
+            bound_bytes: FIRST_BOUND_BYTES,
+            send_buffer_bytes,
+            last: None,
+            rate: None,
+            shut_looks: 0,
+        }
     }
 
-    /// Whether a new look at the path is due.
-    pub(crate) fn wants_sample(&self, now: Instant) -> bool {
+    fn wants_sample(&self, now: Instant) -> bool {
         self.last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= SAMPLE_TIME)
     }
 
     /// Takes in a look at the path.
     ///
-    /// While the connection was busy, what it acknowledged between two looks is the rate: the
-    /// kernel's own estimate is that of single bursts, which a slow reader's window makes look
-    /// thousands of times too fast. After a pause there is nothing better than the kernel's.
+    /// While the connection was busy, what it acknowledged between two looks is its rate, and the
+    /// lower one of the last two counts, so that a single burst does not. The kernel's own estimate
+    /// is that of bursts: a slow reader's window makes it thousands of times too fast. It only
+    /// bounds how far the bound may double while the path keeps up with everything.
     pub(crate) fn on_sample(&mut self, now: Instant, sample: PathSample) {
         self.send_buffer_bytes = sample.send_buffer_bytes;
-        let seen =
-            self.last.filter(|(_, before)| before.busy && sample.busy).map(|(at, before)| {
+        match self.last.replace((now, sample)) {
+            Some((at, before)) if before.busy && sample.busy => {
                 let elapsed = now.saturating_duration_since(at).as_nanos().max(1);
                 let acked = sample.acked_bytes.saturating_sub(before.acked_bytes);
-                u64::try_from(u128::from(acked) * 1_000_000_000 / elapsed).unwrap_or(u64::MAX)
-            });
-        let rate = match (seen, self.rate) {
-            (Some(seen), Some(before)) if seen < before => seen / 2 + before / 2,
-            (Some(seen), _) => seen,
-            (None, _) => sample.delivery_rate,
-        };
-        self.last = Some((now, sample));
-        if seen.is_some() || sample.delivery_rate > 0 {
-            self.rate = Some(rate);
-            let bytes = u128::from(rate) * GATHER_TIME.as_nanos() / 1_000_000_000;
-            self.bound_bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+                let rate = u128::from(acked) * 1_000_000_000 / elapsed;
+                let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+                let shut = sample.window_limited_us.saturating_sub(before.window_limited_us);
+                if u128::from(shut) * 4_000 > elapsed {
+                    self.shut_looks = SHUT_LOOKS;
+                } else {
+                    self.shut_looks = self.shut_looks.saturating_sub(1);
+                }
+                if self.shut_looks > 0 && rate <= SLOW_PEER_BYTES_PER_S {
+                    self.rate = Some(rate);
+                    self.bound_bytes = 0;
+                } else if let Some(earlier) = self.rate.replace(rate) {
+                    self.bound_bytes = delivered(rate.min(earlier));
+                } else {
+                    self.bound_bytes = delivered(rate).min(FIRST_BOUND_BYTES);
+                }
+            }
+            _ if sample.busy => self.rate = None,
+            _ => {
+                self.rate = None;
+                let twice = (self.bound_bytes * 2).max(FIRST_BOUND_BYTES);
+                let reach = delivered(sample.delivery_rate).min(twice);
+                self.bound_bytes = self.bound_bytes.max(reach).min(REQUEST_BYTES_MAX);
+            }
         }
     }
 
@@ -99,6 +131,12 @@ impl Pace {
             if self.send_buffer_bytes == 0 { u64::MAX } else { self.send_buffer_bytes / 2 };
         Bounds { bytes: self.bound_bytes.min(REQUEST_BYTES_MAX), charge }
     }
+}
+
+/// What a path of this rate delivers in [`GATHER_TIME`].
+fn delivered(bytes_per_s: u64) -> u64 {
+    let bytes = u128::from(bytes_per_s) * GATHER_TIME.as_nanos() / 1_000_000_000;
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// Where a request that already holds a payload ends.
@@ -152,6 +190,12 @@ impl SendQueue {
             cut: true,
             pace: Pace::new(),
         }
+    }
+
+    /// Whether a look at the path could make the next request larger.
+    pub(crate) fn wants_sample(&self, payloads: &Table<Entry>, now: Instant) -> bool {
+        let several = payloads.at(self.head.slot).is_some_and(|first| first.next != NONE);
+        several && self.waiting_bytes > self.pace.bound_bytes && self.pace.wants_sample(now)
     }
 
     /// Whether no payload waits.

@@ -14,6 +14,7 @@ mod tests;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -136,9 +137,12 @@ impl RingBuilder {
 /// leaked and counted ([`Stats::leaked_bytes`]). [`Ring::shutdown`] waits instead.
 pub struct Ring {
     core: Core<Uring>,
-    /// Neither `Send` nor `Sync`: the kernel ties a ring to the thread that built it.
-    thread: PhantomData<*const ()>,
+    /// Neither `Send` nor `Sync`, and the compiler says it in these words.
+    thread: PhantomData<Rc<StaysOnTheThreadThatBuiltIt>>,
 }
+
+/// The kernel ties a ring to one thread, and nothing of it takes a lock.
+struct StaysOnTheThreadThatBuiltIt;
 
 impl Ring {
     /// A builder with the defaults.

@@ -103,7 +103,7 @@ impl Engine for Uring {
     }
 
     fn prepare_segments(&mut self, arena: &Arena) -> Result<(), Error> {
-        let segments = u32::from(arena.max_segments());
+        let segments = arena.max_segments();
         self.ring
             .submitter()
             .register_buffers_sparse(segments)

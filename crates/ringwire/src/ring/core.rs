@@ -164,7 +164,7 @@ impl<E: Engine> Core<E> {
             }
             match self.engine.adopt_segment(arena, segment.index) {
                 Ok(()) => {
-                    let headers = HeaderPages::new(arena, segment.index, segment.bytes);
+                    let headers = HeaderPages::new(arena.clone(), segment.index, segment.bytes);
                     let (base, bytes, index) = (segment.base, segment.bytes, segment.index);
                     self.segments.add(Known { base, bytes, index, headers });
                 }

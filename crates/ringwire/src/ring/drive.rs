@@ -20,8 +20,6 @@ use crate::sys::socket::{self, Kind};
 
 /// Datagrams that one socket hands over before others get their chance.
 const DATAGRAMS_A_CHANCE: usize = 64;
-/// A queue shorter than this cannot gather more than the path's bound, whatever that is.
-const SAMPLE_FROM_BYTES: u64 = 64 << 10;
 /// IP and UDP headers, which count against the MTU.
 const UDP_HEADERS: (u64, u64) = (20 + 8, 40 + 8);
 
@@ -80,8 +78,7 @@ impl<E: Engine> Core<E> {
 
     fn issue_stream(&mut self, slot: u32, events: &mut Vec<Event>) -> Result<(), Error> {
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
-        if socket.queue.waiting_bytes() > SAMPLE_FROM_BYTES
-            && socket.queue.pace.wants_sample(self.now)
+        if socket.queue.wants_sample(&self.ledger.payloads, self.now)
             && let Some(sample) = self.engine.sample(socket.target())
         {
             socket.queue.pace.on_sample(self.now, sample);

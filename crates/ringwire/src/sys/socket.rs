@@ -132,6 +132,7 @@ pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
         acked_bytes: info.tcpi_bytes_acked,
         busy: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
         send_buffer_bytes: send_buffer as u64,
+        window_limited_us: info.tcpi_rwnd_limited,
     })
 }
 
