@@ -71,7 +71,10 @@ impl Session<'_> {
 
         // Documentation's examples are among these.
         let mut all = cargo::command();
-        all.args(["test", "--workspace", "--no-fail-fast", "--"]).args(self.harness);
+        all.args(["test", "--workspace", "--no-fail-fast"]);
+        if !self.harness.is_empty() {
+            all.arg("--").args(self.harness);
+        }
         self.step(&mut all)?;
 
         let mut loom = cargo::command();

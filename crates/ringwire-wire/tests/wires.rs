@@ -100,6 +100,18 @@ fn veth_carries_udp_both_ways() {
 }
 
 #[test]
+fn a_wire_takes_datagrams_in_from_the_first() {
+    for _ in 0..10 {
+        let Some(wire) = veth("a_wire_takes_datagrams_in_from_the_first") else { return };
+        for family in [Family::V6, Family::V4] {
+            let (near, far) = wire.udp_pair(family).unwrap();
+            carries_datagrams(&near, &far);
+            carries_datagrams(&far, &near);
+        }
+    }
+}
+
+#[test]
 fn sockets_outlive_their_wire_and_work_on_other_threads() {
     let Some(wire) = veth("sockets_outlive_their_wire_and_work_on_other_threads") else { return };
     let (near, far) = wire.tcp_pair(Family::V6).unwrap();
