@@ -7,6 +7,8 @@
 
 mod core;
 mod drive;
+#[cfg(test)]
+mod oracle;
 mod sockets;
 #[cfg(test)]
 mod tests;
