@@ -96,7 +96,7 @@ impl RingBuilder {
         if let Some(arena) = self.arena {
             core.know(arena)?;
         }
-        Ok(Ring { core, thread: PhantomData })
+        Ok(Ring { core, task_run: self.task_run, thread: PhantomData })
     }
 }
 
@@ -139,6 +139,8 @@ impl RingBuilder {
 /// leaked and counted ([`Stats::leaked_bytes`]). [`Ring::shutdown`] waits instead.
 pub struct Ring {
     core: Core<Uring>,
+    /// What was asked for; the engine knows what it got.
+    task_run: TaskRun,
     /// Neither `Send` nor `Sync`, and the compiler says it in these words.
     thread: PhantomData<Rc<StaysOnTheThreadThatBuiltIt>>,
 }
@@ -338,7 +340,7 @@ impl Ring {
     /// What this ring cannot do on this host, and why, a line each; `None` if it does everything.
     pub fn why(&self) -> Option<String> {
         let mut why = self.core.why();
-        if !self.core.engine().is_deferred() && self.core.wants_deferred() {
+        if self.task_run == TaskRun::Deferred && !self.core.engine().is_deferred() {
             why.push(
                 "completions interrupt the thread: the kernel has no deferred task run".into(),
             );

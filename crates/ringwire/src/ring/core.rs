@@ -134,12 +134,6 @@ impl<E: Engine> Core<E> {
         &mut self.engine
     }
 
-    /// Whether the kernel ought to defer task work: it has the operations of the release that
-    /// brought that in.
-    pub(crate) fn wants_deferred(&self) -> bool {
-        self.engine.features().many_pieces
-    }
-
     /// Takes an arena whose segments are to be known.
     pub(crate) fn know(&mut self, arena: Arena) -> Result<(), Error> {
         if arena.registered_bytes() > 0 {
