@@ -34,6 +34,10 @@ pub(crate) struct Script {
     pub sample: Option<PathSample>,
     pub features: Option<Features>,
     pub open: usize,
+    /// The memory of each request, as (address, bytes).
+    pub ranges: Vec<Vec<(usize, usize)>>,
+    /// What the kernel of this play has accepted, in order.
+    pub accepted: Vec<(usize, usize)>,
 }
 
 impl Script {
@@ -50,6 +54,24 @@ impl Script {
     }
 }
 
+/// The first `bytes` bytes of some ranges.
+fn prefix(ranges: &[(usize, usize)], bytes: usize) -> Vec<(usize, usize)> {
+    let mut left = bytes;
+    let mut taken = Vec::new();
+    for &(address, bytes) in ranges {
+        let part = bytes.min(left);
+        left -= part;
+        if part > 0 {
+            taken.push((address, part));
+        }
+    }
+    taken
+}
+
+fn ranges(spans: &[Span]) -> Vec<(usize, usize)> {
+    spans.iter().map(|span| (span.ptr as usize, span.bytes)).collect()
+}
+
 impl Engine for Script {
     fn features(&self) -> Features {
         let all = Features { one_piece: true, many_pieces: true, many_registered: true };
@@ -58,6 +80,7 @@ impl Engine for Script {
 
     fn submit(&mut self, send: Send<'_>) -> Result<(), Error> {
         self.open += 1;
+        self.ranges.push(ranges(send.spans));
         self.seen.push(Seen {
             token: send.token,
             route: send.route,
@@ -95,13 +118,20 @@ impl Engine for Script {
     ) -> Result<usize, Errno> {
         let offered = spans.iter().map(|span| span.bytes).sum();
         self.copied.push(offered);
-        self.copies.pop_front().unwrap_or(Ok(offered))
+        let taken = self.copies.pop_front().unwrap_or(Ok(offered)).map(|bytes| bytes.min(offered));
+        self.accepted.extend(prefix(&ranges(spans), taken.unwrap_or(0)));
+        taken
     }
 
     fn turn(&mut self, _: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
         for completion in self.completions.drain(..) {
             let last = !matches!(completion, Completion::Result { notification_follows: true, .. });
             self.open -= usize::from(last).min(self.open);
+            if let Completion::Result { token, outcome: Ok(bytes), .. } = completion
+                && let Some(index) = self.seen.iter().position(|seen| seen.token == token)
+            {
+                self.accepted.extend(prefix(&self.ranges[index], bytes as usize));
+            }
             completions.push(completion);
         }
         Ok(())

@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     quiet: bool,
     failed: bool,
     settled: bool,
+    /// Whether its queue has gone past it, so that its place is not needed any more.
+    passed: bool,
     pub opened_ms: u64,
     pub address: Option<SocketAddr>,
 }
@@ -117,6 +119,7 @@ impl Payloads {
             quiet,
             failed: false,
             settled: false,
+            passed: false,
             opened_ms,
             address,
         }))
@@ -128,11 +131,18 @@ impl Payloads {
         let Some(entry) = self.0.at_mut(slot) else { return };
         entry.accepted += bytes;
         debug_assert!(entry.accepted <= entry.bytes);
-        if entry.accepted == entry.bytes && !entry.settled {
-            entry.settled = true;
-            if !entry.quiet {
+        if entry.accepted == entry.bytes {
+            entry.passed = true;
+            if !mem::replace(&mut entry.settled, true) && !entry.quiet {
                 events.push(Event::Sent { id, bytes: entry.bytes });
             }
+        }
+    }
+
+    /// Takes in that the payload's queue is given up.
+    pub(crate) fn pass(&mut self, slot: u32) {
+        if let Some(entry) = self.0.at_mut(slot) {
+            entry.passed = true;
         }
     }
 
@@ -157,7 +167,8 @@ impl Payloads {
         }
     }
 
-    /// Releases the payload if it is settled and no request covers it. Returns what became free.
+    /// Releases the payload if it is settled, its queue has gone past it, and no request covers it.
+    /// Returns what became free.
     pub(crate) fn release_if_due(
         &mut self,
         slot: u32,
@@ -165,7 +176,7 @@ impl Payloads {
         events: &mut Vec<Event>,
     ) -> Freed {
         match self.0.at(slot) {
-            Some(entry) if entry.settled && entry.parts == 0 => {}
+            Some(entry) if entry.settled && entry.passed && entry.parts == 0 => {}
             _ => return Freed::default(),
         }
         let freed = self.hand_back(slot, notifications, events);

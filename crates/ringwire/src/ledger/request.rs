@@ -133,6 +133,7 @@ impl Ledger {
             let Some(entry) = self.payloads.at(slot) else { break };
             let next = entry.next;
             freed.failed += u32::from(self.payloads.fail(slot, error, events));
+            self.payloads.pass(slot);
             freed.add(self.payloads.release_if_due(slot, &mut self.notifications, events));
             slot = next;
         }
