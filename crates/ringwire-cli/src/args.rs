@@ -21,9 +21,11 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 every file is stored and verified everywhere; 1 the transfer ended, and some file is \
 not; 2 it could not run, or was interrupted.";
 
+const AFTER_HELP: &str = "The transfer is not encrypted; --help says more.";
+
 /// Sends files to many receivers at once, straight from memory.
 #[derive(Debug, Parser)]
-#[command(name = "ringwire", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "ringwire", version, max_term_width = 100)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -43,7 +45,7 @@ pub(crate) enum Command {
 /// when every receiver's kernel has let go of it. Receivers run at their own speed inside the
 /// window of blocks that --arena and --block make.
 #[derive(Args, Debug)]
-#[command(after_help = EXIT_CODES, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
+#[command(after_help = AFTER_HELP, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
 pub(crate) struct Send {
     /// Files to send, each under its last path component
     #[arg(required = true, value_name = "FILE")]
@@ -61,7 +63,7 @@ pub(crate) struct Send {
     #[arg(long, default_value = "1MiB", value_name = "SIZE", value_parser = parse_block)]
     pub(crate) block: u64,
 
-    /// Fail when not all of the arena can be registered, instead of sending the rest as normal memory
+    /// Fail when not all of the arena can be registered, instead of sending it as normal memory
     #[arg(long)]
     pub(crate) require_registered: bool,
 
@@ -79,11 +81,12 @@ pub(crate) struct Send {
 /// when its size and its BLAKE3 hash are right and it is on the disk. It never leaves the
 /// directory, never follows a symbolic link, and takes regular files only.
 #[derive(Args, Debug)]
-#[command(after_help = EXIT_CODES, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
+#[command(after_help = AFTER_HELP, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
 pub(crate) struct Recv {
     /// Where to listen: an address, or an address and a port (0: any free one). Anything but
     /// loopback lets other hosts store files here
-    #[arg(long, default_value_t = loopback(), value_name = "ADDR[:PORT]", value_parser = parse_listen)]
+    #[arg(long, default_value_t = loopback(), value_name = "ADDR[:PORT]")]
+    #[arg(value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
 
     /// Directory for the files; it must exist
@@ -96,6 +99,8 @@ pub(crate) struct Recv {
 
     /// Most bytes that one transfer may bring, all its files together; a file beyond it is refused
     /// before anything is written
+    // More than any one image, model or dump that we know of has; less than a disk array, so that
+    // neither a typo nor a stranger can fill one.
     #[arg(long, default_value = "1TiB", value_name = "SIZE", value_parser = parse_bytes)]
     pub(crate) max_bytes: u64,
 
@@ -155,7 +160,8 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     match bare.parse::<IpAddr>() {
         Ok(address) => Ok(SocketAddr::new(address, DEFAULT_PORT)),
         Err(_) => Err(format!(
-            "an address of this host in numbers, like 127.0.0.1, 0.0.0.0:{DEFAULT_PORT} or [::]:{DEFAULT_PORT}"
+            "an address of this host in numbers, like 127.0.0.1, 0.0.0.0:{DEFAULT_PORT} or \
+             [::]:{DEFAULT_PORT}"
         )),
     }
 }

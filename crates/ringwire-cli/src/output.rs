@@ -127,7 +127,7 @@ impl Progress<'_> {
         line.ended = Some(why);
     }
 
-    /// Says the plain lines when they are due. `waiting`: what holds everything up, if something does.
+    /// Says the plain lines when they are due.
     pub(crate) fn tick(&mut self, now: Instant) {
         if self.output.terminal || now < self.plain_due {
             return;

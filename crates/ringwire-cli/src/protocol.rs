@@ -8,10 +8,10 @@
 //!   "ringwire" · version u16 · role 'S' or 'R' · 5 bytes of zero
 //!
 //! then frames: kind u8 · length u32 · body[length]
-//!   sender → receiver                              receiver → sender
-//!   01 FILE     size u64 · name[0..=512]           81 RECEIPT  file u32 · status u8 · text[0..=512]
-//!   02 DATA     bytes[1..=16 MiB]                  82 ALIVE    received u64
-//!   03 END      BLAKE3[32]                         83 CLOSING  text[0..=512]
+//!   sender → receiver                             receiver → sender
+//!   01 FILE     size u64 · name[0..=512]          81 RECEIPT  file u32 · status u8 · text[0..=512]
+//!   02 DATA     bytes[1..=16 MiB]                 82 ALIVE    received u64
+//!   03 END      BLAKE3[32]                        83 CLOSING  text[0..=512]
 //!   04 GIVE UP  text[0..=512]
 //!   05 ALIVE
 //!   06 BYE

@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Whether the process has been told to exit.
 pub(crate) struct Signals {
@@ -20,9 +20,6 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Takes over SIGINT and SIGTERM for the life of the process.
-    ///
-    /// SIGXFSZ is taken too, and ignored, so that a file that outgrows `ulimit -f` is an error of
-    /// that file and not the end of the program.
     pub(crate) fn take() -> io::Result<Signals> {
         let seen = Arc::new(AtomicUsize::new(0));
         let (readable, written) = UnixStream::pair()?;
@@ -31,7 +28,6 @@ impl Signals {
             signal_hook::flag::register_usize(signal, Arc::clone(&seen), signal as usize)?;
             signal_hook::low_level::pipe::register(signal, written.try_clone()?)?;
         }
-        signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         Ok(Signals { seen, readable })
     }
 

@@ -18,8 +18,8 @@ const SIZE_UNITS: [(&str, u64); 10] = [
     ("", 1),
 ];
 
-const TIME_UNITS: [(&str, u64); 4] =
-    [("ms", 1), ("s", 1_000), ("m", 60 * 1_000), ("h", 60 * 60 * 1_000)];
+const TIME_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60 * 1_000), ("h", 60 * 60 * 1_000), ("", 1_000)];
 
 /// A size in bytes: digits and a unit.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -27,7 +27,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "a size is a whole number and a unit, like 64MiB, 2GB or 4096".into())
 }
 
-/// A time: digits and a unit.
+/// A time: digits and a unit; seconds if there is none.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     match parse(text, &TIME_UNITS) {
         Some(0) => Err("a time of zero leaves nobody a chance; 10s is the usual choice".into()),
@@ -59,6 +59,15 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
         unit += 1;
     }
     format!("{} {}", three_digits(value), UNITS[unit])
+}
+
+/// A size as it would be typed: exact, in the largest binary unit that it is a multiple of.
+pub(crate) fn show_size(bytes: u64) -> String {
+    let exact = SIZE_UNITS[..5].iter().rev().find(|(_, factor)| bytes.is_multiple_of(*factor));
+    match exact {
+        Some((unit, factor)) if bytes > 0 => format!("{}{unit}", bytes / factor),
+        _ => "0B".into(),
+    }
 }
 
 /// A rate for reading; a transfer that took no time has none.
@@ -123,11 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn times_need_a_unit_and_are_not_zero() {
+    fn times_are_seconds_unless_said_and_never_zero() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for text in ["10", "0s", "1.5s", "s", ""] {
+        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
+        for text in ["0", "0s", "1.5s", "s", "", "10 parsec"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
@@ -145,6 +155,16 @@ mod tests {
             (u64::MAX, "18.4 EB"),
         ] {
             assert_eq!(show_bytes(bytes), text);
+        }
+        for (bytes, text) in [
+            (0, "0B"),
+            (10, "10B"),
+            (1 << 20, "1MiB"),
+            (3 << 40, "3TiB"),
+            (1_024_000, "1000KiB"),
+            (u64::MAX, "18446744073709551615B"),
+        ] {
+            assert_eq!(show_size(bytes), text);
         }
         assert_eq!(show_rate(3_000_000, Duration::from_secs(2)), "1.50 MB/s");
         assert_eq!(show_rate(3_000_000, Duration::ZERO), "-");

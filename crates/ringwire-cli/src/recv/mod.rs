@@ -129,7 +129,8 @@ impl Receiver<'_> {
         if let Some(signal) = self.signals.seen() {
             if tally.interrupted > 0 {
                 return Err(Failure::new(format!(
-                    "told to exit by {signal} during a transfer; nothing of its unfinished file is kept"
+                    "told to exit by {signal} during a transfer; nothing of its unfinished file is \
+                     kept"
                 )));
             }
             self.output.note(format_args!("told to exit by {signal}"));

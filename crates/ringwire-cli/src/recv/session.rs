@@ -13,7 +13,7 @@ use super::store::{Incoming, Refusal, Store};
 use crate::name::{FileName, printable};
 use crate::output::{Output, Progress};
 use crate::protocol::{FromReceiver, Status, Wrong};
-use crate::units::{show_bytes, show_duration, show_rate};
+use crate::units::{show_bytes, show_duration, show_rate, show_size};
 
 /// How often the sender hears that we are alive. Well below any sensible patience.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
@@ -133,8 +133,10 @@ impl<'a> Session<'a> {
                 None => Err(Refusal::new(
                     Status::Refused,
                     format!(
-                        "{name} has {size} bytes, and this transfer may bring {} more of --max-bytes {}",
-                        self.left_bytes, self.max_bytes
+                        "{name} has {size} bytes, and this transfer may bring {} more of \
+                         --max-bytes {}",
+                        self.left_bytes,
+                        show_size(self.max_bytes)
                     ),
                 )),
                 Some(left) => {

@@ -14,6 +14,7 @@ use std::path::Path;
 use cap_std::fs::{Dir, File, OpenOptions};
 use rustix::fs::{FallocateFlags, RenameFlags};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::exit::Failure;
 use crate::name::{FileName, TEMPORARY_PREFIX};
@@ -102,7 +103,7 @@ impl Store {
     }
 
     fn create_temporary(&self) -> io::Result<(String, File)> {
-        // Create or fail: with O_EXCL the kernel follows no link, and another's file is never taken.
+        // Create or fail: with O_EXCL the kernel follows no link and takes nobody's file.
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         loop {
@@ -135,6 +136,11 @@ impl Incoming<'_> {
     fn preallocate(&self) -> Result<(), Refusal> {
         if self.size == 0 {
             return Ok(());
+        }
+        // The call below does not look at this limit, and the write that reached it would end the
+        // program (SIGXFSZ).
+        if getrlimit(Resource::Fsize).current.is_some_and(|limit| self.size > limit) {
+            return Err(self.cannot_write(Errno::FBIG.into()));
         }
         // Its length grows as data comes: a temporary that is left behind is short, too.
         match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, self.size) {
@@ -214,7 +220,7 @@ impl Incoming<'_> {
         let name = self.name.as_str();
         let renamed =
             match rustix::fs::renameat_with(dir, temporary, dir, name, RenameFlags::NOREPLACE) {
-                // Not on this file system. A second link to the data cannot replace anything either.
+                // Not on this file system. A second link cannot replace anything either.
                 Err(Errno::INVAL | Errno::NOSYS) => {
                     dir.hard_link(temporary, dir, name).and_then(|()| dir.remove_file(temporary))
                 }

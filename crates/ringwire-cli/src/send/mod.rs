@@ -36,9 +36,9 @@ use self::transfer::{Outcome, Transfer};
 use crate::args::Send;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::protocol::FILES_MAX;
+use crate::protocol::{self, FILES_MAX};
 use crate::signals::Signals;
-use crate::units::show_bytes;
+use crate::units::show_size;
 
 /// Replies that may wait for the ring's thread; the listening thread waits beyond that.
 const REPLIES_MAX: usize = 1024;
@@ -80,8 +80,8 @@ fn check_sizes(args: &Send, files: usize) -> Result<(), Failure> {
     if args.arena < 2 * args.block {
         return Err(Failure::new(format!(
             "an arena of {} holds fewer than two blocks of {}",
-            show_bytes(args.arena),
-            show_bytes(args.block)
+            show_size(args.arena),
+            show_size(args.block)
         ))
         .hint("raise --arena or lower --block: one block is read while another is sent"));
     }
@@ -118,7 +118,7 @@ fn transfer(
     let io = |error: std::io::Error| Failure::new(format!("cannot send: {error}"));
     let mut ring = Ring::builder()
         .arena(arena)
-        .limits(limits(args, connected.len()))
+        .limits(limits(args, files.len(), connected.len()))
         .build()
         .map_err(cannot)?;
     if let Some(why) = ring.why() {
@@ -159,16 +159,23 @@ fn transfer(
 }
 
 /// The arena is the bound; the ring's own limits leave room for all of it, to every receiver.
-fn limits(args: &Send, receivers: usize) -> Limits {
+fn limits(args: &Send, files: usize, receivers: usize) -> Limits {
     let defaults = Limits::default();
-    // Frames beside the blocks; a file of no bytes has three of them.
-    const FRAMES_BYTES: u64 = 16 << 20;
+    // What may be under way to one receiver: every block, and beside the blocks the two frames of
+    // each file and a few more.
+    let frames = 2 * files as u64 + 1024;
+    let parcels = u32::try_from(args.arena / args.block + frames).unwrap_or(u32::MAX);
     let mut limits = Limits::default();
-    limits.socket_bytes = args.arena.saturating_add(FRAMES_BYTES).max(defaults.socket_bytes);
+    limits.socket_bytes = args
+        .arena
+        .saturating_add(frames * protocol::FRAME_BYTES_MAX as u64)
+        .max(defaults.socket_bytes);
     limits.ring_bytes =
         limits.socket_bytes.saturating_mul(receivers as u64).max(defaults.ring_bytes);
-    let payloads = defaults.socket_payloads.saturating_mul(receivers as u32);
-    limits.ring_payloads = payloads.max(defaults.ring_payloads);
+    limits.socket_payloads = parcels.max(defaults.socket_payloads);
+    limits.ring_payloads =
+        limits.socket_payloads.saturating_mul(receivers as u32).max(defaults.ring_payloads);
+    limits.notifications = parcels.max(defaults.notifications);
     limits
 }
 

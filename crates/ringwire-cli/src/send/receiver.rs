@@ -89,9 +89,10 @@ impl Receiver {
         self.receipts.iter().filter(|receipt| receipt.status == Status::Stored).count()
     }
 
-    pub(super) fn last_refusal(&self) -> Option<&str> {
-        let last = self.receipts.last()?;
-        (last.status != Status::Stored).then_some(last.text.as_str())
+    /// What it said of the files that it has not stored, the first of them first.
+    pub(super) fn refusals(&self) -> impl DoubleEndedIterator<Item = &str> {
+        let refused = self.receipts.iter().filter(|receipt| receipt.status != Status::Stored);
+        refused.map(|receipt| receipt.text.as_str())
     }
 
     /// Something was sent to it.
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(receiver.on_frame(receipt(0, Status::Stored), 2), Step::Nothing);
         assert!(!receiver.on_bye_said());
         assert_eq!(receiver.on_frame(receipt(1, Status::Mismatch), 2), Step::Refused(1));
-        assert_eq!(receiver.last_refusal(), Some("t"));
+        assert_eq!(receiver.refusals().collect::<Vec<_>>(), ["t"]);
         assert!(receiver.on_bye_said());
         assert_eq!((receiver.end(), receiver.stored()), (Some(&End::Complete), 1));
         // What ends later changes nothing.

@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::exit::Failure;
-use crate::name::FileName;
+use crate::name::{FileName, printable};
 
 /// What O_DIRECT asks of addresses, lengths and offsets at most, on any block device in use.
 const DIRECT_BYTES: u64 = 4096;
@@ -45,8 +45,8 @@ pub(super) fn plan(paths: &[PathBuf]) -> Result<Vec<Planned>, Failure> {
         if let Some(twin) = planned.iter().find(|other| other.name == name) {
             return Err(Failure::new(format!(
                 "{} and {} would both be {name} at the receivers",
-                twin.path.display(),
-                path.display()
+                shown(&twin.path),
+                shown(path)
             ))
             .hint("send them one after the other, to different directories"));
         }
@@ -201,15 +201,11 @@ impl Source {
     }
 
     fn cannot_read(&self, error: io::Error) -> Failure {
-        Failure::new(format!(
-            "cannot read {} at byte {}: {error}",
-            self.path.display(),
-            self.offset
-        ))
+        Failure::new(format!("cannot read {} at byte {}: {error}", shown(&self.path), self.offset))
     }
 
     fn changed(&self, how: String) -> Failure {
-        Failure::new(format!("{} changed while it was read: {how}", self.path.display()))
+        Failure::new(format!("{} changed while it was read: {how}", shown(&self.path)))
             .hint("send it when nobody writes to it, or send a snapshot or a copy")
     }
 }
@@ -225,7 +221,11 @@ impl Look {
 }
 
 fn cannot_send(path: &Path, why: impl std::fmt::Display) -> Failure {
-    Failure::new(format!("cannot send {}: {why}", path.display()))
+    Failure::new(format!("cannot send {}: {why}", shown(path)))
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
 }
 
 #[cfg(test)]

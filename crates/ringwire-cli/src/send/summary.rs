@@ -26,27 +26,21 @@ pub(super) fn lines(figures: &Figures<'_>) -> Vec<String> {
     let accepted: u64 = figures.receivers.iter().map(|receiver| receiver.accepted_bytes).sum();
     let mut lines = Vec::new();
     for receiver in figures.receivers {
+        let stored = receiver.stored();
         lines.push(match receiver.end() {
-            Some(End::Complete) if receiver.stored() == figures.files => {
+            Some(End::Complete) if stored == figures.files => {
                 format!("{}: {} stored", receiver.name, count(figures.files, "file"))
             }
-            Some(End::Lost(why)) => format!(
-                "{}: {} of {} stored; {why}",
+            end => format!(
+                "{}: {stored} of {} stored; {}",
                 receiver.name,
-                receiver.stored(),
-                count(figures.files, "file")
-            ),
-            _ => format!(
-                "{}: {} of {} stored; {}",
-                receiver.name,
-                receiver.stored(),
                 count(figures.files, "file"),
-                receiver.last_refusal().unwrap_or("the others were not sent"),
+                why_not(receiver, end),
             ),
         });
     }
     lines.push(format!(
-        "sent {} to {} in {}: {}; {} until the last receipt",
+        "sent {} to {} in {}: {} in all; {} until the last receipt",
         show_bytes(figures.bytes),
         count(figures.receivers.len(), "receiver"),
         show_duration(figures.sent_after),
@@ -64,13 +58,27 @@ pub(super) fn lines(figures: &Figures<'_>) -> Vec<String> {
     lines
 }
 
+/// Why a receiver has not got everything.
+fn why_not(receiver: &Receiver, end: Option<&End>) -> String {
+    let mut refusals = receiver.refusals();
+    match (end, refusals.next()) {
+        (Some(End::Lost(why)), _) => why.clone(),
+        (_, Some(first)) => match refusals.count() {
+            0 => first.into(),
+            more => format!("{first} (and {more} more)"),
+        },
+        // The sender's own failure, which is said beside this.
+        (_, None) => "the others were not sent".into(),
+    }
+}
+
 fn cpu(cpu: Duration, bytes: u64) -> String {
     // Below this the start of the program is all that would be measured.
     const BYTES_MIN: u64 = 10_000_000;
     let seconds = cpu.as_secs_f64();
     match bytes {
         0..BYTES_MIN => format!("CPU: {seconds:.3} s"),
-        _ => format!("CPU: {:.3} s a GB ({seconds:.2} s)", seconds / (bytes as f64 / 1e9)),
+        _ => format!("CPU: {:.3} s a GB sent ({seconds:.2} s)", seconds / (bytes as f64 / 1e9)),
     }
 }
 
@@ -208,8 +216,8 @@ mod tests {
                 "10.0.0.7:1: 1 file stored",
                 "10.0.0.8:1: 0 of 1 file stored; a exists there",
                 "10.0.0.9:1: 0 of 1 file stored; dropped: no sign of life for 10 s",
-                "sent 1.00 GB to 3 receivers in 2 s: 500 MB/s; 3 s until the last receipt",
-                "CPU: 0.250 s a GB (0.25 s)",
+                "sent 1.00 GB to 3 receivers in 2 s: 500 MB/s in all; 3 s until the last receipt",
+                "CPU: 0.250 s a GB sent (0.25 s)",
                 "copied: 0 %",
                 "read: past the page cache (O_DIRECT)",
             ]

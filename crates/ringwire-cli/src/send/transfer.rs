@@ -6,13 +6,13 @@
 //!
 //! ```text
 //!   Read::Block ─▶ parcel ─▶ send_quiet(receiver 1, [head, block], notifier)
-//!                            send_quiet(receiver 2, [head, block], notifier)   no events of their own
+//!                            send_quiet(receiver 2, [head, block], notifier)  no events of their own
 //!                            …
 //!                            flush(notifier) ─▶ seq
 //!   Notified{seq}: every receiver's kernel has let go ─▶ the block's memory is read into again
 //! ```
-//! Invariants: a parcel is flushed when every receiver that takes part has it; the next parcel waits
-//! for that; so every receiver gets the same stream in the same order, up to what it refuses.
+//! Invariants: a parcel is flushed when every receiver that takes part has it; the next parcel
+//! waits for that; so every receiver gets the same stream in the same order, up to what it refuses.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::mpsc::{Receiver as Channel, TryRecvError};
@@ -146,8 +146,11 @@ impl<'a> Transfer<'a> {
                 match from_reader.try_recv() {
                     Ok(read) => self.on_read(read),
                     Err(TryRecvError::Empty) => break,
-                    // It says how it ended before it ends, unless it was told to stop.
-                    Err(TryRecvError::Disconnected) => break,
+                    // It says how it ended before it ends; this way only a panic ends it.
+                    Err(TryRecvError::Disconnected) => self.on_read(Read::Failed {
+                        failure: Failure::new("the thread that reads the files ended early"),
+                        begun: self.file.is_some(),
+                    }),
                 }
                 self.hand_over(now)?;
             }
@@ -345,7 +348,7 @@ impl<'a> Transfer<'a> {
             Step::Lost(why) => self.lose(index, why),
             Step::Refused(file) => {
                 let receiver = &self.receivers[index];
-                if let Some(text) = receiver.last_refusal() {
+                if let Some(text) = receiver.refusals().next_back() {
                     self.output.warning(format_args!("{}: {text}", receiver.name));
                 }
                 if self.file != Some(file) {
@@ -365,7 +368,8 @@ impl<'a> Transfer<'a> {
         }
         if self.bye_said && self.receivers[index].on_bye_said() {
             self.window.on_gone(index);
-            self.progress.end(index, "stored");
+            let stored = self.receivers[index].stored() == self.files.len();
+            self.progress.end(index, if stored { "stored" } else { "not all stored" });
         }
     }
 

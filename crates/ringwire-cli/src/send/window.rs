@@ -18,9 +18,9 @@
 //!   long ago. A slow receiver that nobody waits for is left alone, and so is one that is never
 //!   more than `patience` behind: the others then run at its speed.
 //!
-//! Invariants: `released_bytes <= lent_bytes` for each receiver; `holds` ascends in both parts; a
-//! block is opened and lent before any position is told, or it may be forgotten, which costs no more
-//! than that nobody is called behind for it.
+//! Invariants: `released_bytes <= lent_bytes` for each receiver; `holds` ascends in both parts. A
+//! block is opened and lent before any position is told, or it may be forgotten; that costs no
+//! more than that nobody is called behind for it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,0 +1,340 @@
+//! What the program's tests share: running it, speaking its protocol by hand, comparing.
+//!
+//! Nothing here sleeps for a time: waits are for a condition, with a deadline that only a failing
+//! test reaches.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+/// Longer than anything takes that works, on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// A directory on the disk that the tests are built on, not on a tmpfs that /tmp may be.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Waits until `condition` gives something.
+pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {LONG:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// The program with some arguments.
+pub(crate) fn ringwire<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringwire"));
+    command.args(args).env_remove("COLUMNS").env("LC_ALL", "C");
+    command
+}
+
+/// A running program, killed when it is dropped.
+pub(crate) struct Program {
+    child: Child,
+    stdout: Heard,
+    stderr: Heard,
+}
+
+/// How a program ended.
+pub(crate) struct End {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl End {
+    /// Exit code and all output in one piece, for a snapshot.
+    pub(crate) fn shown(&self) -> String {
+        let code = match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("exit {code}"),
+            (None, signal) => format!("killed by signal {}", signal.unwrap_or_default()),
+        };
+        format!("{code}\n--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr)
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> End {
+        assert_eq!(self.status.code(), Some(code), "{}", self.shown());
+        self
+    }
+}
+
+impl Program {
+    pub(crate) fn start(mut command: Command) -> Program {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = Heard::listen(child.stdout.take().unwrap());
+        let stderr = Heard::listen(child.stderr.take().unwrap());
+        Program { child, stdout, stderr }
+    }
+
+    /// The first line on stdout that `find` finds something in.
+    pub(crate) fn stdout_line<T>(&self, what: &str, find: impl FnMut(&str) -> Option<T>) -> T {
+        self.stdout.line(what, find)
+    }
+
+    pub(crate) fn stderr_line<T>(&self, what: &str, find: impl FnMut(&str) -> Option<T>) -> T {
+        self.stderr.line(what, find)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> End {
+        let status = until("the program's end", || self.child.try_wait().unwrap());
+        End { status, stdout: self.stdout.all(), stderr: self.stderr.all() }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a program has said so far.
+struct Heard(Arc<Said>);
+
+#[derive(Default)]
+struct Said {
+    /// The bytes, and whether that was all.
+    so_far: Mutex<(Vec<u8>, bool)>,
+    more: Condvar,
+}
+
+impl Heard {
+    fn listen(mut from: impl Read + Send + 'static) -> Heard {
+        let heard = Arc::<Said>::default();
+        let told = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let bytes = from.read(&mut buffer).unwrap_or(0);
+                let mut heard = told.so_far.lock().unwrap();
+                heard.0.extend_from_slice(&buffer[..bytes]);
+                heard.1 = bytes == 0;
+                told.more.notify_all();
+                if bytes == 0 {
+                    return;
+                }
+            }
+        });
+        Heard(heard)
+    }
+
+    fn line<T>(&self, what: &str, mut find: impl FnMut(&str) -> Option<T>) -> T {
+        let deadline = Instant::now() + LONG;
+        let mut heard = self.0.so_far.lock().unwrap();
+        loop {
+            let text = String::from_utf8_lossy(&heard.0).into_owned();
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            if let Some(found) = whole.lines().find_map(&mut find) {
+                return found;
+            }
+            assert!(!heard.1, "the program ended without {what}; it said:\n{text}");
+            assert!(Instant::now() < deadline, "waited {LONG:?} for {what}; it said:\n{text}");
+            heard = self.0.more.wait_timeout(heard, LONG / 10).unwrap().0;
+        }
+    }
+
+    fn all(&self) -> String {
+        let heard = self.0.so_far.lock().unwrap();
+        let (heard, timeout) =
+            self.0.more.wait_timeout_while(heard, LONG, |heard| !heard.1).unwrap();
+        assert!(!timeout.timed_out(), "somebody keeps the program's output open");
+        String::from_utf8(heard.0.clone()).unwrap()
+    }
+}
+
+/// Runs the program to its end.
+pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> End {
+    Program::start(ringwire(args)).end()
+}
+
+/// A running `ringwire recv` with a directory of its own.
+pub(crate) struct Receiver {
+    pub(crate) program: Program,
+    pub(crate) address: String,
+    dir: tempfile::TempDir,
+}
+
+impl Receiver {
+    pub(crate) fn start(args: &[&str]) -> Receiver {
+        Receiver::start_in(scratch(), args)
+    }
+
+    pub(crate) fn start_in(dir: tempfile::TempDir, args: &[&str]) -> Receiver {
+        let mut command = ringwire(["recv", "--listen", "127.0.0.1:0", "--dir"]);
+        command.arg(dir.path()).args(args);
+        Receiver::of(command, dir)
+    }
+
+    pub(crate) fn of(command: Command, dir: tempfile::TempDir) -> Receiver {
+        let program = Program::start(command);
+        let address = program.stdout_line("its address", |line| {
+            Some(line.strip_prefix("listening on ")?.to_owned())
+        });
+        Receiver { program, address, dir }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Connects to it as a sender that has greeted and was greeted.
+    pub(crate) fn greeted(&self) -> TcpStream {
+        let mut stream = self.connect();
+        stream.write_all(SENDER).unwrap();
+        let mut greeting = [0; 16];
+        stream.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, RECEIVER);
+        stream
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_write_timeout(Some(LONG)).unwrap();
+        stream
+    }
+
+    /// Waits for its end, and keeps the directory.
+    pub(crate) fn end(self) -> (End, tempfile::TempDir) {
+        (self.program.end(), self.dir)
+    }
+}
+
+/// The names in a directory, in order.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The bytes in a receiver's only temporary file so far; `None` while there is no such file.
+pub(crate) fn temporary_bytes(dir: &Path) -> Option<u64> {
+    let name = names(dir).into_iter().find(|name| name.starts_with(".ringwire-"))?;
+    Some(fs::metadata(dir.join(name)).ok()?.len())
+}
+
+/// Bytes that do not repeat and do not compress, the same for the same seed.
+pub(crate) fn random(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut content = vec![0; bytes];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut content);
+    content
+}
+
+pub(crate) fn write(path: PathBuf, content: &[u8]) -> PathBuf {
+    fs::write(&path, content).unwrap();
+    path
+}
+
+#[track_caller]
+pub(crate) fn assert_same(path: &Path, content: &[u8]) {
+    let there = fs::read(path).unwrap();
+    assert!(there == content, "{} differs, {} bytes", path.display(), there.len());
+}
+
+// The protocol by hand, so that the program is held to these bytes and not to its own code.
+
+pub(crate) const SENDER: &[u8; 16] = b"ringwire\x00\x01S\0\0\0\0\0";
+pub(crate) const RECEIVER: &[u8; 16] = b"ringwire\x00\x01R\0\0\0\0\0";
+pub(crate) const BYE: &[u8] = b"\x06\0\0\0\0";
+
+pub(crate) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = (body.len() as u32).to_be_bytes();
+    [&[kind], &length[..], body].concat()
+}
+
+pub(crate) fn file(size: u64, name: &[u8]) -> Vec<u8> {
+    frame(1, &[&size.to_be_bytes()[..], name].concat())
+}
+
+pub(crate) fn data(bytes: &[u8]) -> Vec<u8> {
+    frame(2, bytes)
+}
+
+pub(crate) fn end(content: &[u8]) -> Vec<u8> {
+    frame(3, blake3::hash(content).as_bytes())
+}
+
+/// Kind and body.
+pub(crate) type Frame = (u8, Vec<u8>);
+
+/// Reads one frame.
+pub(crate) fn read_frame(stream: &mut impl Read) -> std::io::Result<Frame> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head)?;
+    let mut body = vec![0; u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize];
+    stream.read_exact(&mut body)?;
+    Ok((head[0], body))
+}
+
+/// The next thing that a receiver says, ALIVE left out: `stored: text`, or `closing: text`.
+pub(crate) fn said(stream: &mut TcpStream) -> String {
+    const STATUS: [&str; 5] = ["stored", "refused", "failed", "mismatch", "abandoned"];
+    loop {
+        match read_frame(stream).unwrap() {
+            (0x81, body) => {
+                let text = String::from_utf8(body[5..].to_vec()).unwrap();
+                return format!("{} {}: {text}", STATUS[body[4] as usize], body[3]);
+            }
+            (0x82, _) => {}
+            (0x83, body) => return format!("closing: {}", String::from_utf8(body).unwrap()),
+            (kind, _) => panic!("a receiver sent a frame of kind {kind:#04x}"),
+        }
+    }
+}
+
+/// A stand-in for a receiver: takes one connection and does what it is told with it.
+pub(crate) fn stand_in<T: Send + 'static>(
+    act: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> (String, std::thread::JoinHandle<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let thread = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        act(stream)
+    });
+    (address, thread)
+}

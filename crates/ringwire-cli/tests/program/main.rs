@@ -1,0 +1,12 @@
+//! The program as its users meet it: run as a process, with real files and sockets.
+#![expect(clippy::unwrap_used, reason = "a test's helpers, which clippy takes for a program")]
+
+mod common;
+
+mod hostile_receiver;
+mod hostile_sender;
+mod interrupt;
+mod progress;
+mod sources;
+mod transfer;
+mod usage;

@@ -1,0 +1,66 @@
+//! Help, and what flags alone can get wrong.
+
+use crate::common::*;
+
+#[test]
+fn help_says_what_the_program_is_for() {
+    insta::assert_snapshot!("help", run(["--help"]).expect(0).shown());
+    insta::assert_snapshot!("help_send", run(["send", "--help"]).expect(0).shown());
+    insta::assert_snapshot!("help_recv", run(["recv", "--help"]).expect(0).shown());
+}
+
+#[test]
+fn short_help_fits_a_screen_and_says_that_nothing_is_encrypted() {
+    for command in ["send", "recv"] {
+        let help = run([command, "-h"]).expect(0).stdout;
+        assert!(help.lines().count() <= 40, "{command} -h has {} lines", help.lines().count());
+        assert!(help.contains("not encrypted"), "{help}");
+    }
+}
+
+#[test]
+fn wrong_flags_are_errors_that_name_the_way_out() {
+    let cases: [&[&str]; 13] = [
+        &[],
+        &["frob"],
+        &["send"],
+        &["send", "a.bin"],
+        &["send", "--to", "127.0.0.1:9"],
+        &["send", "a.bin", "--to", "127.0.0.1"],
+        &["send", "a.bin", "--to", "::1:80"],
+        &["send", "a.bin", "--to", "h:1", "--patience", "0"],
+        &["send", "a.bin", "--to", "h:1", "--block", "1MB"],
+        &["send", "a.bin", "--to", "h:1", "--arena", "lots"],
+        &["recv", "--listen", "localhost"],
+        &["recv", "--count", "0"],
+        &["recv", "--connections", "0"],
+    ];
+    let shown: Vec<String> = cases
+        .iter()
+        .map(|args| format!("$ ringwire {}\n{}", args.join(" "), run(*args).expect(2).shown()))
+        .collect();
+    insta::assert_snapshot!("wrong_flags", shown.join("\n"));
+}
+
+#[test]
+fn a_receiver_needs_a_directory_and_a_free_address() {
+    let dir = scratch();
+    let file = write(dir.path().join("file"), b"");
+    let none = dir.path().join("none");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().to_string();
+    let dir_text = dir.path().to_str().unwrap();
+    let cases: [&[&str]; 4] = [
+        &["recv", "--dir", none.to_str().unwrap()],
+        &["recv", "--dir", file.to_str().unwrap()],
+        &["recv", "--dir", dir_text, "--listen", &port],
+        &["recv", "--dir", dir_text, "--listen", "203.0.113.1:0"],
+    ];
+    let shown: Vec<String> = cases
+        .iter()
+        .map(|args| {
+            run(*args).expect(2).shown().replace(dir_text, "DIR").replace(&port, "127.0.0.1:PORT")
+        })
+        .collect();
+    insta::assert_snapshot!("cannot_receive", shown.join("\n"));
+}
