@@ -29,9 +29,10 @@ const CHAIN_BYTES: u64 = 64 << 10;
 const GATHER_TIME: Duration = Duration::from_millis(10);
 /// How often the path is looked at, at most: the look takes the socket's lock.
 const SAMPLE_TIME: Duration = Duration::from_millis(10);
-/// Up to this rate, in bytes a second, a peer that keeps its window shut gets one payload a request.
-/// TCP sends to it in steps of a third of the window, and a request that spans two steps is
-/// released as late as the second: 50 ms at 2 MB/s and a window of 256 KiB, seconds at larger ones.
+/// Up to this rate, in bytes a second, a peer that keeps its window shut gets one payload a
+/// request. TCP sends to it in steps of a third of the window, and a request that spans two steps
+/// is released as late as the second: 50 ms at 2 MB/s and a window of 256 KiB, seconds at larger
+/// ones.
 const SLOW_PEER_BYTES_PER_S: u64 = 50_000_000;
 /// For so many looks after a shut window was seen: its steps lie further apart than the looks.
 const SHUT_LOOKS: u8 = 20;

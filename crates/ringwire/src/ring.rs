@@ -170,7 +170,8 @@ impl Ring {
     /// sends are resumed inside) or `Failed`, and then exactly one `Released`, with the payload.
     ///
     /// # Errors
-    /// [`SendError`] hands the payload back. `LimitReached`: a [`Event::Room`] will come. `Misuse`:
+    /// [`SendError`] hands the payload back. `LimitReached`: an [`Event::Room`](crate::Event::Room) will
+    /// come. `Misuse`:
     /// the handle is stale, or the socket was finished.
     ///
     /// # Cancel safety
@@ -200,7 +201,8 @@ impl Ring {
 
     /// Like [`Ring::send_on`], without events of the payload's own: no `Sent`, `Failed`,
     /// `Released`; the ring drops it when it is released. That is what makes one notification
-    /// cheaper than many. A stream that fails still says [`Event::Broken`].
+    /// cheaper than many. A stream that fails still says
+    /// [`Event::Broken`](crate::Event::Broken).
     ///
     /// # Errors
     /// As [`Ring::send_on`].

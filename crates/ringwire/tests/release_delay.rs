@@ -338,8 +338,8 @@ fn the_plain_kernel_holds_a_paced_stream_until_its_end() {
     assert!(max >= Duration::from_millis(500), "{max:?}");
 }
 
-/// Registered memory on large pages would charge the send buffer for the offset inside the page, and
-/// two such sends would fill it (K13).
+/// Registered memory on large pages would charge the send buffer for the offset inside the page,
+/// and two such sends would fill it (K13).
 #[test]
 fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowledgements() {
     let test =

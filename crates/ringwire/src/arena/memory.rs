@@ -325,8 +325,8 @@ impl Segment {
             books.carved_blocks() as i64 - free as i64
         };
         if self.outstanding.0.sweep(out) {
-            // SAFETY: this is the share that `open` gave the blocks. All stacks are closed and every
-            // block has come home, and `sweep` or `come_back` says so to one caller only.
+            // SAFETY: this is the share that `open` gave the blocks. All stacks are closed and
+            // every block has come home, and `sweep` or `come_back` says so to one caller only.
             unsafe { Arc::decrement_strong_count(Arc::as_ptr(self)) };
         }
     }
@@ -411,8 +411,8 @@ unsafe fn give_back(header: NonNull<Header>) {
 
 /// A piece of arena memory that you alone hold, to be filled.
 ///
-/// It has a capacity and a length that starts at 0. [`BlockMut::freeze`] makes it a [`Block`], which
-/// can be sent and shared; dropping it returns the memory. It derefs to the filled part.
+/// It has a capacity and a length that starts at 0. [`BlockMut::freeze`] makes it a [`Block`],
+/// which can be sent and shared; dropping it returns the memory. It derefs to the filled part.
 ///
 /// ```
 /// # let arena = ringwire::Arena::builder().capacity_bytes(1 << 20).build()?;

@@ -1,7 +1,8 @@
 //! Step 3 of a send: memory that the kernel can send from without copying or pinning it again.
 //!
-//! An [`Arena`] is asked for blocks; a [`BlockMut`] is filled and frozen into a [`Block`]; the block
-//! moves into `send` and is free again when its last clone is dropped. Below this file, in order:
+//! An [`Arena`] is asked for blocks; a [`BlockMut`] is filled and frozen into a [`Block`]; the
+//! block moves into `send` and is free again when its last clone is dropped. Below this file, in
+//! order:
 //! `blocks.rs` decides which piece of a segment a block is (pure), `memory.rs` maps memory and
 //! counts holders (unsafe), `register.rs` registers it with io_uring. Above it, `ring.rs` clones
 //! registrations and keeps sent blocks in the ledger until the kernel has let go. This module must
@@ -10,7 +11,7 @@
 //! ```text
 //!  Arena ──clone── Arena            the handles; the last one closes all segments
 //!      └──────┬──────┘
-//!           Core ── Registrar ── hidden ring: one table entry a segment ◀╌╌ cloned by sending rings
+//!           Core ── Registrar ── hidden ring: one table entry a segment ◀╌╌ cloned by rings
 //!             │ one share of each                                 ╎ pins pages
 //!  ┌──────────┴───────────┐                                       ▼
 //!  │ Segment              │ owns   ┌──────────────── arena memory, registered as one ───────────┐
@@ -18,9 +19,9 @@
 //!  │  books: free spans   │  │     │ 4K │ 4K │ 4K │ 4K │ 64 × 256 B        │ one block of 32 KiB │
 //!  │  outstanding         │  │     └──▲─┴────┴────┴────┴───────────────────┴──▲──────────────────┘
 //!  └──────────▲───────────┘  │        │                                       │
-//!             │              │     ┌──┼────────────── header table, never registered ─────────────┐
-//!   one share │ for all its  └────▶│ count, next free, index, class, segment │  one for each block │
-//!   blocks    │ together           └──┼──▲────────────────────────────────────┼──▲───────────────┘
+//!             │              │     ┌──┼────────────── header table, never registered ────────┐
+//!   one share │ for all its  └────▶│ count, next free, index, class, segment │  one per block │
+//!   blocks    │ together           └──┼──▲────────────────────────────────────┼──▲──────────┘
 //!             │                       │  │ count = 2                          │  │ held alone
 //!             └── taken back when     Block, Block                           BlockMut
 //!                 closed and no block is held
@@ -36,7 +37,7 @@ mod register;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -78,7 +79,6 @@ pub struct Arena {
 }
 
 struct Core {
-    id: u64,
     capacity_bytes: usize,
     segment_bytes: usize,
     /// Filled from the front, never emptied.
@@ -176,11 +176,9 @@ impl ArenaBuilder {
     ///
     /// # Kernel
     ///
-    /// Registration takes Linux 5.19, and RLIMIT_MEMLOCK for all of it, which is counted per user over
-    /// all processes, unless the building thread has CAP_IPC_LOCK (kernel.md §5.1).
+    /// Registration takes Linux 5.19, and RLIMIT_MEMLOCK for all of it, which is counted per user
+    /// over all processes, unless the building thread has CAP_IPC_LOCK (kernel.md §5.1).
     pub fn build(self) -> Result<Arena, Error> {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
         let round_up = |name: &str, bytes: usize| match bytes.checked_next_multiple_of(STEP_BYTES) {
             Some(rounded) if rounded > 0 => Ok(rounded),
             _ => Err(Error::Misuse(format!("an arena with {name}({bytes})").into())),
@@ -216,7 +214,6 @@ impl ArenaBuilder {
         let entries = segments + 1;
         let registrar = Registrar::new(self.registration, capacity_bytes, entries as u16)?;
         let core = Core {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             capacity_bytes,
             segment_bytes,
             segments: (0..entries).map(|_| OnceLock::new()).collect(),
@@ -288,11 +285,6 @@ impl Arena {
         }
     }
 
-    /// A number that no other arena of this process has.
-    pub(crate) fn id(&self) -> u64 {
-        self.core.id
-    }
-
     /// Segments there are by now: one load. They are `0 .. segment_count()`.
     pub(crate) fn segment_count(&self) -> usize {
         self.core.count.load(Ordering::Acquire)
@@ -321,7 +313,8 @@ impl Arena {
     ///
     /// The registration is shared (6.13), or else made again, and then counts again. Call it on the
     /// thread that drives the ring. The ring keeps the pages even when the arena is gone; it has to
-    /// keep an `Arena` as long as it uses the entry, or the addresses may come to mean other memory.
+    /// keep an `Arena` as long as it uses the entry, or the addresses may come to mean other
+    /// memory.
     ///
     /// # Errors
     ///
@@ -474,7 +467,6 @@ fn too_large(bytes: usize, max: usize) -> Error {
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
-            .field("id", &self.id())
             .field("capacity_bytes", &self.core.capacity_bytes)
             .field("registered_bytes", &self.registered_bytes())
             .finish_non_exhaustive()

@@ -234,8 +234,8 @@ impl Registrar {
         }
     }
 
-    /// What is to be logged, once. Not logged here, where the arena's lock is held: a subscriber may
-    /// send its lines with ringwire.
+    /// What is to be logged, once. Not logged here, where the arena's lock is held: a subscriber
+    /// may send its lines with ringwire.
     pub(super) fn news(&mut self) -> Option<String> {
         self.news.take()
     }

@@ -1,9 +1,10 @@
 //! Ledger, queue and turn against a small oracle, with generated operations.
 //!
 //! The oracle knows three things: a stream's bytes leave in the order they were sent, each once,
-//! none of a cancelled payload's; each payload that is not quiet is told of by exactly one `Sent` or
-//! `Failed` and then exactly one `Released`, the latter never while a request that carries a part of
-//! it is open; each flush by exactly one `Notified`, after all that.
+//! none of a cancelled payload's; each payload that is not quiet is told of by exactly one `Sent`
+//! or
+//! `Failed` and then exactly one `Released`, the latter never while a request that carries a part
+//! of it is open; each flush by exactly one `Notified`, after all that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;

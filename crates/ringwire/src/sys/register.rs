@@ -5,9 +5,9 @@
 //!
 //! Registering pins pages and does not touch their bytes: the kernel takes a reference to every
 //! page and reads one only for a request that names the table entry. So none of these calls can
-//! harm memory by itself, whatever the addresses; a wrong range is refused with EFAULT. What a later
-//! request may read is the business of who pushes it. Memory that is unmapped while it is registered
-//! stays alive in the kernel, and only there.
+//! harm memory by itself, whatever the addresses; a wrong range is refused with EFAULT. What a
+//! later request may read is the business of who pushes it. Memory that is unmapped while it is
+//! registered stays alive in the kernel, and only there.
 
 #![allow(unsafe_code)]
 

@@ -252,10 +252,10 @@ pub(crate) fn refused(error: &io::Error) -> Error {
              module stands before it"
         }
         Some(libc::ENOSYS) => {
-            "this kernel has no io_uring, or a seccomp filter hides it; Linux 6.0 or newer is needed"
+            "this kernel has no io_uring, or a seccomp filter hides it; it takes Linux 6.0 or newer"
         }
         Some(libc::ENOMEM) => {
-            "RLIMIT_MEMLOCK has no room for the rings themselves\n\nhint: raise it with \"ulimit -l\""
+            "RLIMIT_MEMLOCK has no room for the rings\n\nhint: raise it with \"ulimit -l\""
         }
         Some(libc::EMFILE | libc::ENFILE) => {
             "no file descriptor is free\n\nhint: raise the limit with \"ulimit -n\""

@@ -96,7 +96,10 @@ proptest! {
     /// Runs against a plain bitmap: no overlap, first fit, nothing lost, neighbours merged.
     #[test]
     fn runs_agree_with_a_bitmap(
-        ops in prop::collection::vec((any::<bool>(), 1_u32..20, any::<prop::sample::Index>()), 1..200)
+        ops in prop::collection::vec(
+            (any::<bool>(), 1_u32..20, any::<prop::sample::Index>()),
+            1..200,
+        )
     ) {
         const SPANS: u32 = 64;
         let mut runs = Runs::new(SPANS);
