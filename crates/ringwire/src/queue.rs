@@ -6,9 +6,10 @@
 //! path delivers in 10 ms, at the end of a registered segment; and where a chain of notifications
 //! is cut (K4). Invariants: payloads leave in the order they came; a request covers at least one
 //! payload or a non-empty part of one; a datagram is never split. Neighbours: `ring/drive.rs`
-//! calls, the ledger's `next` links are followed but never changed, except to append. Must not
-//! know: descriptors, completions, events, the clock.
+//! calls, the ledger's `next` links are followed, and changed only to append and to put back. Must
+//! not know: descriptors, completions, events, the clock.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::engine::Span;
@@ -174,6 +175,8 @@ pub(crate) struct SendQueue {
     head: Position,
     /// The payload that came last; it may be gone by now.
     last: Option<Key>,
+    /// The datagram that was put back last, while it still stands in front.
+    put_back: Option<Key>,
     waiting_bytes: u64,
     since_cut_bytes: u64,
     /// Whether the newest zero-copy request ended a chain, so that the next begins a packet.
@@ -186,6 +189,7 @@ impl SendQueue {
         SendQueue {
             head: Position { slot: NONE, skip: 0 },
             last: None,
+            put_back: None,
             waiting_bytes: 0,
             since_cut_bytes: 0,
             cut: true,
@@ -226,22 +230,28 @@ impl SendQueue {
         self.waiting_bytes += payloads.get(key).map_or(0, |entry| entry.bytes);
     }
 
-    /// Puts a datagram back in front of the others.
-    pub(crate) fn push_front(&mut self, slot: u32, payloads: &mut Table<Entry>) {
-        let behind = self.head.slot;
+    /// Puts a datagram back in front of the others, behind those that were put back just before it:
+    /// results come in the order of their requests.
+    pub(crate) fn put_back(&mut self, slot: u32, payloads: &mut Table<Entry>) {
+        let key = payloads.key(slot);
+        let before = self.put_back.replace(key).and_then(|before| payloads.get_mut(before));
+        let behind = match before {
+            Some(before) => mem::replace(&mut before.next, slot),
+            None => mem::replace(&mut self.head, Position { slot, skip: 0 }).slot,
+        };
         if let Some(entry) = payloads.at_mut(slot) {
             entry.next = behind;
             self.waiting_bytes += entry.bytes;
         }
-        self.head = Position { slot, skip: 0 };
         if behind == NONE {
-            self.last = Some(payloads.key(slot));
+            self.last = Some(key);
         }
     }
 
     /// Takes what was gathered off the queue.
     pub(crate) fn take(&mut self, gathered: &Gathered) {
         self.head = gathered.end;
+        self.put_back = None;
         self.waiting_bytes -= gathered.bytes;
     }
 
@@ -256,6 +266,7 @@ impl SendQueue {
     /// Forgets everything that waits.
     pub(crate) fn clear(&mut self) {
         self.head = Position { slot: NONE, skip: 0 };
+        self.put_back = None;
         self.last = None;
         self.waiting_bytes = 0;
     }

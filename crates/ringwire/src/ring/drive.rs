@@ -506,7 +506,7 @@ impl<E: Engine> Core<E> {
             self.stats.retries += 1;
             match stream {
                 true => socket.queue.rewind(first, bytes),
-                false => socket.queue.push_front(first.slot, &mut self.ledger.payloads),
+                false => socket.queue.put_back(first.slot, &mut self.ledger.payloads),
             }
         } else if stream {
             self.break_stream(slot, first.slot, errno, events);
