@@ -18,6 +18,9 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 /// How long anything that must happen may take. Far more than it does, on a busy host too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often a condition is looked at that no event need announce.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// Both ways in which completions are posted.
 pub(crate) const TASK_RUNS: [TaskRun; 2] = [TaskRun::Interrupt, TaskRun::Deferred];
 
@@ -153,7 +156,8 @@ impl Driver {
                 self.told,
                 self.ring.stats()
             );
-            let _ = self.turn(deadline);
+            // What is waited for may happen elsewhere, without an event.
+            let _ = self.turn(LOOK_AGAIN);
         }
     }
 
