@@ -37,9 +37,8 @@ const SAMPLE_TIME: Duration = Duration::from_millis(10);
 const SLOW_PEER_BYTES_PER_S: u64 = 50_000_000;
 /// For so many looks after a shut window was seen: its steps lie further apart than the looks.
 const SHUT_LOOKS: u8 = 20;
-/// The most that the first measurement of a path allows. Until then a request takes one payload: a
-/// peer that turns out to be slow has its first second of payloads released in time, and what is
-/// small goes out like a plain send.
+/// The bound until the path is known, and the most that a first measurement allows: enough for one
+/// packet of the largest size.
 const FIRST_BOUND_BYTES: u64 = 64 << 10;
 const PAGE_BYTES: u64 = 4096;
 
@@ -75,14 +74,8 @@ pub(crate) struct Pace {
 
 impl Pace {
     fn new() -> Self {
-        let send_buffer_bytes = 0;
-        Pace {
-            bound_bytes: FIRST_BOUND_BYTES,
-            send_buffer_bytes,
-            last: None,
-            rate: None,
-            shut_looks: 0,
-        }
+        let bound_bytes = FIRST_BOUND_BYTES;
+        Pace { bound_bytes, send_buffer_bytes: 0, last: None, rate: None, shut_looks: 0 }
     }
 
     fn wants_sample(&self, now: Instant) -> bool {
@@ -505,3 +498,6 @@ fn charge(span: Span) -> u64 {
     let offset = span.ptr as u64 % PAGE_BYTES;
     (offset + span.bytes as u64).next_multiple_of(PAGE_BYTES)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,10 +22,8 @@ pub(crate) use notifier::NotificationTable;
 pub use notifier::Notifier;
 pub use payload::PayloadId;
 pub use payload::leaked;
-pub(crate) use payload::{Entry, Freed, Opening};
+pub(crate) use payload::{Entry, Freed, Opening, Payloads};
 pub(crate) use request::{Position, Request, RequestState};
-
-use crate::ledger::payload::Payloads;
 
 /// The end of a chain of table positions.
 pub(crate) const NONE: u32 = u32::MAX;

@@ -1,0 +1,282 @@
+//! Where requests end, with literals.
+
+use super::*;
+use crate::arena::{Arena, Block, Registration};
+use crate::headers::HeaderPages;
+use crate::ledger::{Opening, Payloads};
+use crate::payload::{IntoPayload, Payload};
+use crate::segments::Known;
+
+/// A queue over one segment that counts as registered.
+struct Rig {
+    arena: Arena,
+    payloads: Payloads,
+    segments: KnownSegments,
+    queue: SendQueue,
+    spans: Vec<Span>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let builder = Arena::builder().capacity_bytes(8 << 20).registration(Registration::Off);
+        let arena = builder.build().unwrap();
+        let mut segments = KnownSegments::default();
+        for segment in arena.segments() {
+            let headers = HeaderPages::new(arena.clone(), segment.index, segment.bytes);
+            let (base, bytes, index) = (segment.base, segment.bytes, segment.index);
+            segments.add(Known { base, bytes, index, headers });
+        }
+        let mut queue = SendQueue::new();
+        queue.pace.bound_bytes = 1 << 20;
+        Rig { arena, payloads: Payloads::new(0), segments, queue, spans: Vec::new() }
+    }
+
+    fn block(&self, bytes: usize) -> Block {
+        let mut block = self.arena.alloc(bytes).unwrap();
+        block.advance(bytes);
+        block.freeze()
+    }
+
+    fn push(&mut self, payload: impl IntoPayload) {
+        let payload: Payload = payload.into_payload();
+        let bytes = payload.len() as u64;
+        let id = self.payloads.open(Opening {
+            payload,
+            bytes,
+            socket: 0,
+            address: None,
+            notification: NONE,
+            quiet: false,
+            opened_ms: 0,
+        });
+        self.queue.push(id.0, &mut self.payloads);
+    }
+
+    fn gather(&mut self, stream: bool) -> Option<Gathered> {
+        let Rig { payloads, segments, queue, spans, .. } = self;
+        let gathered = queue.gather(payloads, segments, stream, PIECES_MAX, spans);
+        if let Some(gathered) = &gathered {
+            queue.take(gathered);
+        }
+        gathered
+    }
+
+    /// (payloads, bytes, spans, whether registered) of the next request of a stream.
+    fn next(&mut self) -> (u32, u64, usize, bool) {
+        let gathered = self.gather(true).expect("something waits");
+        (gathered.count, gathered.bytes, self.spans.len(), gathered.segment.is_some())
+    }
+}
+
+#[test]
+fn adjoining_pieces_become_one() {
+    let mut rig = Rig::new();
+    let block = rig.block(64 << 10);
+    for at in 0..64 {
+        rig.push(block.slice(at * 1024..(at + 1) * 1024));
+    }
+    assert_eq!(rig.next(), (64, 65_536, 1, true));
+    assert!(rig.queue.is_empty());
+}
+
+#[test]
+fn a_request_takes_256_pieces_and_no_more() {
+    let mut rig = Rig::new();
+    let block = rig.block(1 << 20);
+    for at in 0..300 {
+        // Every other 1,024 bytes, so that nothing adjoins.
+        rig.push(block.slice(at * 2048..at * 2048 + 1024));
+    }
+    assert_eq!(rig.next(), (256, 262_144, 256, true));
+    assert_eq!(rig.next(), (44, 45_056, 44, true));
+}
+
+#[test]
+fn one_payload_of_many_pieces_is_split_on_a_stream_and_refused_as_a_datagram() {
+    let pieces = |rig: &Rig| {
+        let block = rig.block(1 << 20);
+        (0..600).map(|at| Piece::from(block.slice(at * 1500..at * 1500 + 10))).collect::<Vec<_>>()
+    };
+    let mut rig = Rig::new();
+    rig.push(pieces(&rig));
+    assert_eq!(rig.next(), (1, 2_560, 256, true));
+    assert_eq!(rig.next(), (1, 2_560, 256, true));
+    assert_eq!(rig.next(), (1, 880, 88, true));
+    let mut rig = Rig::new();
+    rig.push(pieces(&rig));
+    assert_eq!(rig.gather(false), None);
+}
+
+#[test]
+fn the_paths_bound_ends_a_request_but_never_before_one_payload() {
+    let mut rig = Rig::new();
+    rig.queue.pace.bound_bytes = 10_000;
+    for _ in 0..3 {
+        rig.push(rig.block(4096));
+    }
+    rig.push(rig.block(65_536));
+    assert_eq!(rig.next(), (2, 8_192, 1, true), "12,288 would be more than 10,000");
+    assert_eq!(rig.next(), (1, 4_096, 1, true));
+    assert_eq!(rig.next(), (1, 65_536, 1, true));
+}
+
+#[test]
+fn half_the_send_buffers_charge_ends_a_request() {
+    let mut rig = Rig::new();
+    rig.queue.pace.send_buffer_bytes = 87_040;
+    let block = rig.block(1 << 20);
+    for at in 0..20 {
+        rig.push(block.slice(at * 8192..at * 8192 + 100));
+    }
+    // 43,520 bytes are ten pages of 4,096 for ten pieces of 100 bytes.
+    assert_eq!(rig.next(), (10, 1_000, 10, true));
+    assert_eq!(rig.next(), (10, 1_000, 10, true));
+}
+
+#[test]
+fn a_piece_that_crosses_a_page_charges_both() {
+    let span = |offset: usize, bytes| charge(Span { ptr: (8192 + offset) as *const u8, bytes });
+    assert_eq!(span(0, 1), 4_096);
+    assert_eq!(span(0, 4_096), 4_096);
+    assert_eq!(span(1, 4_096), 8_192);
+    assert_eq!(span(4_095, 1), 4_096);
+}
+
+#[test]
+fn small_foreign_pieces_are_copied_beside_registered_ones() {
+    let mut rig = Rig::new();
+    for _ in 0..3 {
+        let body = rig.block(16 << 10);
+        rig.push([Piece::from(vec![b'h'; 100]), Piece::from(body)]);
+    }
+    let gathered = rig.gather(true).unwrap();
+    assert_eq!((gathered.count, gathered.bytes), (3, 49_452));
+    assert_eq!(gathered.segment, Some(0));
+    assert_ne!(gathered.headers, NONE);
+    let all_inside = rig.spans.iter().all(|s| rig.segments.find(s.ptr, s.bytes) == Some(0));
+    assert!(all_inside && rig.spans.len() == 6);
+}
+
+#[test]
+fn a_large_foreign_piece_ends_a_registered_request_and_goes_unregistered_itself() {
+    let mut rig = Rig::new();
+    rig.push(rig.block(4096));
+    rig.push(vec![0; 4097]);
+    rig.push(rig.block(4096));
+    assert_eq!(rig.next(), (1, 4_096, 1, true));
+    let (count, bytes, _, registered) = rig.next();
+    assert_eq!((count, bytes, registered), (2, 8_193, false), "with what comes behind it");
+    // In one payload with a block, all of it goes unregistered.
+    let body = rig.block(4096);
+    rig.push([Piece::from(body), Piece::from(vec![0; 4097])]);
+    let (count, bytes, _, registered) = rig.next();
+    assert_eq!((count, bytes, registered), (1, 8_193, false));
+}
+
+#[test]
+fn foreign_pieces_alone_are_not_copied() {
+    let mut rig = Rig::new();
+    rig.push(vec![0; 100]);
+    rig.push(vec![0; 100]);
+    let gathered = rig.gather(true).unwrap();
+    assert_eq!((gathered.count, gathered.segment, gathered.headers), (2, None, NONE));
+}
+
+#[test]
+fn full_header_space_ends_a_request() {
+    let mut rig = Rig::new();
+    // 64 pages of header space, one piece of 4,096 bytes each.
+    for _ in 0..70 {
+        let body = rig.block(64);
+        rig.push([Piece::from(vec![0; 4096]), Piece::from(body)]);
+    }
+    assert_eq!(rig.next(), (64, 266_240, 128, true));
+    let (count, _, _, registered) = rig.next();
+    assert_eq!((count, registered), (6, false), "no page is free while the first is out");
+}
+
+#[test]
+fn empty_pieces_are_dropped_and_empty_payloads_covered() {
+    let mut rig = Rig::new();
+    let body = rig.block(64);
+    rig.push([Piece::from(b""), Piece::from(body), Piece::from(b"")]);
+    rig.push(b"");
+    assert_eq!(rig.next(), (2, 64, 1, true));
+}
+
+#[test]
+fn datagrams_are_taken_one_by_one() {
+    let mut rig = Rig::new();
+    rig.push(rig.block(1000));
+    rig.push(rig.block(1000));
+    assert_eq!(rig.gather(false).map(|g| (g.count, g.bytes)), Some((1, 1_000)));
+    assert_eq!(rig.gather(false).map(|g| (g.count, g.bytes)), Some((1, 1_000)));
+    assert_eq!(rig.gather(false), None);
+}
+
+#[test]
+fn chains_are_cut_at_64_kib_or_at_the_paths_bound() {
+    let mut queue = SendQueue::new();
+    queue.pace.bound_bytes = 1 << 30;
+    let cuts: Vec<bool> = (0..6).map(|_| queue.cut(30_000).0).collect();
+    assert_eq!(cuts, [false, false, true, false, false, true]);
+    queue.pace.bound_bytes = 40_000;
+    let cuts: Vec<bool> = (0..4).map(|_| queue.cut(30_000).0).collect();
+    assert_eq!(cuts, [false, true, false, true]);
+    queue.pace.bound_bytes = 0;
+    assert_eq!([queue.cut(1).0, queue.cut(1).0], [true, true], "a peer that keeps its window shut");
+}
+
+#[test]
+fn a_report_is_believed_of_large_requests_and_of_those_with_packets_of_their_own() {
+    let mut queue = SendQueue::new();
+    queue.pace.bound_bytes = 1 << 30;
+    assert_eq!(queue.cut(65_535), (false, false));
+    assert_eq!(queue.cut(1), (true, false), "it ends a packet that it did not begin");
+    assert_eq!(queue.cut(65_536), (true, true));
+    queue.pace.bound_bytes = 100;
+    assert_eq!(queue.cut(100), (true, true), "it begins and ends one");
+}
+
+#[test]
+fn what_a_path_is_known_to_deliver() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let sample = |acked_bytes, busy, delivery_rate, window_limited_us| PathSample {
+        delivery_rate,
+        acked_bytes,
+        busy,
+        send_buffer_bytes: 1 << 20,
+        window_limited_us,
+    };
+    let bounds = |samples: &[(u64, PathSample)]| {
+        let mut pace = Pace::new();
+        samples.iter().for_each(|&(ms, sample)| pace.on_sample(at(ms), sample));
+        pace.bound_bytes
+    };
+    assert_eq!(bounds(&[]), 65_536);
+    assert_eq!(bounds(&[(0, sample(0, true, 9 << 30, 0))]), 65_536);
+    // 400,000 bytes in 10 ms are 10 ms of 40 MB/s; a first measurement is held to 64 KiB.
+    let busy = [(0, sample(0, true, 0, 0)), (10, sample(400_000, true, 0, 0))];
+    assert_eq!(bounds(&busy), 65_536);
+    // Then the lower one of two counts.
+    let more = |acked| [busy[0], busy[1], (20, sample(acked, true, 0, 0))];
+    assert_eq!(bounds(&more(500_000)), 100_000);
+    assert_eq!(bounds(&more(9_000_000)), 400_000);
+    assert_eq!(bounds(&[busy[0], (10, sample(10_000, true, 0, 0))]), 10_000);
+    // A path that keeps up with everything lets the bound double, as far as the kernel's estimate.
+    let idle = |count: u64, rate| -> Vec<_> {
+        (0..count).map(|look| (look * 10, sample(0, false, rate, 0))).collect()
+    };
+    assert_eq!(bounds(&idle(1, 1 << 40)), 131_072);
+    assert_eq!(bounds(&idle(3, 1 << 40)), 524_288);
+    assert_eq!(bounds(&idle(9, 20_000_000)), 200_000);
+    assert_eq!(bounds(&idle(40, u64::MAX)), 1 << 30);
+    // A slow peer whose window is shut for a quarter of the time gets one payload a request, also
+    // for some looks after that; a fast one is not held back.
+    let shut = |acked| [(0, sample(0, true, 0, 0)), (100, sample(acked, true, 0, 26_000))];
+    assert_eq!(bounds(&shut(200_000)), 0);
+    let [first, second] = shut(200_000);
+    assert_eq!(bounds(&[first, second, (200, sample(400_000, true, 0, 26_000))]), 0);
+    assert_eq!(bounds(&shut(50_000_000)), 65_536);
+}
