@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Send, signals: &Signals, output: &Output) -> Result<Exi
     let files = source::plan(&args.files)?;
     check_sizes(args, files.len())?;
     let connected = connect::connect_all(&args.receivers, args.patience, signals)?;
-    let arena = arena(args, output)?;
+    let arena = arena(args)?;
     let outcome = transfer(args, &files, connected, &arena, signals, output)?;
     let all_stored = outcome.receivers.iter().all(|receiver| receiver.stored() == files.len());
     let figures = Figures {
@@ -89,21 +89,17 @@ fn check_sizes(args: &Send, files: usize) -> Result<(), Failure> {
 }
 
 /// Memory for the blocks.
-fn arena(args: &Send, output: &Output) -> Result<Arena, Failure> {
+fn arena(args: &Send) -> Result<Arena, Failure> {
     let registration = match args.require_registered {
         true => Registration::Require,
         false => Registration::Prefer,
     };
     let capacity_bytes = usize::try_from(args.arena).unwrap_or(usize::MAX);
-    let arena = Arena::builder()
+    Arena::builder()
         .capacity_bytes(capacity_bytes)
         .registration(registration)
         .build()
-        .map_err(|error| Failure::new(format!("cannot set up --arena: {error}")))?;
-    if let Some(why) = arena.why() {
-        output.note(why);
-    }
-    Ok(arena)
+        .map_err(|error| Failure::new(format!("cannot set up --arena: {error}")))
 }
 
 fn transfer(
@@ -121,7 +117,8 @@ fn transfer(
         .limits(limits(args, files.len(), connected.len()))
         .build()
         .map_err(cannot)?;
-    if let Some(why) = ring.why() {
+    // The ring's answer has the arena's in it.
+    if let Some(why) = ring.why().or_else(|| arena.why()) {
         output.note(why);
     }
     let waker = ring.waker().map_err(cannot)?;

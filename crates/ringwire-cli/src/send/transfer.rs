@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   Read::Block ─▶ parcel ─▶ send_quiet(receiver 1, [head, block], notifier)
-//!                            send_quiet(receiver 2, [head, block], notifier)  no events of their own
+//!                            send_quiet(receiver 2, [head, block], notifier)  no own events
 //!                            …
 //!                            flush(notifier) ─▶ seq
 //!   Notified{seq}: every receiver's kernel has let go ─▶ the block's memory is read into again

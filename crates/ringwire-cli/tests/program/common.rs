@@ -17,9 +17,10 @@ use rustix::process::{Pid, Signal};
 /// Longer than anything takes that works, on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// A directory on the disk that the tests are built on, not on a tmpfs that /tmp may be.
+/// A directory on the disk that the tests are built on, not on a tmpfs that /tmp may be; for a user
+/// who did not build them, wherever temporary files go.
 pub(crate) fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Waits until `condition` gives something.
@@ -63,6 +64,11 @@ impl End {
             (None, signal) => format!("killed by signal {}", signal.unwrap_or_default()),
         };
         format!("{code}\n--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr)
+    }
+
+    /// What it warned of. Notes are left out: they depend on the user's limits.
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        self.stderr.lines().filter_map(|line| line.strip_prefix("warning: ")).collect()
     }
 
     #[track_caller]
@@ -174,6 +180,17 @@ impl Heard {
         assert!(!timeout.timed_out(), "somebody keeps the program's output open");
         String::from_utf8(heard.0.clone()).unwrap()
     }
+}
+
+/// Compares with `snapshots/NAME.snap`. `INSTA_UPDATE=always` writes it.
+#[track_caller]
+pub(crate) fn assert_shown(name: &str, text: impl AsRef<str>) {
+    let mut settings = insta::Settings::new();
+    // Where it is does not hang on cargo, which whoever runs the tests may not have.
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text.as_ref()));
 }
 
 /// Runs the program to its end.
@@ -325,11 +342,18 @@ pub(crate) fn said(stream: &mut TcpStream) -> String {
     }
 }
 
+/// A listener whose connections take little that is not read: by default a kernel takes up to 32 MiB.
+pub(crate) fn small_listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 256 << 10).unwrap();
+    listener
+}
+
 /// A stand-in for a receiver: takes one connection and does what it is told with it.
 pub(crate) fn stand_in<T: Send + 'static>(
     act: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> (String, std::thread::JoinHandle<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = small_listener();
     let address = listener.local_addr().unwrap().to_string();
     let thread = std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();

@@ -32,7 +32,7 @@ fn closed_port() -> String {
 fn a_refused_address_is_named_and_nothing_is_sent_to_the_others() {
     let receiver = Receiver::start(&[]);
     let end = send_to(&[&closed_port(), &receiver.address, &closed_port()], &[]).expect(2);
-    insta::assert_snapshot!("refused_addresses", end.shown());
+    assert_shown("refused_addresses", end.shown());
     assert_eq!(names(receiver.dir()), [""; 0]);
 }
 
@@ -84,7 +84,7 @@ fn peers_of_another_protocol_or_version_are_told_apart() {
         answered_with(b"", false),
         answered_with(b"ringwire\x00", false),
     ];
-    insta::assert_snapshot!("other_receivers", all.join("\n"));
+    assert_shown("other_receivers", all.join("\n"));
 }
 
 #[test]

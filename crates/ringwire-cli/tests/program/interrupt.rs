@@ -1,6 +1,9 @@
 //! Either side is told to exit, or killed, at a random point: no name ever has less than the whole
 //! file, and whoever could clean up did.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+
 use rustix::process::Signal;
 
 use crate::common::*;
@@ -156,4 +159,59 @@ fn a_sender_told_to_exit_while_it_connects_sends_nothing() {
     assert_eq!(end.stderr, "error: told to exit by SIGINT; nothing was sent\n");
     drop(done);
     stand_in.join().unwrap();
+}
+
+/// Bytes that the socket with that local address has sent or queued and that were not acknowledged.
+fn unacknowledged_bytes(local: SocketAddr) -> u64 {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", local.port());
+    let of_it = |line: &&str| line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&port));
+    let queues = sockets.lines().find(of_it).and_then(|line| line.split_whitespace().nth(4));
+    let sent = queues.and_then(|queues| queues.split(':').next());
+    sent.map_or(0, |hex| u64::from_str_radix(hex, 16).unwrap())
+}
+
+/// A hundred times, with bytes in flight each time and every block of memory read into again and
+/// again, so that memory that was used too early shows. Told to exit, the sender breaks the
+/// connection: a peer sees a right beginning of the stream and then a reset. Killed, it leaves what
+/// was accepted to the kernel: a right beginning, and then an end or a reset.
+#[test]
+fn what_a_peer_has_is_right_up_to_where_the_sender_was_told_to_exit() {
+    const BLOCK: usize = 64 << 10;
+    const FILE: usize = 16 << 20;
+    let dir = scratch();
+    let content = random(FILE, 4);
+    let path = write(dir.path().join("f"), &content);
+    let mut stream = file(FILE as u64, b"f");
+    stream.extend(content.chunks(BLOCK).flat_map(data));
+    let listener = small_listener();
+    let address = listener.local_addr().unwrap().to_string();
+    for round in 0..100 {
+        let mut command = ringwire(["send"]);
+        command.arg(&path).args(["--arena", "1MiB", "--block", "64KiB", "--to", &address]);
+        let sender = Program::start(command);
+        let (mut peer, from) = listener.accept().unwrap();
+        peer.set_read_timeout(Some(LONG)).unwrap();
+        peer.write_all(RECEIVER).unwrap();
+        let mut came = vec![0; SENDER.len()];
+        peer.read_exact(&mut came).unwrap();
+        assert_eq!(came, SENDER);
+        // Takes a part, and no more; what follows fills the connection.
+        let seed = u64::from_le_bytes(random(8, 300 + round).try_into().unwrap());
+        let mut came = vec![0; seed as usize % (4 << 20)];
+        peer.read_exact(&mut came).unwrap();
+        until("bytes in flight", || (unacknowledged_bytes(from) > 0).then_some(()));
+
+        let signal = [Signal::INT, Signal::TERM, Signal::KILL][round as usize % 3];
+        sender.signal(signal);
+        let end = sender.end();
+        let last = peer.read_to_end(&mut came);
+        assert!(came == stream[..came.len()], "round {round}: wrong bytes before {}", came.len());
+        match last {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "round {round}"),
+            Ok(_) => assert_eq!(signal, Signal::KILL, "round {round}: an end, not a reset"),
+        }
+        let code = (signal != Signal::KILL).then_some(2);
+        assert_eq!(end.status.code(), code, "{}", end.shown());
+    }
 }

@@ -39,7 +39,7 @@ fn what_cannot_be_sent_is_said_before_anybody_is_connected() {
             shown(run(args.chain(to.clone())).expect(2), dir.path())
         })
         .collect();
-    insta::assert_snapshot!("cannot_send", all.join("\n"));
+    assert_shown("cannot_send", all.join("\n"));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn an_unreadable_file_is_an_error() {
     let mut command = ringwire(["send", path.to_str().unwrap(), "--to", "127.0.0.1:9"]);
     limited(&mut command);
     let end = Program::start(command).end().expect(2);
-    insta::assert_snapshot!("unreadable", shown(end, dir.path()));
+    assert_shown("unreadable", shown(end, dir.path()));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use crate::common::*;
 
 #[test]
 fn help_says_what_the_program_is_for() {
-    insta::assert_snapshot!("help", run(["--help"]).expect(0).shown());
-    insta::assert_snapshot!("help_send", run(["send", "--help"]).expect(0).shown());
-    insta::assert_snapshot!("help_recv", run(["recv", "--help"]).expect(0).shown());
+    assert_shown("help", run(["--help"]).expect(0).shown());
+    assert_shown("help_send", run(["send", "--help"]).expect(0).shown());
+    assert_shown("help_recv", run(["recv", "--help"]).expect(0).shown());
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn wrong_flags_are_errors_that_name_the_way_out() {
         .iter()
         .map(|args| format!("$ ringwire {}\n{}", args.join(" "), run(*args).expect(2).shown()))
         .collect();
-    insta::assert_snapshot!("wrong_flags", shown.join("\n"));
+    assert_shown("wrong_flags", shown.join("\n"));
 }
 
 #[test]
@@ -62,5 +62,5 @@ fn a_receiver_needs_a_directory_and_a_free_address() {
             run(*args).expect(2).shown().replace(dir_text, "DIR").replace(&port, "127.0.0.1:PORT")
         })
         .collect();
-    insta::assert_snapshot!("cannot_receive", shown.join("\n"));
+    assert_shown("cannot_receive", shown.join("\n"));
 }

@@ -75,7 +75,6 @@ fn two_gib_to_four_receivers_while_one_is_killed_and_one_is_stopped() {
         rss_bytes_max > ARENA_BYTES / 2 && rss_bytes_max <= ARENA_BYTES + BESIDE_BYTES,
         "the sender's peak RSS is {rss_bytes_max} bytes"
     );
-    println!("peak RSS {} MiB\n{}", rss_bytes_max >> 20, end.stdout);
 }
 
 fn write_random(path: &std::path::Path) -> blake3::Hash {
