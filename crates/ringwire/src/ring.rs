@@ -267,7 +267,8 @@ impl Ring {
     }
 
     /// Lets queued payloads leave and appends to `events` what has happened, in one system call, or
-    /// in none if nothing is out. Waits until `deadline` for the first event.
+    /// in none if nothing is out. Waits until `deadline` for the first event, unless `events` holds
+    /// some already.
     ///
     /// Returns at once if nothing is out that could become an event and there is no waker.
     ///

@@ -25,6 +25,10 @@ const SUBMISSION_ENTRIES: u32 = 256;
 /// kernel keeps (K10).
 const COMPLETION_ENTRIES: u32 = 4096;
 
+/// How often submitting is tried while the kernel takes nothing, because it is short of memory or
+/// wants its completions taken first.
+const SUBMIT_TRIES: usize = 1000;
+
 /// A ring that was set up for this thread.
 pub(crate) struct SysRing {
     ring: IoUring,
@@ -165,11 +169,13 @@ impl SysRing {
     }
 
     fn submit_all(&mut self) -> Result<(), Error> {
-        while !self.ring.submission().is_empty() {
+        for _ in 0..SUBMIT_TRIES {
             self.enter(Deadline::Now)?;
+            if self.ring.submission().is_empty() {
+                return Ok(());
+            }
         }
-        self.scratch.clear();
-        Ok(())
+        Err(Error::io("io_uring_enter", Errno::AGAIN))
     }
 
     /// Submits, and waits until `deadline` for at least one completion. One system call.
