@@ -342,7 +342,7 @@ pub(crate) fn said(stream: &mut TcpStream) -> String {
     }
 }
 
-/// A listener whose connections take little that is not read: by default a kernel takes up to 32 MiB.
+/// A listener whose connections take little that is not read; by default it can be 32 MiB.
 pub(crate) fn small_listener() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 256 << 10).unwrap();

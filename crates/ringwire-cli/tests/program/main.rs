@@ -1,5 +1,4 @@
 //! The program as its users meet it: run as a process, with real files and sockets.
-#![expect(clippy::unwrap_used, reason = "a test's helpers, which clippy takes for a program")]
 
 mod common;
 

@@ -1,7 +1,6 @@
 //! The main job at size: 2 GiB of random data to many receivers in one `send`, some of which fail.
 //!
 //! A test program of its own, so that nothing runs beside it.
-#![expect(clippy::unwrap_used, reason = "a test's helpers, which clippy takes for a program")]
 
 #[path = "../program/common.rs"]
 #[expect(dead_code, reason = "it needs a part of what the other tests share")]
