@@ -2,7 +2,6 @@
 //! file, and whoever could clean up did.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
@@ -161,14 +160,16 @@ fn a_sender_told_to_exit_while_it_connects_sends_nothing() {
     stand_in.join().unwrap();
 }
 
-/// Bytes that the socket with that local address has sent or queued and that were not acknowledged.
-fn unacknowledged_bytes(local: SocketAddr) -> u64 {
+/// Bytes that a TCP socket between these ports has been given and that were not acknowledged.
+fn unacknowledged_bytes(local: u16, remote: u16) -> u64 {
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let port = format!(":{:04X}", local.port());
-    let of_it = |line: &&str| line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&port));
-    let queues = sockets.lines().find(of_it).and_then(|line| line.split_whitespace().nth(4));
-    let sent = queues.and_then(|queues| queues.split(':').next());
-    sent.map_or(0, |hex| u64::from_str_radix(hex, 16).unwrap())
+    let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));
+    let queues = sockets.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (words[1].ends_with(&local) && words[2].ends_with(&remote)).then(|| words[4].to_owned())
+    });
+    let unacknowledged = queues.as_deref().and_then(|queues| queues.split(':').next());
+    unacknowledged.map_or(0, |hex| u64::from_str_radix(hex, 16).unwrap())
 }
 
 /// A hundred times, with bytes in flight each time and every block of memory read into again and
@@ -185,10 +186,11 @@ fn what_a_peer_has_is_right_up_to_where_the_sender_was_told_to_exit() {
     let mut stream = file(FILE as u64, b"f");
     stream.extend(content.chunks(BLOCK).flat_map(data));
     let listener = small_listener();
-    let address = listener.local_addr().unwrap().to_string();
+    let address = listener.local_addr().unwrap();
     for round in 0..100 {
         let mut command = ringwire(["send"]);
-        command.arg(&path).args(["--arena", "1MiB", "--block", "64KiB", "--to", &address]);
+        command.arg(&path).args(["--arena", "1MiB", "--block", "64KiB", "--to"]);
+        command.arg(address.to_string());
         let sender = Program::start(command);
         let (mut peer, from) = listener.accept().unwrap();
         peer.set_read_timeout(Some(LONG)).unwrap();
@@ -200,7 +202,9 @@ fn what_a_peer_has_is_right_up_to_where_the_sender_was_told_to_exit() {
         let seed = u64::from_le_bytes(random(8, 300 + round).try_into().unwrap());
         let mut came = vec![0; seed as usize % (4 << 20)];
         peer.read_exact(&mut came).unwrap();
-        until("bytes in flight", || (unacknowledged_bytes(from) > 0).then_some(()));
+        until("bytes in flight", || {
+            (unacknowledged_bytes(from.port(), address.port()) > 0).then_some(())
+        });
 
         let signal = [Signal::INT, Signal::TERM, Signal::KILL][round as usize % 3];
         sender.signal(signal);
