@@ -69,6 +69,13 @@ impl<T> Table<T> {
         Table { slots: Vec::new(), free: NONE, used: 0, first_generation }
     }
 
+    /// An empty table with room for `slots` positions: address space, no memory until it is used.
+    pub(crate) fn with_room(seed: u32, slots: u32) -> Self {
+        let mut table = Self::new(seed);
+        table.slots.reserve_exact(slots as usize);
+        table
+    }
+
     /// Stores `value`. Allocates only when more positions are in use than ever before.
     pub(crate) fn insert(&mut self, value: T) -> Key {
         self.used += 1;
@@ -133,6 +140,10 @@ impl<T> Table<T> {
     }
 }
 
+/// Requests that a ledger has room for from the start. Open ones are far fewer than payloads; more
+/// only means that the table grows once.
+const REQUESTS_ROOM: u32 = 16_384;
+
 /// The tables of one ring.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -142,11 +153,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Empty tables; `seed` tells rings apart (see [`Table::new`]).
-    pub(crate) fn new(seed: u32) -> Self {
+    /// Empty tables for so many payloads; `seed` tells rings apart (see [`Table::new`]).
+    pub(crate) fn new(seed: u32, payloads: u32) -> Self {
         Ledger {
-            payloads: Payloads::new(seed),
-            requests: Table::new(seed),
+            payloads: Payloads::with_room(seed, payloads),
+            requests: Table::with_room(seed, payloads.min(REQUESTS_ROOM)),
             notifications: NotificationTable::new(seed),
         }
     }

@@ -100,8 +100,8 @@ impl DerefMut for Payloads {
 }
 
 impl Payloads {
-    pub(crate) fn new(seed: u32) -> Self {
-        Payloads(Table::new(seed))
+    pub(crate) fn with_room(seed: u32, payloads: u32) -> Self {
+        Payloads(Table::with_room(seed, payloads))
     }
 
     /// Opens an entry that owns the payload.

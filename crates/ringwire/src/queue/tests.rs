@@ -28,7 +28,7 @@ impl Rig {
         }
         let mut queue = SendQueue::new();
         queue.pace.bound_bytes = 1 << 20;
-        Rig { arena, payloads: Payloads::new(0), segments, queue, spans: Vec::new() }
+        Rig { arena, payloads: Payloads::with_room(0, 0), segments, queue, spans: Vec::new() }
     }
 
     fn block(&self, bytes: usize) -> Block {

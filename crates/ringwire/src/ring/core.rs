@@ -20,8 +20,13 @@ use crate::sys::socket::{Kind, PIECES_MAX};
 
 /// How long a shutdown waits, after breaking connections, for the kernel to say that it has let go.
 const ABORT_TIME: Duration = Duration::from_secs(2);
-/// The most pieces that a stream's payload may have. Longer ones are a caller's mistake.
+/// The longest payload, 1 TiB. Longer ones are a caller's mistake.
 const PAYLOAD_BYTES_MAX: u64 = 1 << 40;
+
+/// Completions that one turn takes without growing its buffer: a completion ring of default length.
+const COMPLETIONS_ROOM: usize = 4096;
+/// Events between two turns, likewise.
+const PENDING_ROOM: usize = 256;
 
 /// What a turn leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +110,7 @@ impl<E: Engine> Core<E> {
         let now = Instant::now();
         Core {
             engine,
-            ledger: Ledger::new(seed),
+            ledger: Ledger::new(seed, limits.ring_payloads),
             sockets: Table::new(seed),
             ready: VecDeque::new(),
             limits,
@@ -114,8 +119,8 @@ impl<E: Engine> Core<E> {
             segments: KnownSegments::default(),
             segments_seen: 0,
             not_adopted: Vec::new(),
-            pending: Vec::new(),
-            completions: Vec::new(),
+            pending: Vec::with_capacity(PENDING_ROOM),
+            completions: Vec::with_capacity(COMPLETIONS_ROOM),
             spans: Vec::with_capacity(PIECES_MAX),
             in_flight_bytes: 0,
             in_flight_payloads: 0,
