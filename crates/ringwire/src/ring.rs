@@ -357,7 +357,8 @@ impl Ring {
     /// # Errors
     /// `Io` if no descriptor is free.
     pub fn waker(&mut self) -> Result<Waker, Error> {
-        self.core.engine_mut().waker().map(Waker)
+        let (counter, bell) = self.core.engine_mut().waker()?;
+        Ok(Waker { counter, bell })
     }
 
     /// Waits until everything is released, at most until `deadline`; then does what `on_deadline`
@@ -367,11 +368,11 @@ impl Ring {
     }
 }
 
-/// Readable when a turn would find completions. Poll it only after a turn that reported no
-/// backlog.
+/// Readable when a turn would find completions, and maybe once more. Poll it only after a turn that
+/// reported no backlog.
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.core.engine().ring().as_fd()
+        self.core.engine().pollable()
     }
 }
 
@@ -381,15 +382,21 @@ impl std::fmt::Debug for Ring {
     }
 }
 
-/// Ends a wait in [`Ring::turn`] from any thread.
+/// Ends a wait in [`Ring::turn`], or on the ring's descriptor, from any thread.
 #[derive(Clone, Debug)]
-pub struct Waker(Arc<OwnedFd>);
+pub struct Waker {
+    counter: Arc<OwnedFd>,
+    /// What is polled, where that is not the ring itself.
+    bell: Option<Arc<OwnedFd>>,
+}
 
 impl Waker {
     /// Lets the ring's present turn return, or its next one, if it is not waiting now. Several
     /// calls may count as one.
     pub fn wake(&self) {
-        // It fails only when the counter is full, and then the ring is awake.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        // It fails only when a counter is full, and then the ring is awake.
+        for counter in [Some(&self.counter), self.bell.as_ref()].into_iter().flatten() {
+            let _ = rustix::io::write(counter, &1_u64.to_ne_bytes());
+        }
     }
 }

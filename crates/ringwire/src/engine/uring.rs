@@ -1,5 +1,6 @@
 //! Steps 5 and 6 of a send, on io_uring: requests are submission entries, completions are theirs.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -26,6 +27,40 @@ pub(crate) struct Uring {
     waker_ended: bool,
     overflows: u64,
     pieces: Vec<libc::iovec>,
+    /// Only where completions are deferred.
+    bell: Option<Bell>,
+}
+
+/// What a runtime sleeps on instead of the ring's own descriptor where completions are deferred:
+/// for deferred work the kernel raises a registered counter, but wakes nobody who polls the ring
+/// (`io_req_local_work_add`; a poll on 6.18.44 slept on over it).
+///
+/// A waker rings it too: what the kernel would raise while a thread raises the waker's own counter
+/// comes milliseconds late, and from the second time on never (`io_eventfd_signal` since 6.11 does
+/// not forget that it has put a signal off; seen on 6.18.44).
+struct Bell {
+    counter: Arc<OwnedFd>,
+    /// Whether the kernel raises it. Not before somebody wants to poll.
+    hung: Cell<bool>,
+    /// Whether it may have rung since it was last quieted.
+    may_have_rung: Cell<bool>,
+}
+
+impl Bell {
+    fn new() -> Result<Self, Error> {
+        let counter = Arc::new(socket::wake_counter().map_err(|e| Error::io("eventfd", e))?);
+        Ok(Bell { counter, hung: Cell::new(false), may_have_rung: Cell::new(false) })
+    }
+
+    fn ring(&self) {
+        let _ = rustix::io::write(&self.counter, &1_u64.to_ne_bytes());
+        self.may_have_rung.set(true);
+    }
+
+    fn quiet(&self) {
+        let _ = rustix::io::read(&self.counter, &mut [0; 8]);
+        self.may_have_rung.set(false);
+    }
 }
 
 impl Uring {
@@ -48,23 +83,38 @@ impl Uring {
         };
         let pieces = Vec::with_capacity(socket::PIECES_MAX);
         let (open, overflows, waker_ended) = (0, 0, false);
-        Ok(Uring { ring, files, open, waker: None, waker_ended, overflows, pieces })
+        let bell = ring.is_deferred().then(Bell::new).transpose()?;
+        Ok(Uring { ring, files, open, waker: None, waker_ended, overflows, pieces, bell })
     }
 
-    /// For registrations of memory.
-    pub(crate) fn ring(&self) -> &SysRing {
-        &self.ring
+    /// What to poll: readable when there is something to take, and maybe once more.
+    pub(crate) fn pollable(&self) -> BorrowedFd<'_> {
+        let Some(bell) = &self.bell else { return self.ring.as_fd() };
+        if !bell.hung.get() {
+            if let Err(errno) = self.ring.signal_by(bell.counter.as_fd()) {
+                tracing::warn!(%errno, "polling will miss completions");
+                return self.ring.as_fd();
+            }
+            bell.hung.set(true);
+            if self.expects() {
+                // What came before has not been counted.
+                bell.ring();
+            }
+        }
+        bell.counter.as_fd()
     }
 
-    /// The counter that wakes the ring. It counts as something to wait for from now on.
-    pub(crate) fn waker(&mut self) -> Result<Arc<OwnedFd>, Error> {
+    /// The counter that wakes the ring, and the one that wakes who polls it, if they are two. A
+    /// call of the waker counts as something to wait for from now on.
+    pub(crate) fn waker(&mut self) -> Result<(Arc<OwnedFd>, Option<Arc<OwnedFd>>), Error> {
+        let bell = self.bell.as_ref().map(|bell| bell.counter.clone());
         if let Some(waker) = &self.waker {
-            return Ok(waker.clone());
+            return Ok((waker.clone(), bell));
         }
         let waker = Arc::new(socket::wake_counter().map_err(|e| Error::io("eventfd", e))?);
         self.ring.push_waker(waker.as_fd())?;
         self.waker = Some(waker.clone());
-        Ok(waker)
+        Ok((waker, bell))
     }
 
     /// How often completions did not fit into their ring. None were lost.
@@ -75,6 +125,30 @@ impl Uring {
     /// Whether completions appear only inside `turn`.
     pub(crate) fn is_deferred(&self) -> bool {
         self.ring.is_deferred()
+    }
+
+    /// Before the ring is entered, so that what comes later rings again.
+    fn quiet_bell(&self) {
+        if let Some(bell) = self.bell.as_ref().filter(|bell| bell.hung.get()) {
+            let may_ring = self.expects();
+            if may_ring || bell.may_have_rung.get() {
+                bell.quiet();
+            }
+            bell.may_have_rung.set(may_ring);
+        }
+    }
+
+    /// After the ring was entered. Of much deferred work it runs a part only, and does not signal
+    /// the rest again; and when nothing is out any more, nobody will come to quiet the bell.
+    fn leave_bell(&mut self) {
+        let nothing_out = !self.expects();
+        if let Some(bell) = self.bell.as_ref().filter(|bell| bell.hung.get()) {
+            if self.ring.wants_enter() {
+                bell.ring();
+            } else if nothing_out && bell.may_have_rung.get() {
+                bell.quiet();
+            }
+        }
     }
 
     fn reset_waker(&mut self) {
@@ -147,6 +221,7 @@ impl Engine for Uring {
         if self.ring.overflowed() {
             self.overflows += 1;
         }
+        self.quiet_bell();
         let waits = deadline != Deadline::Now && !self.ring.has_completions() && self.expects();
         if waits {
             self.ring.enter(deadline)?;
@@ -168,6 +243,7 @@ impl Engine for Uring {
         if woken {
             self.reset_waker();
         }
+        self.leave_bell();
         Ok(())
     }
 

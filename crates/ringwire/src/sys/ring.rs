@@ -226,6 +226,14 @@ impl SysRing {
         waker_ended
     }
 
+    /// Has the kernel raise `counter` when a completion is there, or deferred work that will make
+    /// one.
+    #[doc(alias = "IORING_REGISTER_EVENTFD")]
+    pub(crate) fn signal_by(&self, counter: BorrowedFd<'_>) -> Result<(), Errno> {
+        let registered = self.ring.submitter().register_eventfd(counter.as_raw_fd());
+        registered.map_err(|error| errno(&error))
+    }
+
     /// Whether the kernel holds completions that did not fit into the ring.
     pub(crate) fn overflowed(&mut self) -> bool {
         self.ring.submission().cq_overflow()
