@@ -288,7 +288,9 @@ impl<E: Engine> Core<E> {
             } else {
                 "turn the ring until Room comes for this socket, or raise the limit"
             };
-            if asked <= max && !mem::replace(&mut entry.wants_room, true) && row >= 2 {
+            if asked <= max && row < 2 {
+                entry.refused.by_socket = true;
+            } else if asked <= max && !mem::replace(&mut entry.refused.by_ring, true) {
                 self.ring_refused.push(sock.0.slot);
             }
             return Err(Error::LimitReached { limit, used, max, asked, hint: hint.into() });

@@ -388,7 +388,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Sends the FIN of a socket that is at its end, and lets it linger.
-    fn end_if_due(&mut self, slot: u32) {
+    pub(crate) fn end_if_due(&mut self, slot: u32) {
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if socket.stage == Stage::Open || !socket.queue.is_empty() || socket.outstanding > 0 {
             return;

@@ -33,6 +33,14 @@ pub(crate) enum Stage {
     Lingering,
 }
 
+/// Whose limits have refused a payload of a socket, and are not half free since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub by_socket: bool,
+    /// Then the socket stands in the ring's list of those.
+    pub by_ring: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct SocketEntry {
     pub fd: OwnedFd,
@@ -51,7 +59,7 @@ pub(crate) struct SocketEntry {
     pub poll_first: bool,
     pub fin_sent: bool,
     pub broken: Option<Errno>,
-    pub wants_room: bool,
+    pub refused: Refused,
     pub in_flight_payloads: u32,
     pub in_flight_bytes: u64,
     pub accepted_bytes: u64,
@@ -110,7 +118,7 @@ impl<E: Engine> Core<E> {
             poll_first: false,
             fin_sent: false,
             broken: None,
-            wants_room: false,
+            refused: Refused::default(),
             in_flight_payloads: 0,
             in_flight_bytes: 0,
             accepted_bytes: 0,
@@ -210,6 +218,9 @@ impl<E: Engine> Core<E> {
             );
             return Err(Error::Misuse(why.into()));
         }
+        // If it was finished, its FIN is due.
+        self.end_if_due(sock.0.slot);
+        let entry = self.open_socket(sock)?;
         let duplicate = entry
             .fd
             .try_clone()
@@ -285,17 +296,24 @@ impl<E: Engine> Core<E> {
         self.stats.failed_payloads += u64::from(freed.failed);
         if let Some(entry) = self.sockets.at_mut(slot) {
             entry.release(freed);
-            if entry.wants_room {
+            if entry.refused.by_socket
+                && entry.in_flight_bytes <= self.limits.socket_bytes / 2
+                && entry.in_flight_payloads <= self.limits.socket_payloads / 2
+            {
+                entry.refused.by_socket = false;
                 self.say_room(slot);
             }
         }
         self.retire_if_idle(slot);
         if !self.ring_refused.is_empty() && self.ring_has_room() {
             let mut refused = std::mem::take(&mut self.ring_refused);
-            refused.retain(|&slot| {
-                self.say_room(slot);
-                self.sockets.at(slot).is_some_and(|entry| entry.wants_room)
-            });
+            for slot in refused.drain(..) {
+                if let Some(entry) = self.sockets.at_mut(slot)
+                    && std::mem::take(&mut entry.refused.by_ring)
+                {
+                    self.say_room(slot);
+                }
+            }
             self.ring_refused = refused;
         }
     }
@@ -305,15 +323,11 @@ impl<E: Engine> Core<E> {
             && self.in_flight_payloads <= self.limits.ring_payloads / 2
     }
 
-    /// Says `Room` if a limit had refused a payload of this socket and half of it is free.
+    /// Says `Room`, unless the other limit has refused a payload as well and is still full.
     fn say_room(&mut self, slot: u32) {
-        let ring_has_room = self.ring_has_room();
         let sock = Socket(self.sockets.key(slot));
-        let Some(entry) = self.sockets.at_mut(slot) else { return };
-        let has_room = entry.in_flight_bytes <= self.limits.socket_bytes / 2
-            && entry.in_flight_payloads <= self.limits.socket_payloads / 2;
-        if entry.wants_room && has_room && ring_has_room && entry.stage == Stage::Open {
-            entry.wants_room = false;
+        let Some(entry) = self.sockets.at(slot) else { return };
+        if entry.refused == Refused::default() && entry.stage == Stage::Open {
             self.pending.push(Event::Room { sock });
         }
     }
