@@ -36,6 +36,7 @@ pub(super) struct Receiver {
     /// Files of which it was sent the end, or of which it knows that no end comes:
     /// `receipts.len() <= ended + 1`.
     ended: u32,
+    bye_sent: bool,
     /// The file that it has refused while it was being sent.
     refused: Option<u32>,
     /// Why it said that it ends the transfer.
@@ -61,6 +62,7 @@ impl Receiver {
             accepted_bytes: 0,
             lent_at: now,
             ended: 0,
+            bye_sent: false,
             refused: None,
             closing: None,
             broken: None,
@@ -163,13 +165,18 @@ impl Receiver {
         (now.duration_since(*at) >= grace).then(|| format!("the connection broke: {why}"))
     }
 
-    /// No file will come any more. Returns whether it has just become complete.
-    pub(super) fn on_bye_said(&mut self) -> bool {
-        if self.takes_part() && !self.owes_receipt() {
+    /// The goodbye was put into its stream.
+    pub(super) fn on_bye_sent(&mut self) {
+        self.bye_sent = true;
+    }
+
+    /// Whether it has just become complete: all is said, on both sides.
+    pub(super) fn becomes_complete(&mut self) -> bool {
+        let complete = self.takes_part() && self.bye_sent && !self.owes_receipt();
+        if complete {
             self.end = Some(End::Complete);
-            return true;
         }
-        false
+        complete
     }
 
     pub(super) fn lose(&mut self, why: String) {
@@ -196,10 +203,13 @@ mod tests {
         receiver.on_end_sent();
         assert!(receiver.owes_receipt());
         assert_eq!(receiver.on_frame(receipt(0, Status::Stored), 2), Step::Nothing);
-        assert!(!receiver.on_bye_said());
         assert_eq!(receiver.on_frame(receipt(1, Status::Mismatch), 2), Step::Refused(1));
         assert_eq!(receiver.refusals().collect::<Vec<_>>(), ["t"]);
-        assert!(receiver.on_bye_said());
+        // Not before it has its goodbye, or it would take the end for a loss.
+        assert!(!receiver.becomes_complete());
+        receiver.on_bye_sent();
+        assert!(receiver.becomes_complete());
+        assert!(!receiver.becomes_complete());
         assert_eq!((receiver.end(), receiver.stored()), (Some(&End::Complete), 1));
         // What ends later changes nothing.
         assert_eq!(receiver.on_gone(None), Step::Nothing);

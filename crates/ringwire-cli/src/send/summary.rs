@@ -191,12 +191,14 @@ mod tests {
         whole.on_end_sent();
         let stored = FromReceiver::Receipt { file: 0, status: Status::Stored, text: String::new() };
         whole.on_frame(stored, 1);
-        whole.on_bye_said();
+        whole.on_bye_sent();
+        assert!(whole.becomes_complete());
         let mut refused = Receiver::new("10.0.0.8:1".into(), Instant::now());
         let text = "a exists there".into();
         refused.on_frame(FromReceiver::Receipt { file: 0, status: Status::Refused, text }, 1);
         refused.on_end_sent();
-        refused.on_bye_said();
+        refused.on_bye_sent();
+        assert!(refused.becomes_complete());
         let mut lost = Receiver::new("10.0.0.9:1".into(), Instant::now());
         lost.lose("dropped: no sign of life for 10 s".into());
         let figures = Figures {

@@ -63,6 +63,8 @@ struct Parcel {
     frame: Vec<u8>,
     /// With its number in the window.
     block: Option<(Block, u64)>,
+    /// The goodbye: FIN follows it.
+    last: bool,
     to: Vec<usize>,
 }
 
@@ -235,7 +237,8 @@ impl<'a> Transfer<'a> {
         }
         self.file = None;
         self.bye_said = true;
-        self.post(FromSender::Bye.encode(), None, everybody);
+        let frame = FromSender::Bye.encode();
+        self.parcels.push_back(Parcel { frame, block: None, last: true, to: everybody });
     }
 
     /// Who takes part, and, if a file is given, still takes that file.
@@ -248,7 +251,7 @@ impl<'a> Transfer<'a> {
 
     fn post(&mut self, frame: Vec<u8>, block: Option<(Block, u64)>, to: Vec<usize>) {
         if !to.is_empty() {
-            self.parcels.push_back(Parcel { frame, block, to });
+            self.parcels.push_back(Parcel { frame, block, last: false, to });
         }
     }
 
@@ -294,9 +297,10 @@ impl<'a> Transfer<'a> {
             .map_err(|refused| refused.why)?;
         self.window.lend(now, receiver, bytes, number);
         self.receivers[receiver].on_lent(now);
-        if self.bye_said && self.parcels.is_empty() {
-            // FIN follows the goodbye, which is always the last parcel.
+        if parcel.last {
             self.ring.finish(self.sockets[receiver])?;
+            self.receivers[receiver].on_bye_sent();
+            self.look_for_completion(receiver);
         }
         Ok(())
     }
@@ -351,22 +355,30 @@ impl<'a> Transfer<'a> {
                 if let Some(text) = receiver.refusals().next_back() {
                     self.output.warning(format_args!("{}: {text}", receiver.name));
                 }
-                if self.file != Some(file) {
-                    return;
-                }
-                // Before whatever comes next; what is under way to it is thrown away there.
-                for parcel in &mut self.parcels {
-                    parcel.to.retain(|&to| to != index);
-                }
-                let why = "refused".into();
-                self.receivers[index].on_end_sent();
-                self.post(FromSender::GiveUp { why }.encode(), None, vec![index]);
-                if self.listeners(Some(file)).is_empty() {
-                    self.returns.skip(file);
+                if self.file == Some(file) {
+                    self.skip_rest(index, file);
                 }
             }
         }
-        if self.bye_said && self.receivers[index].on_bye_said() {
+        self.look_for_completion(index);
+    }
+
+    /// Sends a receiver no more of a file that it has refused.
+    fn skip_rest(&mut self, index: usize, file: u32) {
+        // Before whatever comes next; what is under way to it is thrown away there.
+        for parcel in &mut self.parcels {
+            parcel.to.retain(|&to| to != index);
+        }
+        self.receivers[index].on_end_sent();
+        self.post(FromSender::GiveUp { why: "refused".into() }.encode(), None, vec![index]);
+        if self.listeners(Some(file)).is_empty() {
+            self.returns.skip(file);
+        }
+    }
+
+    /// A receiver takes no further part when it has its goodbye and has said all it owes.
+    fn look_for_completion(&mut self, index: usize) {
+        if self.receivers[index].becomes_complete() {
             self.window.on_gone(index);
             let stored = self.receivers[index].stored() == self.files.len();
             self.progress.end(index, if stored { "stored" } else { "not all stored" });

@@ -49,7 +49,9 @@ fn a_sender_told_to_exit_leaves_nothing_half_written() {
         let sent = sender.end();
         let (received, dir) = receiver.end();
         let whole = whole_or_nothing(dir.path(), &content);
-        assert_eq!(received.status.code(), Some(i32::from(!whole)), "{}", received.shown());
+        // Whole, it may still miss the goodbye; it cannot know that there was but one file.
+        let right = matches!((received.status.code(), whole), (Some(1), _) | (Some(0), true));
+        assert!(right, "{}", received.shown());
         match (sent.status.code(), whole) {
             (Some(2), _) => {
                 let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
@@ -80,7 +82,8 @@ fn a_receiver_told_to_exit_leaves_nothing_half_written() {
         let whole = whole_or_nothing(dir.path(), &content);
         let sent = sender.end();
         if whole {
-            assert_eq!(received.status.code(), Some(0), "{}", received.shown());
+            // Told to exit between the file and the goodbye, it says so.
+            assert!(matches!(received.status.code(), Some(0 | 2)), "{}", received.shown());
             sent.expect(0);
             continue;
         }

@@ -29,9 +29,11 @@ fn files_of_all_sizes_arrive_whole_at_one_and_at_four_receivers() {
             let name = format!("{bytes}.bin");
             let path = write(dir.path().join(&name), &content);
             let end = send(&[&path], &to, &[]).expect(0);
+            assert_eq!(end.warnings(), [""; 0]);
             for receiver in &started {
                 assert_same(&receiver.path(&name), &content);
-                assert!(end.stdout.contains(&format!("{}: 1 file stored", receiver.address)));
+                let line = format!("{}: 1 file stored\n", receiver.address);
+                assert!(end.stdout.contains(&line), "{}", end.stdout);
             }
         }
         for receiver in started {
@@ -137,6 +139,26 @@ fn what_is_there_already_is_kept_and_the_others_get_theirs() {
     let (end, left) = has_a.end();
     assert_eq!(end.expect(1).stdout.lines().count(), 2, "an address and one file");
     assert_eq!(names(left.path()), ["a", "b"]);
+}
+
+#[test]
+fn a_refusal_is_the_last_word_of_a_receiver_not_its_loss() {
+    let dir = scratch();
+    let path = write(dir.path().join("a"), b"new");
+    let receiver = Receiver::start(&[]);
+    write(receiver.path("a"), b"old");
+    for _ in 0..20 {
+        let end = send(&[&path], &[&receiver], &[]).expect(1);
+        let why = "a exists there; \"ringwire recv --force\" would replace it";
+        assert_eq!(end.warnings(), [format!("{}: {why}", receiver.address)]);
+        let line = format!("{}: 0 of 1 file stored; {why}\n", receiver.address);
+        assert!(end.stdout.starts_with(&line), "{}", end.stdout);
+    }
+    receiver.program.signal(rustix::process::Signal::TERM);
+    let (end, _dir) = receiver.end();
+    // To the receiver each of these transfers came to its proper end.
+    assert!(end.warnings().iter().all(|warning| warning.contains("a exists there")));
+    assert_eq!(end.warnings().len(), 20);
 }
 
 #[test]
