@@ -13,6 +13,7 @@ const UNSAFE: &[&str] = &[
     "crates/ringwire-wire/src/socket.rs",
     // Tests that drive the kernel's raw interface, to compare with or to hold facts about it.
     "crates/ringwire/tests/release_delay.rs",
+    "crates/ringwire/tests/kernel/rig/",
     // A counting allocator.
     "crates/ringwire/tests/no_alloc.rs",
 ];

@@ -33,7 +33,7 @@ use crate::error::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pages {
     /// 4 KiB pages: for memory that is registered. A registered piece of a huge page charges the
-    /// send buffer for its offset inside the huge page (kernel.md §5.3).
+    /// send buffer for its offset inside the huge page (K13).
     Small,
     /// Huge pages where the host gives them: for memory that is not registered, which gains.
     Huge,

@@ -177,7 +177,7 @@ impl ArenaBuilder {
     /// # Kernel
     ///
     /// Registration takes Linux 5.19, and RLIMIT_MEMLOCK for all of it, which is counted per user
-    /// over all processes, unless the building thread has CAP_IPC_LOCK (kernel.md §5.1).
+    /// over all processes, unless the building thread has CAP_IPC_LOCK (K15).
     pub fn build(self) -> Result<Arena, Error> {
         let round_up = |name: &str, bytes: usize| match bytes.checked_next_multiple_of(STEP_BYTES) {
             Some(rounded) if rounded > 0 => Ok(rounded),

@@ -40,7 +40,7 @@ pub enum Registration {
 }
 
 /// The ring that holds the registration. Never used for I/O, and not SINGLE_ISSUER, because then no
-/// other thread could clone from it (EEXIST, kernel.md §11).
+/// other thread could clone from it (EEXIST, K16).
 struct HiddenRing {
     ring: IoUring,
     /// Who made it. After a `fork` the child has other pages at the same addresses, while the ring,

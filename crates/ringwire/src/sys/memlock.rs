@@ -2,7 +2,7 @@
 //!
 //! Steps 3 (registration) and 5 (unregistered requests) run into it. The number is for telling an
 //! operator what is in the way, never for computing a budget: the kernel counts per user over all
-//! processes and containers, and not at all for a ring created with CAP_IPC_LOCK (kernel.md §5.1).
+//! processes and containers, and not at all for a ring created with CAP_IPC_LOCK (K15).
 //! So the only way to know is to try.
 
 use rustix::process::{Resource, getrlimit};

@@ -20,7 +20,7 @@ use io_uring::{IoUring, Submitter};
 
 use crate::error::Errno;
 
-/// The kernel registers no larger piece than this at once (1 GiB + 4 KiB: EFAULT, kernel.md §11).
+/// The kernel registers no larger piece than this at once (EFAULT, K14).
 #[doc(alias = "SZ_1G")]
 pub(crate) const PIECE_BYTES_MAX: usize = 1 << 30;
 

@@ -1,0 +1,116 @@
+//! What makes the kernel let go of a connection's memory, and what does not (K12).
+
+use std::io::{ErrorKind, Read as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::rig::{FILLER, Memory, Request, Ring, TOO_MUCH, shut_pair};
+use crate::support::read_exactly;
+
+/// Who else holds the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    Duplicate,
+    RegisteredFile,
+    ParkedRequest,
+}
+
+const HOLDERS: [Holder; 4] =
+    [Holder::Nobody, Holder::Duplicate, Holder::RegisteredFile, Holder::ParkedRequest];
+
+/// A connection with 8 KiB that its peer will not take, and with a holder.
+struct Held {
+    ring: Ring,
+    near: TcpStream,
+    far: TcpStream,
+    duplicate: Option<TcpStream>,
+}
+
+fn hold(holder: Holder) -> Held {
+    let memory = Memory::new(TOO_MUCH);
+    let mut ring = Ring::new();
+    let (near, far) = shut_pair();
+    let request = Request::send(&near, memory.span(0..8192)).data(1);
+    let mut duplicate = None;
+    match holder {
+        Holder::Nobody => ring.accepted(request),
+        Holder::Duplicate => {
+            duplicate = Some(near.try_clone().unwrap());
+            ring.accepted(request);
+        }
+        Holder::RegisteredFile => {
+            use std::os::fd::AsRawFd as _;
+            ring.0.submitter().register_files(&[near.as_raw_fd()]).unwrap();
+            ring.accepted(request.file(0));
+        }
+        Holder::ParkedRequest => {
+            ring.accepted(request);
+            ring.parks(Request::send(&near, memory.all()).flags(libc::MSG_WAITALL).data(2));
+        }
+    }
+    ring.silent();
+    Held { ring, near, far, duplicate }
+}
+
+/// All completions that are to come: the notification of what was accepted, and, if a request is
+/// parked, the part of it that was sent, and its notification.
+fn let_go(ring: &mut Ring, holder: Holder) {
+    let parked = holder == Holder::ParkedRequest;
+    let mut seen: Vec<_> = (0..if parked { 3 } else { 1 }).map(|_| ring.next()).collect();
+    ring.silent();
+    seen.sort_by_key(|done| (done.data, done.flags));
+    assert_eq!((seen[0].data, seen[0].result), (1, 0), "{holder:?}");
+    if parked {
+        assert_eq!((seen[1].data, seen[2].data), (2, 2));
+        let part = seen[1].result;
+        assert!((1..TOO_MUCH as i32).contains(&part), "{part} bytes of the parked request");
+    }
+}
+
+#[test]
+fn dissolving_a_connection_releases_everything_at_once() {
+    for holder in HOLDERS {
+        let Held { mut ring, near, mut far, duplicate } = hold(holder);
+        rustix::net::connect_unspec(&near).unwrap();
+        // Nothing was read and nothing acknowledged.
+        let_go(&mut ring, holder);
+        let mut heard = Vec::new();
+        let error = far.read_to_end(&mut heard).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{holder:?}");
+        assert!(heard.len() < FILLER, "{holder:?}");
+        drop((near, duplicate));
+    }
+}
+
+#[test]
+fn closing_with_linger_0_releases_nothing_while_somebody_holds_the_socket() {
+    for holder in HOLDERS {
+        let Held { mut ring, near, far, duplicate } = hold(holder);
+        SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(near);
+        if holder != Holder::Nobody {
+            ring.silent();
+            // A reset by the peer ends it for all holders.
+            SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(far);
+        }
+        let_go(&mut ring, holder);
+        drop(duplicate);
+    }
+}
+
+#[test]
+fn shutdown_and_close_release_nothing_and_lose_nothing() {
+    let Held { mut ring, near, mut far, .. } = hold(Holder::Nobody);
+    near.shutdown(Shutdown::Both).unwrap();
+    ring.silent();
+    drop(near);
+    ring.silent();
+    read_exactly(&mut far, FILLER + 8192).unwrap();
+    assert_eq!(far.read(&mut [0; 1]).unwrap(), 0, "the end");
+    ring.notification_of(1);
+    ring.silent();
+}

@@ -1,0 +1,368 @@
+//! What the tests of kernel facts share: a ring with nothing between it and the kernel, memory to
+//! send from, and connections whose peer takes nothing.
+//!
+//! All unsafe code is here, and it holds whatever a test does: a [`Request`] can only make the
+//! kernel *read* memory, and the kernel checks the addresses (EFAULT is one of the results looked
+//! for). What it reads is plain bytes of a [`Memory`], which stays mapped for good, so a test may
+//! overwrite them while the kernel reads; seeing that is what some tests are for.
+#![expect(unsafe_code, reason = "submission entries, and memory the kernel shares")]
+
+mod memory;
+mod request;
+
+use std::io::{self, ErrorKind, Write as _};
+use std::mem;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{Builder, EnterFlags, IoUring, Probe};
+use ringwire_wire::{Veth, skip};
+use socket2::{Domain, Socket, Type};
+
+pub(crate) use memory::{Memory, Message, PAGE, Span};
+pub(crate) use request::{
+    BUFFER_SELECT, CQE_SKIP, FIXED_BUF, LINK, POLL_FIRST, REPORT_USAGE, Request,
+};
+
+use crate::support::PATIENCE;
+
+/// A notification follows (`IORING_CQE_F_MORE`).
+pub(crate) const MORE: u32 = 1 << 1;
+/// A notification (`IORING_CQE_F_NOTIF`).
+pub(crate) const NOTIF: u32 = 1 << 3;
+/// In a notification's result (`IORING_NOTIF_USAGE_ZC_COPIED`).
+pub(crate) const COPIED: i32 = i32::MIN;
+
+/// How long nothing must happen to count as nothing. Too short on a busy host, a test misses a
+/// disagreement; it never sees one that is not there.
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// One completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub(crate) data: u64,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+/// What became of a request: its result, and its notification's, if one was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) result: i32,
+    pub(crate) notification: Option<i32>,
+}
+
+/// A ring, bare.
+pub(crate) struct Ring(pub(crate) IoUring);
+
+impl Ring {
+    /// A default one.
+    pub(crate) fn new() -> Ring {
+        Ring::with(&IoUring::builder(), 64)
+    }
+
+    /// One whose completions appear only inside `enter`; `None`, and a skip, where there is none.
+    pub(crate) fn deferred(test: &str) -> Option<Ring> {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        match build(&builder, 64) {
+            Ok(ring) => Some(Ring(ring)),
+            Err(_) if before(test, 6, 1) => None,
+            Err(why) => panic!("DEFER_TASKRUN: {why}"),
+        }
+    }
+
+    pub(crate) fn with(builder: &Builder, entries: u32) -> Ring {
+        Ring(build(builder, entries).expect("a ring"))
+    }
+
+    /// Whether `operation` is one that this kernel has.
+    pub(crate) fn knows(&self, operation: u8) -> bool {
+        let mut probe = Probe::new();
+        self.0.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(operation)
+    }
+
+    /// Makes room for registered buffers.
+    pub(crate) fn sparse_buffers(&self, entries: u32) {
+        self.0.submitter().register_buffers_sparse(entries).expect("5.19");
+    }
+
+    /// Registers a span at `index`, or says with which errno that was refused. A null address
+    /// empties the entry.
+    pub(crate) fn try_register(&self, index: u32, (addr, bytes): Span) -> Result<(), i32> {
+        let iov_base = ptr::with_exposed_provenance_mut(addr);
+        let piece = libc::iovec { iov_base, iov_len: bytes };
+        // SAFETY: the kernel takes its own references to the pages, and only reads them.
+        let done = unsafe { self.0.submitter().register_buffers_update(index, &[piece], None) };
+        done.map_err(|why| why.raw_os_error().expect("an errno"))
+    }
+
+    /// Registers `memory` at `index`; `false`, and a skip, where RLIMIT_MEMLOCK has no room.
+    pub(crate) fn register(&self, test: &str, index: u32, memory: Memory) -> bool {
+        match self.try_register(index, memory.all()) {
+            Ok(()) => true,
+            Err(libc::ENOMEM) => {
+                skip(test, &format!("RLIMIT_MEMLOCK has no room for {} bytes", memory.all().1));
+                false
+            }
+            Err(errno) => panic!("registering: {}", io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    pub(crate) fn push(&mut self, request: Request) {
+        let entry = request.entry();
+        // SAFETY: the operations of `Request` read memory and write none; see the head of the file.
+        unsafe { self.0.submission().push(&entry) }.expect("room in the queue");
+    }
+
+    /// Hands over what was pushed, and nothing more.
+    pub(crate) fn submit(&mut self) {
+        let entries = self.0.submission().len();
+        // SAFETY: no arguments are given.
+        let taken = unsafe { self.0.submitter().enter::<()>(entries as u32, 0, 0, None) };
+        assert_eq!(taken.expect("submitted"), entries);
+    }
+
+    fn enter(&mut self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::new().sec(left.as_secs()).nsec(left.subsec_nanos());
+        let args = SubmitArgs::new().timespec(&timeout);
+        let (entries, wanted) = (self.0.submission().len() as u32, 1);
+        let flags = (EnterFlags::EXT_ARG | EnterFlags::GETEVENTS).bits();
+        // SAFETY: `args` and what it points to live through the call.
+        match unsafe { self.0.submitter().enter(entries, wanted, flags, Some(&args)) } {
+            Ok(_) => {}
+            Err(why) => assert!(
+                [Some(libc::ETIME), Some(libc::EINTR)].contains(&why.raw_os_error()),
+                "{why}"
+            ),
+        }
+    }
+
+    /// What is in the completion ring, without asking the kernel.
+    pub(crate) fn visible(&mut self) -> Option<Done> {
+        let entry = self.0.completion().next()?;
+        let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+        Some(Done { data, result, flags })
+    }
+
+    fn next_until(&mut self, deadline: Instant) -> Option<Done> {
+        loop {
+            if let Some(done) = self.visible() {
+                return Some(done);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            self.enter(deadline);
+        }
+    }
+
+    /// The next completion, awaited.
+    #[track_caller]
+    pub(crate) fn next(&mut self) -> Done {
+        self.next_until(Instant::now() + PATIENCE).expect("waited in vain for a completion")
+    }
+
+    /// The next completion, which must be the result of `data` and promise a notification.
+    #[track_caller]
+    pub(crate) fn result_of(&mut self, data: u64) -> i32 {
+        let done = self.next();
+        assert_eq!((done.data, done.flags), (data, MORE), "{done:?}");
+        done.result
+    }
+
+    /// The next completion, which must be the notification of `data`.
+    #[track_caller]
+    pub(crate) fn notification_of(&mut self, data: u64) -> i32 {
+        let done = self.next();
+        assert_eq!((done.data, done.flags), (data, NOTIF), "{done:?}");
+        done.result
+    }
+
+    /// Nothing completes, for a while.
+    #[track_caller]
+    pub(crate) fn silent(&mut self) {
+        if let Some(done) = self.next_until(Instant::now() + SILENCE) {
+            panic!("expected nothing, and had {done:?}");
+        }
+    }
+
+    /// Hands over one request and waits for all that it says.
+    #[track_caller]
+    pub(crate) fn run(&mut self, request: Request) -> Outcome {
+        let data = request.user_data();
+        let Done { data: of, result, flags } = self.first(request);
+        assert_eq!((of, flags & NOTIF), (data, 0), "the result comes first");
+        let notification = (flags & MORE != 0).then(|| self.notification_of(data));
+        Outcome { result, notification }
+    }
+
+    /// Hands over a send that must be accepted whole, and leaves its notification to come.
+    #[track_caller]
+    pub(crate) fn accepted(&mut self, request: Request) {
+        let (data, result, flags) = (request.user_data(), request.bytes(), MORE);
+        assert_eq!(self.first(request), Done { data, result, flags });
+    }
+
+    /// Hands over a request that must stay without a result.
+    #[track_caller]
+    pub(crate) fn parks(&mut self, request: Request) {
+        if let Some(done) = self.first_until(request, Instant::now() + SILENCE) {
+            panic!("expected nothing, and had {done:?}");
+        }
+    }
+
+    #[track_caller]
+    fn first(&mut self, request: Request) -> Done {
+        let done = self.first_until(request, Instant::now() + PATIENCE);
+        done.expect("waited in vain for a result")
+    }
+
+    /// The first completion of a request. It is tried again if the user's other processes, and
+    /// other tests, have taken all that RLIMIT_MEMLOCK allows.
+    fn first_until(&mut self, request: Request, deadline: Instant) -> Option<Done> {
+        loop {
+            self.push(request);
+            self.submit();
+            let done = self.next_until(deadline)?;
+            if done.result != -libc::ENOMEM {
+                return Some(done);
+            }
+            if done.flags & MORE != 0 {
+                self.notification_of(done.data);
+            }
+        }
+    }
+}
+
+/// A ring. Where it is counted against RLIMIT_MEMLOCK, what was closed a moment ago may still be
+/// counted.
+fn build(builder: &Builder, entries: u32) -> io::Result<IoUring> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match builder.build(entries) {
+            Err(why) if why.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            built => return built,
+        }
+    }
+}
+
+/// A connection over loopback: near, with some room to send, and far, with little to receive.
+pub(crate) fn pair() -> (TcpStream, TcpStream) {
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let listener = socket();
+    listener.set_recv_buffer_size(8 << 10).expect("SO_RCVBUF");
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+    listener.listen(1).expect("listening");
+    let near = socket();
+    near.set_send_buffer_size(128 << 10).expect("SO_SNDBUF");
+    near.connect(&listener.local_addr().expect("an address")).expect("connected");
+    let (far, _) = listener.accept().expect("accepted");
+    (near.into(), far.into())
+}
+
+/// More bytes than a [`pair`] holds on their way. And not many more: an ordinary user's 8 MiB of
+/// RLIMIT_MEMLOCK have to do for all tests that run at once.
+pub(crate) const TOO_MUCH: usize = 384 << 10;
+
+/// Bytes in front of everything else in [`shut_pair`]: more than its peer takes.
+pub(crate) const FILLER: usize = 64 << 10;
+
+/// A connection whose peer's window is shut: what is sent from now on is accepted and leaves only
+/// when the peer has read some of the [`FILLER`] bytes (zeroes) in front of it.
+pub(crate) fn shut_pair() -> (TcpStream, TcpStream) {
+    let (mut near, far) = pair();
+    near.write_all(&[0; FILLER]).expect("buffered");
+    await_shut_window(&near);
+    (near, far)
+}
+
+/// Waits until all that could leave has been acknowledged, and there is something left.
+fn await_shut_window(near: &TcpStream) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let info = tcp_info(near);
+        if info.tcpi_unacked == 0 && info.tcpi_notsent_bytes > 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the window stays open");
+        std::thread::yield_now();
+    }
+}
+
+/// Writes to a [`shut_pair`] until its send buffer takes no byte more. Returns how many it took.
+pub(crate) fn fill(mut near: &TcpStream) -> usize {
+    near.set_nonblocking(true).expect("O_NONBLOCK");
+    let mut filled = 0;
+    loop {
+        match near.write(&[0; PAGE]) {
+            Ok(bytes) => filled += bytes,
+            Err(why) if why.kind() == ErrorKind::WouldBlock => break,
+            Err(why) => panic!("{why}"),
+        }
+    }
+    near.set_nonblocking(false).expect("O_NONBLOCK");
+    filled
+}
+
+/// The wire, or a skip.
+pub(crate) fn veth(test: &str) -> Option<Veth> {
+    Veth::new().map_err(|why| skip(test, why.reason())).ok()
+}
+
+/// Whether the running kernel calls itself older than `major.minor`. For what came in without a
+/// way to ask; skips `test` if so.
+pub(crate) fn before(test: &str, major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let release = release.trim();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = numbers.next().zip(numbers.next()).expect("a version");
+    let older = version < (major, minor);
+    if older {
+        skip(test, &format!("Linux {release} is older than {major}.{minor}"));
+    }
+    older
+}
+
+/// The descriptor of a ring, to poll.
+pub(crate) fn ring_fd(ring: &Ring) -> BorrowedFd<'_> {
+    let fd = ring.0.as_raw_fd();
+    // SAFETY: the ring owns the descriptor and lives as long as the borrow.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Lets a UDP socket send what it is given as segments of so many bytes (`UDP_SEGMENT`, 4.18).
+pub(crate) fn set_segment_bytes(socket: &impl AsRawFd, bytes: libc::c_int) {
+    // SAFETY: the kernel reads an int from `bytes` while the call runs (udp(7)).
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(done, 0, "UDP_SEGMENT: {}", io::Error::last_os_error());
+}
+
+/// What TCP says of a connection (`TCP_INFO`).
+pub(crate) fn tcp_info(socket: &impl AsRawFd) -> libc::tcp_info {
+    // SAFETY: all-zero bytes are a valid `tcp_info`; it holds only integers.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let place = ptr::from_mut(&mut info).cast();
+    // SAFETY: the kernel writes at most `bytes` bytes into `info`, while the call runs (tcp(7)).
+    let done = unsafe {
+        let fd = socket.as_raw_fd();
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut bytes)
+    };
+    assert_eq!(done, 0, "TCP_INFO: {}", io::Error::last_os_error());
+    info
+}
