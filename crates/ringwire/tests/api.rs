@@ -65,14 +65,14 @@ fn attach_narrow(driver: &mut Driver) -> (Socket, TcpStream) {
     (driver.ring.attach(near).unwrap(), far)
 }
 
-/// More than a narrow connection takes.
-const TOO_MUCH: usize = 4 * MIB;
+/// Several times what a narrow connection takes, and little enough for RLIMIT_MEMLOCK.
+const TOO_MUCH: usize = MIB;
 
 /// A socket on which a payload has begun to leave and cannot get on, and whose peer does not read.
 fn attach_stuck(driver: &mut Driver) -> (Socket, TcpStream, PayloadId) {
     let (sock, far) = attach_narrow(driver);
     let stuck = driver.send(sock, noise(0, TOO_MUCH));
-    let _ = driver.turn(Deadline::Now);
+    driver.until("it leaves", |driver| driver.ring.socket_stats(sock).unwrap().queued_bytes == 0);
     assert!(driver.fate(stuck).sent.is_none(), "it does not fit");
     (sock, far, stuck)
 }
@@ -402,20 +402,19 @@ fn room_is_said_when_half_is_free_and_again_after_the_next_refusal() {
 #[test]
 fn room_of_a_socket_does_not_wait_for_other_sockets() {
     let limits = limits(|l| {
-        l.socket_bytes = 5 * MIB as u64;
-        l.ring_bytes = 7 * MIB as u64;
+        l.socket_bytes = 1_300_000;
+        l.ring_bytes = 1_800_000;
     });
     every_way_within(limits, |driver, what| {
         let (stuck_sock, far_of_stuck, stuck) = attach_stuck(driver);
         let (sock, far) = attach_tcp(driver);
         let heard = hear(far);
-        let small = driver.send(sock, noise(1, 2 * MIB));
-        // Five in all would be too much for the socket, six are not for the ring.
-        let refused = driver.ring.send(sock, noise(1, 4 * MIB)).unwrap_err();
+        let small = driver.send(sock, noise(1, 500_000));
+        let refused = driver.ring.send(sock, noise(1, 1_000_000)).unwrap_err();
         assert!(refused.to_string().starts_with("Limits::socket_bytes is full: "), "{refused}");
         driver.until_released(&[small]);
         let _ = driver.turn(Deadline::Now);
-        assert!(driver.ring.stats().in_flight_bytes > 3 * MIB as u64 + MIB as u64 / 2);
+        assert_eq!(driver.ring.stats().in_flight_bytes, 1_048_576, "more than half of the ring's");
         assert_eq!(driver.count(|told| *told == Told::Room(sock)), 1, "{what}");
 
         let heard_of_stuck = hear(far_of_stuck);
@@ -423,7 +422,7 @@ fn room_of_a_socket_does_not_wait_for_other_sockets() {
         driver.ring.close(sock).unwrap();
         driver.ring.close(stuck_sock).unwrap();
         driver.until("closed", |driver| driver.ring.stats().sockets == 0);
-        assert_same(&heard.join().unwrap().bytes, &noise(1, 2 * MIB));
+        assert_same(&heard.join().unwrap().bytes, &noise(1, 500_000));
         assert_same(&heard_of_stuck.join().unwrap().bytes, &noise(0, TOO_MUCH));
     });
 }
@@ -516,6 +515,50 @@ fn notifiers_and_notifications() {
     });
 }
 
+/// In a process of its own: where memory cannot be had, Rust ends the process.
+#[test]
+fn limits_may_be_as_large_as_they_get() {
+    let test = "limits_may_be_as_large_as_they_get";
+    if !is_child(test) {
+        run_child(test, &[]);
+        return;
+    }
+    let none = limits(|l| {
+        (l.socket_bytes, l.ring_bytes) = (u64::MAX, u64::MAX);
+        (l.socket_payloads, l.ring_payloads) = (u32::MAX, u32::MAX);
+        (l.sockets, l.notifiers, l.notifications) = (u32::MAX, u32::MAX, u32::MAX);
+    });
+    every_way_within(none, |driver, what| {
+        let (sock, mut far) = attach_tcp(driver);
+        let notifier = driver.ring.notifier(1).unwrap();
+        let id = driver.send_on(sock, noise(1, 1000), notifier);
+        driver.until_released(&[id]);
+        assert_eq!(read_exactly(&mut far, 1000).unwrap(), noise(1, 1000), "{what}");
+        assert_eq!(driver.ring.flush(notifier).unwrap(), 0);
+        let _ = driver.turn(Deadline::Now);
+    });
+}
+
+#[test]
+fn limits_may_be_zero() {
+    let zero = limits(|l| {
+        l.ring_payloads = 0;
+        (l.notifiers, l.notifications) = (0, 0);
+    });
+    every_way_within(zero, |driver, what| {
+        let (sock, _far) = attach_tcp(driver);
+        let refused = driver.ring.send(sock, noise(1, 1)).unwrap_err().to_string();
+        assert!(refused.starts_with("Limits::ring_payloads is full: 0 of 0, and 1 more"), "{what}");
+        let refused = text(driver.ring.notifier(1));
+        assert!(refused.starts_with("Limits::notifiers is full: 0 of 0, and 1 more"), "{what}");
+    });
+    every_way_within(limits(|l| l.sockets = 0), |driver, what| {
+        let (near, _far) = loopback::tcp_pair(Family::V4).unwrap();
+        let refused = text(driver.ring.attach(near));
+        assert!(refused.starts_with("Limits::sockets is full: 0 of 0, and 1 more"), "{what}");
+    });
+}
+
 // --- cancelling -------------------------------------------------------------------------------
 
 #[test]
@@ -604,7 +647,7 @@ fn finish_sends_the_end_behind_everything() {
         assert_same(&heard.bytes, &expected);
         // The other direction is open, and the handle works.
         assert!(back.write_all(b"still here").is_ok(), "{what}");
-        assert_eq!(driver.ring.socket_stats(sock).unwrap().accepted_bytes, 4 * MIB as u64 + 1000);
+        assert_eq!(driver.ring.socket_stats(sock).unwrap().accepted_bytes, 1_049_576);
         let mut ours = TcpStream::from(driver.ring.detach(sock).unwrap());
         assert_eq!(read_exactly(&mut ours, 10).unwrap(), b"still here", "{what}");
     });
@@ -927,6 +970,31 @@ fn a_socket_with_many_datagrams_does_not_keep_the_others_waiting() {
 }
 
 #[test]
+fn both_ends_of_a_connection_may_be_of_one_ring() {
+    every_way(|driver, what| {
+        let (near, far) = narrow_pair(Family::V6);
+        let peers = [far.try_clone().unwrap(), near.try_clone().unwrap()].map(hear);
+        let socks = [near, far].map(|end| driver.ring.attach(end).unwrap());
+        let mut ids = Vec::new();
+        for at in 0..40 {
+            for (end, sock) in socks.into_iter().enumerate() {
+                ids.push(driver.send(sock, noise(2 * at + end as u64, 20_000)));
+            }
+        }
+        driver.until_released(&ids);
+        socks.iter().for_each(|sock| driver.ring.close(*sock).unwrap());
+        driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+        for (end, heard) in peers.into_iter().enumerate() {
+            let expected: Vec<u8> =
+                (0..40).flat_map(|at| noise(2 * at + end as u64, 20_000)).collect();
+            let heard = heard.join().unwrap();
+            assert_eq!(heard.error, None, "{what}");
+            assert_same(&heard.bytes, &expected);
+        }
+    });
+}
+
+#[test]
 fn send_and_turn_never_wait_for_a_peer() {
     every_way(|driver, what| {
         let (sock, _far, stuck) = attach_stuck(driver);
@@ -1175,9 +1243,9 @@ fn shutdown_leaves_to_the_kernel_what_it_has() {
         driver.send(sock, noise(2, 2000));
         let before = ringwire::leaked();
         let report = driver.ring.shutdown(Deadline::Now, OnDeadline::Leave);
-        assert_eq!(said(report), (0, 0, 0, 1, 4 * MIB as u64, 2), "{what}");
+        assert_eq!(said(report), (0, 0, 0, 1, 1_048_576, 2), "{what}");
         let after = ringwire::leaked();
-        assert!(after.0 > before.0 && after.1 >= before.1 + 4 * MIB as u64, "{what}");
+        assert!(after.0 > before.0 && after.1 >= before.1 + 1_048_576, "{what}");
         let heard = hear(far).join().unwrap();
         assert!(!heard.bytes.is_empty(), "{what}: what was accepted is delivered");
         assert_same(&heard.bytes, &noise(0, TOO_MUCH)[..heard.bytes.len()]);
