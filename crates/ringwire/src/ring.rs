@@ -170,9 +170,8 @@ impl Ring {
     /// sends are resumed inside) or `Failed`, and then exactly one `Released`, with the payload.
     ///
     /// # Errors
-    /// [`SendError`] hands the payload back. `LimitReached`: an [`Event::Room`](crate::Event::Room) will
-    /// come. `Misuse`:
-    /// the handle is stale, or the socket was finished.
+    /// [`SendError`] hands the payload back. `LimitReached`: an [`Event::Room`](crate::Event::Room)
+    /// will come. `Misuse`: the handle is stale, or the socket was finished.
     ///
     /// # Cancel safety
     /// Forgetting the id, the socket's handle or the ring never frees memory that the kernel may
