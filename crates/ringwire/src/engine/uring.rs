@@ -33,11 +33,7 @@ pub(crate) struct Uring {
 
 /// What a runtime sleeps on instead of the ring's own descriptor where completions are deferred:
 /// for deferred work the kernel raises a registered counter, but wakes nobody who polls the ring
-/// (`io_req_local_work_add`; a poll on 6.18.44 slept on over it).
-///
-/// A waker rings it too: what the kernel would raise while a thread raises the waker's own counter
-/// comes milliseconds late, and from the second time on never (`io_eventfd_signal` since 6.11 does
-/// not forget that it has put a signal off; seen on 6.18.44).
+/// (K32).
 struct Bell {
     counter: Arc<OwnedFd>,
     /// Whether the kernel raises it. Not before somebody wants to poll.

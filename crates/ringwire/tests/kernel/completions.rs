@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
 use ringwire_wire::{Family, acknowledged_bytes, loopback};
@@ -212,6 +212,29 @@ fn deferred_completions_appear_only_inside_enter() {
     let alone = IoUring::builder().setup_defer_taskrun().build(8).map(|_: IoUring| ());
     let refused = alone.expect_err("without SINGLE_ISSUER").raw_os_error();
     assert_eq!(refused, Some(libc::EINVAL));
+}
+
+/// If this fails, the kernel has learned to wake who sleeps on such a ring, and the engine's bell
+/// may go.
+#[test]
+fn who_sleeps_on_a_deferred_rings_descriptor_is_not_woken() {
+    let test = "who_sleeps_on_a_deferred_rings_descriptor_is_not_woken";
+    let Some(mut ring) = Ring::deferred(test) else { return };
+    let (near, far) = loopback::udp_pair(Family::V4).unwrap();
+    ring.push(Request::poll(&far, false).data(1));
+    ring.submit();
+    let ms = |ms: i64| Timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 };
+    let start = Instant::now();
+    let late = thread::spawn(move || {
+        // Long enough for the other thread to fall asleep; if it has not, it is not woken either.
+        poll(&mut [], Some(&ms(100))).unwrap();
+        near.send(&[0; 10]).unwrap();
+    });
+    let _ = poll(&mut [PollFd::new(&ring_fd(&ring), PollFlags::IN)], Some(&ms(600)));
+    let slept = start.elapsed();
+    late.join().unwrap();
+    assert_eq!(ring.result_of(1), 1, "it was there to be taken");
+    assert!(slept >= Duration::from_millis(500), "woken after {slept:?}");
 }
 
 #[test]
