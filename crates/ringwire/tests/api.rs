@@ -366,36 +366,44 @@ fn a_payload_that_no_room_would_be_enough_for() {
     });
 }
 
-#[test]
-fn room_is_said_when_half_is_free_and_again_after_the_next_refusal() {
-    every_way_within(limits(|l| l.socket_bytes = 100), |driver, what| {
+/// A limit that three payloads of 30, 30 and 40 bytes fill: room is said when half of it is free,
+/// and again after the next refusal. `more` fills it again beside the first.
+fn room_at_half(limits: Limits, more: &[usize]) {
+    every_way_within(limits, |driver, what| {
         let (sock, _far) = attach_tcp(driver);
-        let ids = [30, 30, 40].map(|bytes| driver.send(sock, noise(1, bytes)));
+        let first = [30, 30, 40].map(|bytes| driver.send(sock, noise(1, bytes)));
         assert!(driver.ring.send(sock, noise(1, 1)).is_err());
         // Taken back, not sent: so that one by one becomes free.
-        driver.ring.cancel(ids[2]).unwrap();
-        assert_eq!(driver.ring.stats().in_flight_bytes, 60);
+        driver.ring.cancel(first[2]).unwrap();
         let again = driver.send(sock, noise(2, 40));
         assert!(driver.ring.send(sock, noise(1, 1)).is_err());
         driver.ring.cancel(again).unwrap();
-        driver.ring.cancel(ids[1]).unwrap();
+        driver.ring.cancel(first[1]).unwrap();
         assert_eq!(driver.ring.stats().in_flight_bytes, 30);
         // Full again before the event is read: the refusal counts anew.
-        let more = driver.send(sock, noise(3, 70));
+        let mut ids: Vec<PayloadId> =
+            more.iter().map(|bytes| driver.send(sock, noise(3, *bytes))).collect();
         assert!(driver.ring.send(sock, noise(1, 1)).is_err());
-        driver.until_released(&[ids[0], ids[1], ids[2], again, more]);
+        ids.extend(first);
+        ids.push(again);
+        driver.until_released(&ids);
         assert_eq!(driver.count(|told| *told == Told::Room(sock)), 2, "{what}");
-        let failed: Vec<u64> = [ids[2], again, ids[1]]
-            .map(|id| driver.fate(id).failed)
-            .into_iter()
-            .map(|failed| {
-                let (accepted, error) = failed.expect("cancelled");
-                assert_eq!(error, Errno::CANCELED);
-                accepted
-            })
-            .collect();
-        assert_eq!(failed, [0, 0, 0], "{what}");
+        for id in [first[2], again, first[1]] {
+            assert_eq!(driver.fate(id).failed, Some((0, Errno::CANCELED)), "{what}");
+        }
     });
+}
+
+#[test]
+fn room_is_said_when_half_of_a_sockets_limit_is_free() {
+    room_at_half(limits(|l| l.socket_bytes = 100), &[70]);
+    room_at_half(limits(|l| l.socket_payloads = 3), &[1, 1]);
+}
+
+#[test]
+fn room_is_said_when_half_of_the_rings_limit_is_free() {
+    room_at_half(limits(|l| l.ring_bytes = 100), &[70]);
+    room_at_half(limits(|l| l.ring_payloads = 3), &[1, 1]);
 }
 
 /// A ring that others keep full must not keep a socket waiting whose own limit is free again.
@@ -572,6 +580,9 @@ fn a_queued_payload_is_cancelled_at_once_and_leaves_no_gap() {
         for at in cancelled {
             driver.ring.cancel(ids[at]).unwrap();
         }
+        // The second, fifth and sixth are left.
+        let stats = driver.ring.socket_stats(sock).unwrap();
+        assert_eq!((stats.queued_bytes, stats.in_flight_payloads), (13_000, 4), "{what}");
         driver.told.clear();
         let _ = driver.turn(Deadline::Now);
         let expected: Vec<Told> = cancelled
@@ -682,6 +693,21 @@ fn close_delivers_everything_and_then_lets_the_descriptor_go() {
         let heard = heard.join().unwrap();
         assert_eq!(heard.error, None, "{what}");
         assert_same(&heard.bytes, &expected);
+    });
+}
+
+/// Not even the ring's table of files keeps it.
+#[test]
+fn a_closed_descriptor_is_really_closed() {
+    every_way(|driver, what| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let sock = driver.ring.attach(socket).unwrap();
+        driver.ring.close(sock).unwrap();
+        driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+        // The kernel takes a file out of the table a moment later.
+        driver.until("the address is free", |_| UdpSocket::bind(address).is_ok());
+        assert!(driver.told.is_empty(), "{what}");
     });
 }
 

@@ -9,7 +9,7 @@
 mod support;
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -198,13 +198,15 @@ fn quiet_payloads_of_a_broken_stream_are_told_of_by_broken_and_their_notifier() 
     });
 }
 
+/// A socket that hears everybody, and its address.
 fn receiver(family: Family) -> (UdpSocket, SocketAddr) {
-    let (_, peer) = loopback::udp_pair(family).unwrap();
-    let address = peer.local_addr().unwrap();
-    // A socket that hears everybody.
-    drop(peer);
-    let peer = UdpSocket::bind(address).unwrap();
+    let ip = match family {
+        Family::V4 => IpAddr::from(Ipv4Addr::LOCALHOST),
+        Family::V6 => IpAddr::from(Ipv6Addr::LOCALHOST),
+    };
+    let peer = UdpSocket::bind((ip, 0)).unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = peer.local_addr().unwrap();
     (peer, address)
 }
 
