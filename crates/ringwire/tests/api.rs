@@ -1132,6 +1132,36 @@ fn a_program_that_sleeps_on_the_descriptor_is_always_woken() {
     });
 }
 
+/// A runtime's reactor may sleep on another thread than the one that owns the ring.
+#[test]
+fn the_descriptor_may_be_polled_on_another_thread() {
+    every_way(|driver, what| {
+        let (sock, far, stuck) = attach_stuck(driver);
+        goes_quiet(driver, what);
+        let polled = driver.ring.as_fd().try_clone_to_owned().unwrap();
+        let (ask, asked) = mpsc::channel::<()>();
+        let (say, readable) = mpsc::channel();
+        let reactor = thread::spawn(move || {
+            for () in asked {
+                let fds = &mut [PollFd::new(&polled, PollFlags::IN)];
+                let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+                say.send(rustix::io::retry_on_intr(|| poll(fds, Some(&patience)))).unwrap();
+            }
+        });
+        let heard = hear(far);
+        while !driver.is_released(stuck) {
+            ask.send(()).unwrap();
+            assert_eq!(readable.recv_timeout(2 * PATIENCE), Ok(Ok(1)), "{what}: it slept on");
+            while driver.turn(Deadline::Now).backlog {}
+        }
+        drop(ask);
+        reactor.join().unwrap();
+        driver.ring.close(sock).unwrap();
+        driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+        assert_same(&heard.join().unwrap().bytes, &noise(0, TOO_MUCH));
+    });
+}
+
 #[test]
 fn a_waker_ends_a_wait_from_another_thread() {
     for task_run in TASK_RUNS {

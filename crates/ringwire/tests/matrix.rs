@@ -7,6 +7,7 @@
 //! compared with what the sender says it sent. Asserted for each: all bytes, one `Sent`, one
 //! `Released` with the payload in it, the route that was taken, and what was said about copying:
 //! loopback copies, so never `No`.
+// length: the table, what makes its messages and what reads them, and the edges of registrations.
 // length: one table and what it takes to run it, read as a whole
 
 #[expect(dead_code, reason = "each test program uses a part of it")]
