@@ -17,6 +17,8 @@ pub(crate) const HEADER_BYTES_MAX: usize = 4096;
 const PAGE_BYTES: usize = 4096;
 /// Pages a segment at most: 256 KiB, which is 2,600 headers of 100 bytes in flight.
 const PAGES_MAX: usize = 64;
+/// How often a full arena is not asked again: asking takes its lock.
+const REFUSALS: u32 = 1024;
 /// At most this part of a segment becomes header space.
 const SEGMENT_SHARE: usize = 16;
 
@@ -32,6 +34,10 @@ pub(crate) struct HeaderPages {
     next: Vec<u32>,
     free: u32,
     in_use: u32,
+    /// Requests for a page that are refused without asking the arena, which had none.
+    refusals: u32,
+    /// Bytes copied so far.
+    copied_bytes: u64,
 }
 
 /// The pages of one request: the newest first.
@@ -50,7 +56,17 @@ impl HeaderPages {
     pub(crate) fn new(arena: Arena, segment: u16, segment_bytes: usize) -> Self {
         let pages_max = (segment_bytes / SEGMENT_SHARE / PAGE_BYTES).min(PAGES_MAX);
         let (pages, next) = (Vec::with_capacity(pages_max), Vec::with_capacity(pages_max));
-        HeaderPages { arena, segment, pages_max, pages, next, free: NONE, in_use: 0 }
+        HeaderPages {
+            arena,
+            segment,
+            pages_max,
+            pages,
+            next,
+            free: NONE,
+            in_use: 0,
+            refusals: 0,
+            copied_bytes: 0,
+        }
     }
 
     /// A page in no chain: a free one, or one more of the arena's.
@@ -59,7 +75,15 @@ impl HeaderPages {
             if self.pages.len() == self.pages_max {
                 return None;
             }
-            self.pages.push(self.arena.alloc_in(self.segment, PAGE_BYTES)?);
+            if self.refusals > 0 {
+                self.refusals -= 1;
+                return None;
+            }
+            let Some(page) = self.arena.alloc_in(self.segment, PAGE_BYTES) else {
+                self.refusals = REFUSALS;
+                return None;
+            };
+            self.pages.push(page);
             self.next.push(NONE);
             self.free = self.pages.len() as u32 - 1;
         }
@@ -85,7 +109,13 @@ impl HeaderPages {
         let start = page.len();
         page.put(bytes);
         chain.filled += bytes.len();
+        self.copied_bytes += bytes.len() as u64;
         Some(page[start..].as_ptr())
+    }
+
+    /// Bytes copied beside registered ones since the ring was built.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
     }
 
     /// Takes the chain back to what it was at `earlier`.

@@ -52,6 +52,6 @@ pub use ledger::{Notifier, PayloadId, leaked};
 pub use payload::{IntoPayload, Payload, Piece};
 pub use policy::{Reason, Route};
 pub use release::{Copied, Event, Events};
-pub use ring::{OnDeadline, Report, Ring, RingBuilder, Socket, Turned, Waker};
+pub use ring::{OnDeadline, Report, Ring, RingBuilder, SendOptions, Socket, Turned, Waker};
 #[doc(inline)]
 pub use stats::{SocketStats, Stats};

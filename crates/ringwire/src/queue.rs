@@ -21,8 +21,9 @@ use crate::segments::KnownSegments;
 /// Pieces of one request. The kernel takes 1,024, but every piece charges at least a page of send
 /// buffer, and beyond 256 the gain turns round (measured: 8 against 12 GB/s).
 pub(crate) const PIECES_MAX: usize = 256;
-/// Bytes of one request: below the kernel's `INT_MAX`.
-pub(crate) const REQUEST_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of one request. The kernel takes less than `INT_MAX`, and answers ENOMEM when the pages of
+/// several registered pieces come to a GiB (K11).
+pub(crate) const REQUEST_BYTES_MAX: u64 = 512 << 20;
 /// A chain of notifications is cut after this many bytes, or after a path's 10 ms if that is less.
 const CHAIN_BYTES: u64 = 64 << 10;
 /// What a path delivers in this time is the most that a request gathers: the first payload of a
@@ -250,10 +251,8 @@ impl SendQueue {
 
     /// Puts `bytes` bytes back, the first of which is at `position`.
     pub(crate) fn rewind(&mut self, position: Position, bytes: u64) {
-        if bytes > 0 || self.head.slot == NONE {
-            self.head = position;
-            self.waiting_bytes += bytes;
-        }
+        self.head = position;
+        self.waiting_bytes += bytes;
     }
 
     /// Forgets everything that waits.

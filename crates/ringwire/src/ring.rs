@@ -28,8 +28,8 @@ use crate::error::{Error, SendError};
 use crate::ledger::{Notifier, PayloadId};
 use crate::payload::IntoPayload;
 use crate::release::Events;
-use crate::ring::core::{Core, Sending};
-pub use crate::ring::core::{OnDeadline, Report, Turned};
+use crate::ring::core::Core;
+pub use crate::ring::core::{OnDeadline, Report, SendOptions, Turned};
 pub use crate::ring::sockets::Socket;
 use crate::stats::{SocketStats, Stats};
 
@@ -171,7 +171,8 @@ impl Ring {
     ///
     /// # Errors
     /// [`SendError`] hands the payload back. `LimitReached`: an [`Event::Room`](crate::Event::Room)
-    /// will come. `Misuse`: the handle is stale, or the socket was finished.
+    /// will come, unless the payload alone is larger than the limit. `Misuse`: the handle is stale,
+    /// or the socket was finished.
     ///
     /// # Cancel safety
     /// Forgetting the id, the socket's handle or the ring never frees memory that the kernel may
@@ -181,7 +182,7 @@ impl Ring {
         sock: Socket,
         payload: impl IntoPayload,
     ) -> Result<PayloadId, SendError> {
-        self.core.send(sock, payload.into_payload(), Sending::default())
+        self.core.send(sock, payload.into_payload(), SendOptions::default())
     }
 
     /// Like [`Ring::send`], and attaches the payload to a notifier.
@@ -194,7 +195,7 @@ impl Ring {
         payload: impl IntoPayload,
         notifier: Notifier,
     ) -> Result<PayloadId, SendError> {
-        let sending = Sending { notifier: Some(notifier), ..Sending::default() };
+        let sending = SendOptions { notifier: Some(notifier), ..SendOptions::default() };
         self.core.send(sock, payload.into_payload(), sending)
     }
 
@@ -211,7 +212,7 @@ impl Ring {
         payload: impl IntoPayload,
         notifier: Notifier,
     ) -> Result<PayloadId, SendError> {
-        let sending = Sending { notifier: Some(notifier), quiet: true, address: None };
+        let sending = SendOptions { notifier: Some(notifier), quiet: true, address: None };
         self.core.send(sock, payload.into_payload(), sending)
     }
 
@@ -225,8 +226,22 @@ impl Ring {
         address: SocketAddr,
         payload: impl IntoPayload,
     ) -> Result<PayloadId, SendError> {
-        let sending = Sending { address: Some(address), ..Sending::default() };
+        let sending = SendOptions { address: Some(address), ..SendOptions::default() };
         self.core.send(sock, payload.into_payload(), sending)
+    }
+
+    /// Queues a payload as `options` say: [`Ring::send`], [`Ring::send_on`], [`Ring::send_quiet`]
+    /// and [`Ring::send_to`] in one.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn send_with(
+        &mut self,
+        sock: Socket,
+        payload: impl IntoPayload,
+        options: SendOptions,
+    ) -> Result<PayloadId, SendError> {
+        self.core.send(sock, payload.into_payload(), options)
     }
 
     /// Takes back a payload of which the kernel has not seen a byte: `Failed` with `ECANCELED` and
@@ -300,10 +315,12 @@ impl Ring {
 
     /// Breaks the connection now and gives up the handle: the peer gets a reset, what is queued
     /// fails with `ECANCELED`, and the kernel lets go of all memory, so the releases come soon.
-    /// Works through duplicates of the descriptor too: they find the connection gone.
+    /// Works through duplicates of the descriptor too: they find the connection gone. A UDP socket
+    /// only loses its peer's address.
     ///
     /// # Errors
-    /// `Misuse` for a stale handle.
+    /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is
+    /// stale all the same, and the memory comes back when the peer acknowledges.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
         self.core.abort(sock)
     }

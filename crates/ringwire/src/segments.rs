@@ -35,6 +35,11 @@ impl KnownSegments {
         self.0.iter().find(inside).map(|known| known.index)
     }
 
+    /// Bytes of small foreign pieces that were copied beside registered ones.
+    pub(crate) fn header_bytes(&self) -> u64 {
+        self.0.iter().map(|known| known.headers.copied_bytes()).sum()
+    }
+
     pub(crate) fn headers(&mut self, index: u16) -> Option<&mut HeaderPages> {
         self.0.iter_mut().find(|known| known.index == index).map(|known| &mut known.headers)
     }

@@ -335,7 +335,7 @@ impl Arena {
     pub(crate) fn alloc_in(&self, index: u16, bytes: usize) -> Option<BlockMut> {
         let class = Class::for_bytes(bytes)?;
         let segment = self.core.segment(index)?;
-        let block = segment.pop(class).or_else(|| segment.alloc(class, Effort::Scavenge))?;
+        let block = segment.pop(class).or_else(|| segment.alloc(class, Effort::Carve))?;
         Some(block.into())
     }
 }

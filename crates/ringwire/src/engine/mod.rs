@@ -169,6 +169,9 @@ pub(crate) trait Engine {
     /// Whether anything could still complete: a request, a notification, or a call of the waker.
     fn expects(&self) -> bool;
 
+    /// Whether something prepared has not reached the kernel.
+    fn has_unsubmitted(&mut self) -> bool;
+
     /// How the path does.
     fn sample(&self, target: Target<'_>) -> Option<PathSample>;
 }

@@ -141,6 +141,10 @@ impl Engine for Script {
         self.open > 0 || !self.completions.is_empty()
     }
 
+    fn has_unsubmitted(&mut self) -> bool {
+        false
+    }
+
     fn sample(&self, _: Target<'_>) -> Option<PathSample> {
         self.sample
     }

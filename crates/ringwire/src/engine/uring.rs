@@ -110,6 +110,8 @@ impl Uring {
         let waker = Arc::new(socket::wake_counter().map_err(|e| Error::io("eventfd", e))?);
         self.ring.push_waker(waker.as_fd())?;
         self.waker = Some(waker.clone());
+        // Who sleeps on the descriptor next must be woken already.
+        self.ring.enter(Deadline::Now)?;
         Ok((waker, bell))
     }
 
@@ -245,6 +247,10 @@ impl Engine for Uring {
 
     fn expects(&self) -> bool {
         self.open > 0 || self.waker.is_some()
+    }
+
+    fn has_unsubmitted(&mut self) -> bool {
+        self.waker_ended || self.ring.has_unsubmitted()
     }
 
     fn sample(&self, target: Target<'_>) -> Option<PathSample> {

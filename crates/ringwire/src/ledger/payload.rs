@@ -72,6 +72,9 @@ pub(crate) struct Freed {
     pub failed: u32,
 }
 
+/// Quiet payloads that one turn releases without growing their list.
+const QUIET_ROOM: usize = 4096;
+
 /// Bytes and payloads that rings of this process left with the kernel for good.
 static LEAKED_BYTES: AtomicU64 = AtomicU64::new(0);
 static LEAKED_PAYLOADS: AtomicU64 = AtomicU64::new(0);
@@ -84,30 +87,44 @@ pub fn leaked() -> (u64, u64) {
 
 /// The table of payloads. Dropping it never frees what the kernel may still read.
 #[derive(Debug)]
-pub(crate) struct Payloads(Table<Entry>);
+pub(crate) struct Payloads {
+    table: Table<Entry>,
+    /// Quiet payloads that were released. Dropping them may run foreign code, so it is put off until
+    /// all tables agree.
+    quiet: Vec<Payload>,
+}
 
 impl Deref for Payloads {
     type Target = Table<Entry>;
     fn deref(&self) -> &Table<Entry> {
-        &self.0
+        &self.table
     }
 }
 
 impl DerefMut for Payloads {
     fn deref_mut(&mut self) -> &mut Table<Entry> {
-        &mut self.0
+        &mut self.table
     }
 }
 
 impl Payloads {
     pub(crate) fn with_room(seed: u32, payloads: u32) -> Self {
-        Payloads(Table::with_room(seed, payloads))
+        let quiet = Vec::with_capacity(QUIET_ROOM.min(payloads as usize));
+        Payloads { table: Table::with_room(seed, payloads), quiet }
+    }
+
+    /// Drops the quiet payloads that were released. If one of them panics, the others are dropped
+    /// all the same, and nothing but their events' capacity is lost.
+    pub(crate) fn drop_quiet(&mut self) {
+        let mut quiet = mem::take(&mut self.quiet);
+        quiet.clear();
+        self.quiet = quiet;
     }
 
     /// Opens an entry that owns the payload.
     pub(crate) fn open(&mut self, opening: Opening) -> PayloadId {
         let Opening { payload, bytes, socket, address, notification, quiet, opened_ms } = opening;
-        PayloadId(self.0.insert(Entry {
+        PayloadId(self.table.insert(Entry {
             payload: Some(payload),
             bytes,
             accepted: 0,
@@ -127,8 +144,8 @@ impl Payloads {
 
     /// Counts `bytes` more as accepted, and says `Sent` when that was the last of them.
     pub(crate) fn accept(&mut self, slot: u32, bytes: u64, events: &mut Vec<Event>) {
-        let id = PayloadId(self.0.key(slot));
-        let Some(entry) = self.0.at_mut(slot) else { return };
+        let id = PayloadId(self.table.key(slot));
+        let Some(entry) = self.table.at_mut(slot) else { return };
         entry.accepted += bytes;
         debug_assert!(entry.accepted <= entry.bytes);
         if entry.accepted == entry.bytes {
@@ -141,15 +158,15 @@ impl Payloads {
 
     /// Takes in that the payload's queue is given up.
     pub(crate) fn pass(&mut self, slot: u32) {
-        if let Some(entry) = self.0.at_mut(slot) {
+        if let Some(entry) = self.table.at_mut(slot) {
             entry.passed = true;
         }
     }
 
     /// Settles the payload as failed. False if it was settled already.
     pub(crate) fn fail(&mut self, slot: u32, error: Errno, events: &mut Vec<Event>) -> bool {
-        let id = PayloadId(self.0.key(slot));
-        let Some(entry) = self.0.at_mut(slot) else { return false };
+        let id = PayloadId(self.table.key(slot));
+        let Some(entry) = self.table.at_mut(slot) else { return false };
         if mem::replace(&mut entry.settled, true) {
             return false;
         }
@@ -162,7 +179,7 @@ impl Payloads {
 
     /// Takes in what was observed of a part.
     pub(crate) fn observe(&mut self, slot: u32, copied: Copied) {
-        if let Some(entry) = self.0.at_mut(slot) {
+        if let Some(entry) = self.table.at_mut(slot) {
             entry.copied = entry.copied.and(copied);
         }
     }
@@ -175,32 +192,34 @@ impl Payloads {
         notifications: &mut NotificationTable,
         events: &mut Vec<Event>,
     ) -> Freed {
-        match self.0.at(slot) {
+        match self.table.at(slot) {
             Some(entry) if entry.settled && entry.passed && entry.parts == 0 => {}
             _ => return Freed::default(),
         }
-        let freed = self.hand_back(slot, notifications, events);
-        self.0.remove(slot);
+        let mut freed = self.hand_back(slot, notifications, events);
+        self.table.remove(slot);
+        freed.payloads = 1;
         freed
     }
 
     /// Hands the memory back now and keeps the entry's place in its queue, for a payload that was
-    /// taken back before any request covered it.
+    /// taken back before any request covered it. The place counts as a payload until its queue has
+    /// passed it, so that limits bound the table.
     pub(crate) fn hand_back(
         &mut self,
         slot: u32,
         notifications: &mut NotificationTable,
         events: &mut Vec<Event>,
     ) -> Freed {
-        let id = PayloadId(self.0.key(slot));
-        let Some(entry) = self.0.at_mut(slot) else { return Freed::default() };
+        let id = PayloadId(self.table.key(slot));
+        let Some(entry) = self.table.at_mut(slot) else { return Freed::default() };
         debug_assert!(entry.settled && entry.parts == 0);
         let Some(payload) = entry.payload.take() else { return Freed::default() };
         let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
-        let freed = Freed { payloads: 1, bytes: entry.bytes, failed: 0 };
+        let freed = Freed { payloads: 0, bytes: entry.bytes, failed: 0 };
         let (notification, accepted, failed) = (entry.notification, entry.accepted, entry.failed);
         if entry.quiet {
-            drop(payload);
+            self.quiet.push(payload);
         } else {
             events.push(Event::Released { id, payload, copied });
         }
@@ -211,7 +230,7 @@ impl Payloads {
 
 impl Drop for Payloads {
     fn drop(&mut self) {
-        for (_, entry) in self.0.iter_mut() {
+        for (_, entry) in self.table.iter_mut() {
             if entry.parts > 0
                 && let Some(payload) = entry.payload.take()
             {

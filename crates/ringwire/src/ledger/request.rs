@@ -8,7 +8,7 @@
 
 use crate::error::Errno;
 use crate::ledger::{Freed, Key, Ledger};
-use crate::policy::Route;
+use crate::policy::{Reason, Route};
 use crate::release::{Copied, Event};
 
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Request {
     pub skip: u64,
     pub bytes: u64,
     pub route: Route,
+    pub reason: Reason,
     /// Whether the kernel's report about this request can be believed (K5).
     pub believed: bool,
     pub state: RequestState,

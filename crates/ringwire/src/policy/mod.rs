@@ -30,8 +30,8 @@ pub enum Reason {
     Small,
     /// The socket refused zero copy (`EOPNOTSUPP`): MPTCP, a TLS socket, a replaced protocol.
     SocketRefuses,
-    /// The kernel could not account for more pinned memory (`ENOMEM`: RLIMIT_MEMLOCK, counted per
-    /// user over all processes).
+    /// The kernel was short of memory for the request, or could not account for more pinned memory
+    /// (`ENOMEM`: mostly RLIMIT_MEMLOCK, counted per user over all processes; `ENOBUFS`).
     MemlockShort,
     /// A datagram larger than the path's MTU is fragmented, and fragments are copied anyway.
     OverMtu,
@@ -74,29 +74,39 @@ pub(crate) struct Datagram {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Verdicts {
     refuses: bool,
+    /// Until when unregistered memory is copied.
     copy_until: Option<Instant>,
+    /// Until when registered memory is copied too: the kernel was short of memory of its own.
+    copy_registered_until: Option<Instant>,
     pause: Duration,
 }
 
 impl Verdicts {
     /// Takes in how a zero-copy request failed. True if another route may carry it.
-    pub(crate) fn on_error(&mut self, errno: Errno, now: Instant) -> bool {
+    pub(crate) fn on_error(&mut self, route: Route, errno: Errno, now: Instant) -> bool {
         match errno {
             Errno::OPNOTSUPP => self.refuses = true,
             Errno::NOMEM | Errno::NOBUFS => {
                 let doubled = (self.pause * 2).clamp(MEMLOCK_PAUSE, MEMLOCK_PAUSE_MAX);
                 self.pause = doubled;
                 self.copy_until = Some(now + doubled);
+                if route == Route::ZeroCopyRegistered {
+                    self.copy_registered_until = Some(now + doubled);
+                }
             }
             _ => return false,
         }
         true
     }
 
-    /// Takes in that a zero-copy request of unregistered memory went through.
-    pub(crate) fn on_success(&mut self) {
-        self.pause = Duration::ZERO;
-        self.copy_until = None;
+    /// Takes in that a zero-copy request went through. One of registered memory says nothing about
+    /// RLIMIT_MEMLOCK.
+    pub(crate) fn on_success(&mut self, route: Route) {
+        self.copy_registered_until = None;
+        if route == Route::ZeroCopy {
+            self.pause = Duration::ZERO;
+            self.copy_until = None;
+        }
     }
 }
 
@@ -127,7 +137,10 @@ pub(crate) fn decide(
         return (Route::Copy, Reason::Small);
     }
     if facts.registered {
-        return (Route::ZeroCopyRegistered, Reason::Best);
+        return match verdicts.copy_registered_until {
+            Some(until) if now < until => (Route::Copy, Reason::MemlockShort),
+            _ => (Route::ZeroCopyRegistered, Reason::Best),
+        };
     }
     if verdicts.copy_until.is_some_and(|until| now < until) {
         return (Route::Copy, Reason::MemlockShort);
@@ -179,7 +192,7 @@ mod tests {
     fn a_refusing_socket_is_copied_for_good() {
         let now = Instant::now();
         let mut verdicts = Verdicts::default();
-        assert!(verdicts.on_error(Errno::OPNOTSUPP, now));
+        assert!(verdicts.on_error(Route::ZeroCopy, Errno::OPNOTSUPP, now));
         let later = now + Duration::from_secs(3600);
         let decided = decide(PLAIN, &verdicts, Thresholds::default(), later);
         assert_eq!(decided, (Route::Copy, Reason::SocketRefuses));
@@ -190,27 +203,43 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut verdicts = Verdicts::default();
-        assert!(verdicts.on_error(Errno::NOMEM, start));
+        assert!(verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, start));
         let decide_at = |verdicts: &Verdicts, ms, registered| {
             decide(Facts { registered, ..PLAIN }, verdicts, Thresholds::default(), at(ms)).0
         };
         assert_eq!(decide_at(&verdicts, 49, false), Route::Copy);
         assert_eq!(decide_at(&verdicts, 49, true), Route::ZeroCopyRegistered);
         assert_eq!(decide_at(&verdicts, 50, false), Route::ZeroCopy);
-        assert!(verdicts.on_error(Errno::NOMEM, at(50)));
+        assert!(verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, at(50)));
         assert_eq!(decide_at(&verdicts, 149, false), Route::Copy);
         assert_eq!(decide_at(&verdicts, 150, false), Route::ZeroCopy);
         for _ in 0..20 {
-            verdicts.on_error(Errno::NOMEM, start);
+            verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, start);
         }
         assert_eq!(decide_at(&verdicts, 2_999, false), Route::Copy);
         assert_eq!(decide_at(&verdicts, 3_000, false), Route::ZeroCopy);
-        verdicts.on_success();
+        verdicts.on_success(Route::ZeroCopyRegistered);
+        assert_eq!(decide_at(&verdicts, 1, false), Route::Copy);
+        verdicts.on_success(Route::ZeroCopy);
         assert_eq!(decide_at(&verdicts, 1, false), Route::ZeroCopy);
     }
 
     #[test]
     fn other_errors_are_not_the_policys() {
-        assert!(!Verdicts::default().on_error(Errno::PIPE, Instant::now()));
+        let mut verdicts = Verdicts::default();
+        assert!(!verdicts.on_error(Route::ZeroCopy, Errno::PIPE, Instant::now()));
+    }
+
+    #[test]
+    fn registered_memory_is_copied_too_when_the_kernel_refused_just_that() {
+        let start = Instant::now();
+        let facts = Facts { registered: true, ..PLAIN };
+        let mut verdicts = Verdicts::default();
+        assert!(verdicts.on_error(Route::ZeroCopyRegistered, Errno::NOMEM, start));
+        let at = |ms| start + Duration::from_millis(ms);
+        let decided = decide(facts, &verdicts, Thresholds::default(), at(49));
+        assert_eq!(decided, (Route::Copy, Reason::MemlockShort));
+        let decided = decide(facts, &verdicts, Thresholds::default(), at(50));
+        assert_eq!(decided, (Route::ZeroCopyRegistered, Reason::Best));
     }
 }

@@ -61,16 +61,53 @@ pub struct Report {
     pub leaked_payloads: u64,
     /// Bytes of those.
     pub leaked_bytes: u64,
-    /// Payloads of which the kernel never saw a byte, dropped.
+    /// Payloads that the kernel had not accepted wholly and may not read, dropped.
     pub unsent_payloads: u64,
 }
 
-/// How a payload is to be sent.
+/// How a payload is to be sent, where [`Ring::send`](crate::Ring::send) alone does not say it.
+///
+/// ```
+/// # fn f(ring: &mut ringwire::Ring, udp: ringwire::Socket, to: std::net::SocketAddr)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// use ringwire::SendOptions;
+///
+/// let notifier = ring.notifier(1)?;
+/// ring.send_with(udp, b"hello", SendOptions::new().to(to).on(notifier).quiet())?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sending {
-    pub address: Option<SocketAddr>,
-    pub notifier: Option<Notifier>,
-    pub quiet: bool,
+#[must_use = "options do nothing until they are sent with"]
+pub struct SendOptions {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) notifier: Option<Notifier>,
+    pub(crate) quiet: bool,
+}
+
+impl SendOptions {
+    /// To the socket's own peer, attached to nothing, with events of its own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// To this address; for UDP only.
+    pub fn to(mut self, address: SocketAddr) -> Self {
+        self.address = Some(address);
+        self
+    }
+
+    /// Attached to this notifier.
+    pub fn on(mut self, notifier: Notifier) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// Without events of the payload's own. See [`Ring::send_quiet`](crate::Ring::send_quiet).
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
 }
 
 pub(crate) fn stale(what: &str) -> Error {
@@ -203,7 +240,7 @@ impl<E: Engine> Core<E> {
         &mut self,
         sock: Socket,
         payload: Payload,
-        sending: Sending,
+        sending: SendOptions,
     ) -> Result<PayloadId, SendError> {
         let bytes = payload.len() as u64;
         let notification = match self.admit(sock, bytes, &sending) {
@@ -213,8 +250,12 @@ impl<E: Engine> Core<E> {
                 return Err(SendError { payload, why });
             }
         };
-        let Sending { address, quiet, .. } = sending;
+        let SendOptions { address, quiet, .. } = sending;
         let slot = sock.0.slot;
+        if self.in_flight_payloads == 0 {
+            // Nobody may have turned for long, and this payload's age counts from now.
+            self.now = Instant::now();
+        }
         let id = self.ledger.payloads.open(Opening {
             payload,
             bytes,
@@ -239,7 +280,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Checks everything that may speak against a payload. Returns the notification to attach to.
-    fn admit(&mut self, sock: Socket, bytes: u64, sending: &Sending) -> Result<u32, Error> {
+    fn admit(&mut self, sock: Socket, bytes: u64, sending: &SendOptions) -> Result<u32, Error> {
         let limits = self.limits.clone();
         let (ring_bytes, ring_payloads) = (self.in_flight_bytes, self.in_flight_payloads);
         let notification = match sending.notifier {
@@ -253,7 +294,9 @@ impl<E: Engine> Core<E> {
             return Err(Error::Misuse("the socket was finished: nothing more can be sent".into()));
         }
         if bytes > PAYLOAD_BYTES_MAX {
-            return Err(Error::Misuse(format!("a payload of {bytes} bytes").into()));
+            return Err(Error::Misuse(
+                format!("a payload of {bytes} bytes; 1 TiB is the most: send it in parts").into(),
+            ));
         }
         match (entry.kind, sending.address) {
             (Kind::Stream, Some(_)) => {
@@ -328,6 +371,7 @@ impl<E: Engine> Core<E> {
         let mut stats = self.stats.clone();
         stats.in_flight_bytes = self.in_flight_bytes;
         stats.in_flight_payloads = self.in_flight_payloads.into();
+        stats.header_bytes = self.segments.header_bytes();
         stats.open_requests = self.ledger.requests.used().into();
         stats.sockets = self.sockets.used().into();
         let now_ms = self.now.duration_since(self.started).as_millis() as u64;
@@ -345,7 +389,8 @@ impl<E: Engine> Core<E> {
         if self.in_flight_payloads > 0 && on_deadline == OnDeadline::Abort {
             let held: Vec<u32> = self.sockets.iter().map(|(slot, _)| slot).collect();
             for slot in held {
-                let holds = |entry: &SocketEntry| entry.in_flight_payloads > 0;
+                // What was detached is its new owner's to break.
+                let holds = |entry: &SocketEntry| entry.in_flight_payloads > 0 && !entry.detached;
                 if self.sockets.at(slot).is_some_and(holds) {
                     report.aborted_sockets += 1;
                     if let Err(error) = self.abort_slot(slot) {
@@ -375,7 +420,9 @@ impl<E: Engine> Core<E> {
     fn drain(&mut self, deadline: Deadline) {
         let mut events = Vec::new();
         while self.in_flight_payloads > 0 {
-            if let Err(error) = self.turn(deadline, &mut events) {
+            let turned =
+                self.turn_until(deadline, &mut events, |core| core.in_flight_payloads == 0);
+            if let Err(error) = turned {
                 tracing::warn!(%error, "the ring failed while it was drained");
                 break;
             }

@@ -29,6 +29,18 @@ impl<E: Engine> Core<E> {
         deadline: Deadline,
         events: &mut Vec<Event>,
     ) -> Result<Turned, Error> {
+        let turned = self.turn_until(deadline, events, |_| false);
+        self.ledger.payloads.drop_quiet();
+        turned
+    }
+
+    /// Turns until something has happened, the deadline has come, or `is_enough`.
+    pub(crate) fn turn_until(
+        &mut self,
+        deadline: Deadline,
+        events: &mut Vec<Event>,
+        is_enough: impl Fn(&Self) -> bool,
+    ) -> Result<Turned, Error> {
         events.append(&mut self.pending);
         self.now = Instant::now();
         self.learn_segments();
@@ -43,7 +55,7 @@ impl<E: Engine> Core<E> {
             self.engine.turn(wait, &mut self.completions)?;
             let woken = self.take_completions(events);
             events.append(&mut self.pending);
-            if woken || !events.is_empty() || deadline == Deadline::Now {
+            if woken || !events.is_empty() || deadline == Deadline::Now || is_enough(self) {
                 break;
             }
             self.now = Instant::now();
@@ -51,7 +63,7 @@ impl<E: Engine> Core<E> {
                 break;
             }
         }
-        Ok(Turned { backlog: !self.ready.is_empty() })
+        Ok(Turned { backlog: !self.ready.is_empty() || self.engine.has_unsubmitted() })
     }
 
     /// Gives every ready socket one chance.
@@ -90,7 +102,7 @@ impl<E: Engine> Core<E> {
         }
         match self.decide(slot, &gathered, None) {
             (Route::Copy, reason) => self.copy_stream(slot, gathered, reason, events),
-            (route, _) => self.request(slot, gathered, route),
+            (route, reason) => self.request(slot, gathered, route, reason),
         }
     }
 
@@ -137,7 +149,7 @@ impl<E: Engine> Core<E> {
         };
         match copied {
             Ok(bytes) => {
-                self.stats.direct_copies += 1;
+                self.stats.direct_copies += u64::from(bytes > 0);
                 self.count_copied(bytes, reason);
                 self.complete_copied(slot, &gathered, bytes, Copied::Yes, events);
                 if bytes < gathered.bytes {
@@ -145,10 +157,7 @@ impl<E: Engine> Core<E> {
                     // More may have joined the rest, and make it worth zero copy.
                     let Some(rest) = self.gather(slot, true, PIECES_MAX) else { return Ok(()) };
                     let (route, reason) = self.decide(slot, &rest, None);
-                    if route == Route::Copy {
-                        self.count_copied(rest.bytes, reason);
-                    }
-                    return self.request(slot, rest, route);
+                    return self.request(slot, rest, route, reason);
                 }
             }
             Err(errno) => {
@@ -199,7 +208,13 @@ impl<E: Engine> Core<E> {
     }
 
     /// Hands a request to the engine.
-    fn request(&mut self, slot: u32, gathered: Gathered, route: Route) -> Result<(), Error> {
+    fn request(
+        &mut self,
+        slot: u32,
+        gathered: Gathered,
+        route: Route,
+        reason: Reason,
+    ) -> Result<(), Error> {
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
         let stream = socket.is_stream();
         let (end_of_record, believed) = match (route, stream) {
@@ -219,6 +234,7 @@ impl<E: Engine> Core<E> {
             skip: first.skip,
             bytes,
             route,
+            reason,
             believed,
             state: RequestState::AwaitsResult,
             accepted: 0,
@@ -297,7 +313,7 @@ impl<E: Engine> Core<E> {
                         return Ok(());
                     }
                 }
-                (route, _) => self.request(slot, gathered, route)?,
+                (route, reason) => self.request(slot, gathered, route, reason)?,
             }
         }
         if self.sockets.at(slot).is_some_and(|s| s.outstanding == 0 && !s.queue.is_empty()) {
@@ -324,8 +340,7 @@ impl<E: Engine> Core<E> {
             Err(Errno::INTR) => self.give_back_headers(gathered.segment, gathered.headers),
             Err(Errno::AGAIN) => {
                 self.stats.copies_that_waited += 1;
-                self.count_copied(gathered.bytes, reason);
-                return self.request(slot, gathered, Route::Copy);
+                return self.request(slot, gathered, Route::Copy, reason);
             }
             Err(errno) => {
                 self.give_back_headers(gathered.segment, gathered.headers);
@@ -460,19 +475,21 @@ impl<E: Engine> Core<E> {
 
     fn on_accepted(&mut self, token: Key, accepted: u64, events: &mut Vec<Event>) {
         let Some(request) = self.ledger.requests.get(token) else { return };
-        let (slot, bytes, route) = (request.socket, request.bytes, request.route);
-        let count = request.count;
+        let (slot, bytes, count) = (request.socket, request.bytes, request.count);
+        let (route, reason) = (request.route, request.reason);
         let Some((at, reached)) = self.ledger.on_accepted(token, accepted, events) else { return };
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.accepted_bytes += accepted;
-        match route {
-            Route::Copy => socket.copied_bytes += accepted,
-            Route::ZeroCopy => socket.verdicts.on_success(),
-            Route::ZeroCopyRegistered => {}
+        if route == Route::Copy {
+            socket.copied_bytes += accepted;
+            self.count_copied(accepted, reason);
+        } else if accepted > 0 {
+            socket.verdicts.on_success(route);
         }
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
         if accepted < bytes {
             self.stats.short_sends += 1;
-            let left = count - reached + u32::from(at.skip > 0);
+            let left = count - reached + u32::from(accepted > 0 && at.skip > 0);
             match socket.broken {
                 // The queue is gone; what was not accepted goes with it.
                 Some(error) => self.fail_payloads(slot, at.slot, left, error, events),
@@ -499,7 +516,7 @@ impl<E: Engine> Core<E> {
                 socket.poll_first = errno == Errno::AGAIN;
                 true
             }
-            errno => route != Route::Copy && socket.verdicts.on_error(errno, self.now),
+            errno => route != Route::Copy && socket.verdicts.on_error(route, errno, self.now),
         };
         if again {
             tracing::debug!(%errno, ?route, "a request goes again");

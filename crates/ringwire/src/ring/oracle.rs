@@ -22,7 +22,7 @@ use crate::payload::{IntoPayload, Piece};
 use crate::policy::Route;
 use crate::queue::PathSample;
 use crate::release::Event;
-use crate::ring::core::{Core, Sending};
+use crate::ring::core::{Core, SendOptions};
 use crate::ring::sockets::Socket;
 use crate::sys::socket::Kind;
 
@@ -189,7 +189,7 @@ impl Oracle {
         let ranges = pieces.iter().map(|piece| piece.as_slice());
         let ranges: Vec<_> = ranges.map(|bytes| (bytes.as_ptr() as usize, bytes.len())).collect();
         let notifier = notified.then_some(self.notifier);
-        let sending = Sending { notifier, quiet, address: None };
+        let sending = SendOptions { notifier, quiet, address: None };
         let id = self.core.send(self.sock, pieces.into_payload(), sending).unwrap();
         self.attached += u64::from(notified);
         self.stream.push((id, ranges.clone()));

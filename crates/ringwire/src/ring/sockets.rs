@@ -58,6 +58,8 @@ pub(crate) struct SocketEntry {
     /// Set by an attempt that found the socket full where it should not have been.
     pub poll_first: bool,
     pub fin_sent: bool,
+    /// Its descriptor has another owner too.
+    pub detached: bool,
     pub broken: Option<Errno>,
     pub refused: Refused,
     pub in_flight_payloads: u32,
@@ -117,6 +119,7 @@ impl<E: Engine> Core<E> {
             ready: false,
             poll_first: false,
             fin_sent: false,
+            detached: false,
             broken: None,
             refused: Refused::default(),
             in_flight_payloads: 0,
@@ -214,7 +217,7 @@ impl<E: Engine> Core<E> {
             let waiting = entry.queue.waiting_bytes();
             let why = format!(
                 "payloads on this socket are not accepted yet ({waiting} bytes queued): wait for \
-                 their Sent, or cancel them, before detaching"
+                 their Sent, or cancel them and turn the ring, before detaching"
             );
             return Err(Error::Misuse(why.into()));
         }
@@ -226,6 +229,7 @@ impl<E: Engine> Core<E> {
             .try_clone()
             .map_err(|error| Error::io("dup", crate::sys::ring::errno(&error)))?;
         entry.stage = Stage::Lingering;
+        entry.detached = true;
         self.retire_if_idle(sock.0.slot);
         Ok(duplicate)
     }

@@ -12,7 +12,7 @@ use crate::ledger::Key;
 use crate::payload::{IntoPayload, Piece};
 use crate::policy::Route;
 use crate::release::{Copied, Event};
-use crate::ring::core::{Core, Sending};
+use crate::ring::core::{Core, OnDeadline, SendOptions};
 use crate::ring::sockets::Socket;
 use crate::sys::socket::Kind;
 
@@ -47,7 +47,7 @@ impl Play {
 
     /// Sends `bytes` bytes of a memory that adjoins nothing.
     fn send(&mut self, bytes: usize) {
-        self.core.send(self.sock, vec![0; bytes].into_payload(), Sending::default()).unwrap();
+        self.core.send(self.sock, vec![0; bytes].into_payload(), SendOptions::default()).unwrap();
     }
 
     fn turn(&mut self) -> Vec<String> {
@@ -424,7 +424,7 @@ fn a_cancelled_payload_leaves_no_gap_and_no_trace() {
     play.turn();
     let send = |play: &mut Play, bytes: usize| {
         let payload = vec![0; bytes].into_payload();
-        play.core.send(play.sock, payload, Sending::default()).unwrap()
+        play.core.send(play.sock, payload, SendOptions::default()).unwrap()
     };
     let ids = [1_000, 2_000, 3_000].map(|bytes| send(&mut play, bytes));
     play.core.cancel(ids[1]).unwrap();
@@ -454,7 +454,7 @@ fn aborting_fails_what_waits_and_awaits_what_is_out() {
     let (fd, _peer) = UnixStream::pair().unwrap();
     let other = play.core.attach_as(OwnedFd::from(fd), Kind::Stream).unwrap();
     let payload = vec![0; 50].into_payload();
-    play.core.send(other, payload, Sending::default()).unwrap();
+    play.core.send(other, payload, SendOptions::default()).unwrap();
     let token = play.core.engine.seen[0].token;
     let outcome = Ok(40);
     let result = Completion::Result { token, outcome, notification_follows: true };
@@ -468,12 +468,72 @@ fn aborting_fails_what_waits_and_awaits_what_is_out() {
 }
 
 #[test]
+fn an_abort_in_the_middle_of_a_payload_fails_that_payload_and_no_other() {
+    let mut play = Play::stream();
+    play.send(1_000);
+    play.turn();
+    assert!(play.result(Ok(400), true).is_empty());
+    play.send(70_000);
+    play.turn();
+    assert_eq!(play.core.engine.seen[1].bytes, 600);
+    let _ = play.core.abort(play.sock);
+    assert_eq!(play.turn(), ["failed 1 0 125", "released 1 Unknown"]);
+    // Another socket's payload takes the place behind it.
+    let (fd, _peer) = UnixStream::pair().unwrap();
+    let other = play.core.attach_as(OwnedFd::from(fd), Kind::Stream).unwrap();
+    let payload = vec![0; 50].into_payload();
+    play.core.send(other, payload, SendOptions::default()).unwrap();
+    let token = play.core.engine.seen[1].token;
+    let nothing = Completion::Result { token, outcome: Ok(0), notification_follows: true };
+    play.core.engine.completions.push(nothing);
+    assert_eq!(play.turn(), ["failed 0 400 125"]);
+    assert!(play.notify(1, Usage::Copied).is_empty());
+    assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 Unknown"]);
+    assert_eq!(play.result(Ok(50), false), ["sent 1 50", "released 1 Unknown"]);
+    play.assert_at_rest();
+}
+
+#[test]
+fn a_shutdown_ends_when_everything_is_released_though_nobody_is_told() {
+    let mut play = Play::stream();
+    let options = SendOptions { quiet: true, ..SendOptions::default() };
+    play.core.send(play.sock, vec![0; 9].into_payload(), options).unwrap();
+    play.turn();
+    play.core.engine.result(Ok(9), true);
+    play.core.engine.notify(0, Usage::ZeroCopy);
+    // Something else is expected for ever, as it is when a waker exists.
+    play.core.engine.open = 100;
+    let report = play.core.shutdown(Deadline::Never, OnDeadline::Leave);
+    assert_eq!((report.released_payloads, report.leaked_payloads), (1, 0));
+}
+
+#[test]
+fn cancelled_payloads_count_until_their_queue_has_passed_them() {
+    let limits = Limits { socket_payloads: 4, ..Limits::default() };
+    let mut play = Play::with_limits(Kind::Stream, limits);
+    play.send(10);
+    play.turn();
+    for _ in 0..3 {
+        let payload = vec![0; 5].into_payload();
+        let id = play.core.send(play.sock, payload, SendOptions::default()).unwrap();
+        play.core.cancel(id).unwrap();
+    }
+    let payload = vec![0; 5].into_payload();
+    let refused = play.core.send(play.sock, payload, SendOptions::default()).unwrap_err();
+    assert!(matches!(refused.why, Error::LimitReached { used: 4, max: 4, .. }));
+    assert_eq!(play.turn().len(), 6, "they failed, and came back at once all the same");
+    play.result(Ok(10), false);
+    play.turn();
+    play.assert_at_rest();
+}
+
+#[test]
 fn quiet_payloads_are_told_of_by_their_notifier_alone() {
     let mut play = Play::stream();
     let notifier = play.core.notifier(42).unwrap();
     for quiet in [true, true, false] {
         let payload = [Piece::from(vec![0; 20_000]), Piece::from(b"tail")].into_payload();
-        let sending = Sending { notifier: Some(notifier), quiet, address: None };
+        let sending = SendOptions { notifier: Some(notifier), quiet, address: None };
         play.core.send(play.sock, payload, sending).unwrap();
     }
     assert_eq!(play.core.flush(notifier).unwrap(), 0);
@@ -488,7 +548,7 @@ fn quiet_payloads_are_told_of_by_their_notifier_alone() {
 fn a_failed_quiet_payload_is_counted_and_its_stream_said_to_be_broken() {
     let mut play = Play::stream();
     let notifier = play.core.notifier(1).unwrap();
-    let sending = Sending { notifier: Some(notifier), quiet: true, address: None };
+    let sending = SendOptions { notifier: Some(notifier), quiet: true, address: None };
     play.core.send(play.sock, vec![0; 9].into_payload(), sending).unwrap();
     play.core.flush(notifier).unwrap();
     play.turn();
@@ -504,7 +564,7 @@ fn a_limit_hands_the_payload_back_and_says_when_half_is_free() {
     play.send(60);
     play.send(40);
     let payload = vec![7; 1].into_payload();
-    let refused = play.core.send(play.sock, payload, Sending::default()).unwrap_err();
+    let refused = play.core.send(play.sock, payload, SendOptions::default()).unwrap_err();
     assert_eq!(refused.payload.pieces()[0].as_slice(), [7]);
     assert!(matches!(refused.why, Error::LimitReached { used: 100, max: 100, asked: 1, .. }));
     play.turn();
@@ -541,9 +601,9 @@ fn payloads_with_the_kernel_are_leaked_when_the_ring_is_dropped_and_others_are_n
     let alive = std::sync::Arc::new([0; 8]);
     let payload = || bytes::Bytes::from_owner(Owner(alive.clone())).into_payload();
     let mut play = Play::stream();
-    play.core.send(play.sock, payload(), Sending::default()).unwrap();
+    play.core.send(play.sock, payload(), SendOptions::default()).unwrap();
     play.turn();
-    play.core.send(play.sock, payload(), Sending::default()).unwrap();
+    play.core.send(play.sock, payload(), SendOptions::default()).unwrap();
     let before = crate::ledger::leaked();
     drop(play);
     assert_eq!(std::sync::Arc::strong_count(&alive), 2, "ours, and the one with the kernel");

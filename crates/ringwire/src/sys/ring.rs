@@ -168,6 +168,11 @@ impl SysRing {
         !self.ring.completion().is_empty()
     }
 
+    /// Whether entries have not been taken by the kernel.
+    pub(crate) fn has_unsubmitted(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
     fn submit_all(&mut self) -> Result<(), Error> {
         for _ in 0..SUBMIT_TRIES {
             self.enter(Deadline::Now)?;
