@@ -16,6 +16,9 @@ use crate::pattern;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The peer's receive buffer: a window of some tens of KiB.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
+/// What it gets when it reads. With less, its window may stay below the packets that the sender
+/// makes, which then sends one a timer's tick, 200 ms.
+const READING_BUFFER_BYTES: usize = 1 << 20;
 
 /// A listener whose accepted sockets have a small receive buffer.
 pub(crate) fn listen(v6: bool) -> io::Result<(socket2::Socket, SocketAddr)> {
@@ -57,6 +60,8 @@ pub(crate) enum End {
 pub(crate) struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// It has begun to read.
+    reads: bool,
     seed: u64,
     /// Bytes read.
     pub(crate) bytes: u64,
@@ -67,12 +72,16 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(stream: TcpStream, seed: u64) -> io::Result<Peer> {
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Peer { stream, buffer: vec![0; 64 << 10], seed, bytes: 0, wrong: 0 })
+        Ok(Peer { stream, buffer: vec![0; 64 << 10], reads: false, seed, bytes: 0, wrong: 0 })
     }
 
     /// Reads what there is, at most `most` bytes, and checks it. `None` if that would mean to wait
     /// on a socket that does not.
     fn read_some(&mut self, most: u64) -> Result<Option<usize>, End> {
+        if !std::mem::replace(&mut self.reads, true) {
+            let socket = socket2::SockRef::from(&self.stream);
+            socket.set_recv_buffer_size(READING_BUFFER_BYTES).expect("SO_RCVBUF");
+        }
         let most = self.buffer.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         match self.stream.read(&mut self.buffer[..most]) {
             Ok(0) => Err(End::Eof),
