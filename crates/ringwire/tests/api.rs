@@ -765,7 +765,7 @@ fn detach_gives_a_working_socket_back_and_the_memory_later() {
         assert_eq!(
             text(driver.ring.detach(sock)),
             "misuse: payloads on this socket are not accepted yet (150000 bytes queued): wait for \
-             their Sent, or cancel them, before detaching",
+             their Sent, or cancel them and turn the ring, before detaching",
             "{what}"
         );
         driver.until("accepted", |driver| driver.fate(id).sent.is_some());

@@ -147,7 +147,7 @@ fn a_reset_by_the_peer() {
         let mut stream = sender.stream(setup, seed(round, 0));
         sender.load(&mut stream.near);
         sender.turn_until_stuck(&stream.near)?;
-        stream.peer.read(100_000);
+        stream.peer.read_only(100_000);
         sender.turn_until_stuck(&stream.near)?;
         tally.event(stream.near.unacknowledged());
 

@@ -27,6 +27,7 @@ mod book;
 mod control;
 mod goods;
 mod pattern;
+mod plan;
 mod receiver;
 mod rng;
 mod sender;

@@ -7,8 +7,7 @@ use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ringwire::{
-    Arena, Deadline, Error, Event, Events, IntoPayload, Limits, Notifier, OnDeadline, Piece,
-    Registration, Ring, Socket, TaskRun, Thresholds,
+    Arena, Deadline, Error, Event, Events, IntoPayload, Notifier, OnDeadline, Piece, Ring, Socket,
 };
 use ringwire_wire::unacknowledged_bytes;
 
@@ -16,9 +15,9 @@ use crate::book::Book;
 use crate::control::{End, Greeting, Line, Reader};
 use crate::goods::Goods;
 use crate::pattern;
+use crate::plan::{ConnPlan, Ending, MIB, RingEnding, RingPlan};
 use crate::sender::{Failure, Sender};
 
-const MIB: u64 = 1 << 20;
 const PAYLOAD_BYTES_MAX: u64 = 4 * MIB;
 const DATAGRAM_BYTES_MAX: u64 = 60_000;
 /// What a connection may have between `send` and release before it gets no more to send.
@@ -30,32 +29,6 @@ const WINDOW_DATAGRAMS_BYTES: u64 = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a socket may be without room before its stopped peer is told to read on.
 const DETACH_PATIENCE: Duration = Duration::from_millis(100);
-
-/// What becomes of a connection once it has its bytes in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    Close,
-    Finish,
-    Abort,
-    Detach,
-    /// The peer resets it.
-    Reset,
-    /// It stays as it is until its ring goes.
-    WithTheRing,
-}
-
-/// What becomes of a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RingEnding {
-    Drained,
-    ShutDown(OnDeadline),
-    Dropped,
-    Forgotten,
-    /// The process exits with it.
-    Exit,
-    /// The process is killed with it.
-    Kill,
-}
 
 /// What a session leaves to do for the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +45,7 @@ struct Conn {
     /// To look at, and to write to when it is detached.
     duplicate: TcpStream,
     seed: u64,
-    reader: Reader,
-    ending: Ending,
+    plan: ConnPlan,
     /// Bytes given to `send`, and how many it will be.
     queued: u64,
     budget: u64,
@@ -113,58 +85,27 @@ pub(crate) struct Session<'a> {
     book: Book,
     events: Events,
     conns: Vec<Conn>,
-    conns_max: u64,
     datagrams: Option<Datagrams>,
     slots: Vec<Slot>,
     /// What flushed notifications are to say: payloads and bytes, by tag and sequence.
     flushed: HashMap<(u64, u32), (u64, u64)>,
     /// Bytes that connections to come may have.
     left: u64,
-    ending: RingEnding,
-    /// With fewer bytes left the arena is dropped.
-    arena_until: u64,
+    plan: RingPlan,
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(sender: &'a mut Sender) -> Result<Session<'a>, Failure> {
-        let rng = &mut sender.rng;
-        let registration = if rng.percent(15) { Registration::Off } else { Registration::Prefer };
+        let plan = RingPlan::choose(&mut sender.rng);
         let arena = Arena::builder()
-            .capacity_bytes((rng.pick(&[1, 4, 8, 16]) * MIB) as usize)
-            .registration(registration)
+            .capacity_bytes(plan.arena_bytes as usize)
+            .registration(plan.registration)
             .build()?;
-        let mut limits = Limits::default();
-        if rng.percent(25) {
-            limits.socket_bytes = rng.between(4, 6) * MIB;
-            limits.socket_payloads = 64;
-        }
-        let mut builder = Ring::builder()
-            .arena(&arena)
-            .limits(limits)
-            .task_run(rng.pick(&[TaskRun::Deferred, TaskRun::Interrupt]));
-        if rng.percent(50) {
-            builder = builder.thresholds(Thresholds { registered_bytes: 0, normal_bytes: 0 });
-        }
-        if rng.percent(30) {
-            builder = builder.completion_entries(rng.pick(&[4, 64, 256]));
-        }
-        let mut ring = builder.build()?;
+        let mut ring = plan.builder(&mut sender.rng).arena(&arena).build()?;
         let mut slots = Vec::new();
-        for tag in 0..rng.between(1, 3) {
+        for tag in 0..plan.notifiers {
             slots.push(Slot { notifier: ring.notifier(tag)?, tag, payloads: 0, bytes: 0 });
         }
-        let left = rng.between(8, 200) * MIB;
-        let ending = match rng.below(20) {
-            0..9 => RingEnding::Drained,
-            9..11 => RingEnding::ShutDown(OnDeadline::Abort),
-            11 => RingEnding::ShutDown(OnDeadline::Leave),
-            12..17 => RingEnding::Dropped,
-            17..19 => RingEnding::Forgotten,
-            _ if rng.percent(50) => RingEnding::Exit,
-            _ => RingEnding::Kill,
-        };
-        let arena_until = if rng.percent(15) { left / 3 } else { 0 };
-        let conns_max = rng.between(2, 8);
         let goods = Goods::new(arena, sender.elsewhere.clone())?;
         sender.totals.add("rings", 1);
         Ok(Session {
@@ -174,23 +115,21 @@ impl<'a> Session<'a> {
             book: Book::default(),
             events: Events::new(),
             conns: Vec::new(),
-            conns_max,
             datagrams: None,
             slots,
             flushed: HashMap::new(),
-            left,
-            ending,
-            arena_until,
+            left: plan.bytes,
+            plan,
         })
     }
 
     pub(crate) fn run(mut self) -> Result<Then, Failure> {
         self.open_datagrams()?;
         while self.left > 0 || !self.is_at_its_end() {
-            while self.left > 0 && (self.conns.len() as u64) < self.conns_max {
+            while self.left > 0 && (self.conns.len() as u64) < self.plan.conns_max {
                 self.open_conn()?;
             }
-            if self.left < self.arena_until && self.goods.arena.take().is_some() {
+            if self.left < self.plan.arena_until_bytes && self.goods.arena.take().is_some() {
                 self.sender.totals.add("arenas_dropped_first", 1);
             }
             let sent = self.feed()?;
@@ -203,8 +142,8 @@ impl<'a> Session<'a> {
 
     /// Whether all connections have had their events that are not to have them with the ring.
     fn is_at_its_end(&self) -> bool {
-        match self.ending {
-            RingEnding::Drained => self.conns.iter().all(|c| c.ending == Ending::WithTheRing),
+        match self.plan.ending {
+            RingEnding::Drained => self.conns.iter().all(|c| c.plan.ending == Ending::WithTheRing),
             _ => true,
         }
     }
@@ -231,64 +170,34 @@ impl<'a> Session<'a> {
     fn open_conn(&mut self) -> Result<(), Failure> {
         let rng = &mut self.sender.rng;
         let seed = rng.next();
-        // A ring that goes with bytes in flight needs a peer that does not take them.
-        let first = self.conns.is_empty() && self.ending != RingEnding::Drained;
-        let stay = self.conns.iter().filter(|conn| conn.ending == Ending::WithTheRing).count();
-        let may_stay = (stay as u64) + 1 < self.conns_max;
-        let ending = match rng.below(10) {
-            _ if first => Ending::WithTheRing,
-            8.. if may_stay => Ending::WithTheRing,
-            0..3 => Ending::Close,
-            3 => Ending::Finish,
-            4..6 => Ending::Abort,
-            6 => Ending::Detach,
-            7 => Ending::Reset,
-            _ => Ending::Close,
-        };
-        let (reader, budget) = match rng.below(10) {
-            _ if ending == Ending::Reset => {
-                let at = rng.of_any_size(8 * MIB);
-                (Reader::Resets { at }, at + rng.between(MIB, 4 * MIB))
-            }
-            0..6 => {
-                let at = rng.of_any_size(16 * MIB);
-                (Reader::Stops { at }, at + rng.between(MIB / 2, 3 * MIB / 2))
-            }
-            _ if first => (Reader::Stops { at: 1 }, rng.between(MIB, 3 * MIB)),
-            6 => (Reader::Slow { bytes: 64 << 10 }, rng.of_any_size(2 * MIB)),
-            _ => (Reader::Fast, rng.of_any_size(64 * MIB)),
-        };
-        let stops = matches!(reader, Reader::Stops { .. });
-        let send_buffer = match rng.below(3) {
-            _ if stops && ending == Ending::Detach => Some(4 * MIB),
-            // A tiny one lets a packet out for each acknowledgement, and those come every 40 ms.
-            0 if budget <= MIB / 8 => Some(rng.of_any_size(MIB / 8)),
-            0 => Some(rng.between(MIB / 4, MIB)),
-            1 => Some(4 * MIB),
-            _ => None,
+        let stay = self.conns.iter().filter(|c| c.plan.ending == Ending::WithTheRing).count();
+        let plan = if self.conns.is_empty() && self.plan.ending != RingEnding::Drained {
+            // A ring that goes with bytes in flight needs a peer that does not take them.
+            ConnPlan::that_stays(rng)
+        } else {
+            ConnPlan::choose(rng, (stay as u64) + 1 < self.plan.conns_max)
         };
         let ports = self.sender.ports;
         let v6 = ports.streams_v6.is_some() && rng.percent(50);
         let mut stream = TcpStream::connect(ports.streams(v6))?;
-        if let Some(bytes) = send_buffer {
+        if let Some(bytes) = plan.send_buffer_bytes {
             socket2::SockRef::from(&stream).set_send_buffer_size(bytes as usize)?;
         }
         let id = self.sender.next_conn;
         self.sender.next_conn += 1;
-        stream.write_all(&Greeting { id, seed, reader }.to_bytes())?;
+        stream.write_all(&Greeting { id, seed, reader: plan.reader }.to_bytes())?;
         let duplicate = stream.try_clone()?;
         let sock = self.ring.attach(stream)?;
         self.sender.totals.add("connections", 1);
-        self.left = self.left.saturating_sub(budget);
+        self.left = self.left.saturating_sub(plan.bytes);
         self.conns.push(Conn {
             id,
             sock,
             duplicate,
             seed,
-            reader,
-            ending,
+            plan,
             queued: 0,
-            budget,
+            budget: plan.bytes,
             finished: false,
             refused: false,
             waits: None,
@@ -303,7 +212,7 @@ impl<'a> Session<'a> {
             // Many at a time are gathered, and wait behind one another.
             for _ in 0..self.sender.rng.pick(&[1, 2, 16]) {
                 let conn = &self.conns[at];
-                let window = match conn.reader {
+                let window = match conn.plan.reader {
                     Reader::Stops { at } if conn.queued > at => WINDOW_STOPPED_BYTES,
                     _ => WINDOW_BYTES,
                 };
@@ -452,7 +361,7 @@ impl<'a> Session<'a> {
         let conn = &mut self.conns[at];
         let stats = self.ring.socket_stats(conn.sock)?;
         if stats.broken {
-            if conn.ending != Ending::Reset {
+            if conn.plan.ending != Ending::Reset {
                 return Err(Failure::Broken(format!("a stream broke, and nobody did: {stats:?}")));
             }
             self.ring.close(conn.sock)?;
@@ -465,10 +374,10 @@ impl<'a> Session<'a> {
             }
             return Ok(stats.in_flight_payloads == 0);
         }
-        if conn.ending == Ending::WithTheRing {
+        if conn.plan.ending == Ending::WithTheRing {
             return Ok(false);
         }
-        let stuck = matches!(conn.reader, Reader::Stops { at } if conn.queued > at)
+        let stuck = matches!(conn.plan.reader, Reader::Stops { at } if conn.queued > at)
             && (stats.in_flight_bytes >= WINDOW_STOPPED_BYTES || conn.refused);
         if conn.queued < conn.budget && !stuck {
             return Ok(false);
@@ -477,7 +386,7 @@ impl<'a> Session<'a> {
         let (id, queued) = (conn.id, conn.queued);
         let whole = Line::End { id, least: queued, most: queued, end: End::Eof };
         let waits = *conn.waits.get_or_insert_with(Instant::now);
-        match conn.ending {
+        match conn.plan.ending {
             Ending::Reset => {
                 if stats.in_flight_payloads > 0 {
                     return Ok(false);
@@ -542,9 +451,9 @@ impl<'a> Session<'a> {
 
     /// The ring's own end.
     fn end(mut self) -> Result<Then, Failure> {
-        if self.ending == RingEnding::Drained {
+        if self.plan.ending == RingEnding::Drained {
             for conn in &mut self.conns {
-                conn.ending = Ending::Close;
+                conn.plan.ending = Ending::Close;
                 conn.budget = conn.queued;
             }
             self.end_conns()?;
@@ -560,7 +469,7 @@ impl<'a> Session<'a> {
         for conn in &self.conns {
             in_flight += conn.unacknowledged()?;
         }
-        match self.ending {
+        match self.plan.ending {
             RingEnding::Drained => self.drained(),
             RingEnding::ShutDown(on_deadline) => {
                 self.sender.ring_event("rings_shut_down", in_flight > 0);

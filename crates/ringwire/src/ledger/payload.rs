@@ -68,6 +68,8 @@ impl Entry {
 pub(crate) struct Freed {
     pub payloads: u32,
     pub bytes: u64,
+    /// Places in a queue, of payloads that were taken back before.
+    pub places: u32,
     /// Payloads that were settled as failed on the way.
     pub failed: u32,
 }
@@ -198,13 +200,12 @@ impl Payloads {
         }
         let mut freed = self.hand_back(slot, notifications, events);
         self.table.remove(slot);
-        freed.payloads = 1;
+        freed.places = 1 - freed.payloads;
         freed
     }
 
     /// Hands the memory back now and keeps the entry's place in its queue, for a payload that was
-    /// taken back before any request covered it. The place counts as a payload until its queue has
-    /// passed it, so that limits bound the table.
+    /// taken back before any request covered it.
     pub(crate) fn hand_back(
         &mut self,
         slot: u32,
@@ -216,7 +217,7 @@ impl Payloads {
         debug_assert!(entry.settled && entry.parts == 0);
         let Some(payload) = entry.payload.take() else { return Freed::default() };
         let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
-        let freed = Freed { payloads: 0, bytes: entry.bytes, failed: 0 };
+        let freed = Freed { payloads: 1, bytes: entry.bytes, ..Freed::default() };
         let (notification, accepted, failed) = (entry.notification, entry.accepted, entry.failed);
         if entry.quiet {
             self.quiet.push(payload);

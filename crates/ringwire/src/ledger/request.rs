@@ -190,6 +190,7 @@ impl Freed {
     pub(crate) fn add(&mut self, other: Freed) {
         self.payloads += other.payloads;
         self.bytes += other.bytes;
+        self.places += other.places;
         self.failed += other.failed;
     }
 }

@@ -28,6 +28,15 @@ const COMPLETIONS_ROOM: usize = 4096;
 /// Events between two turns, likewise.
 const PENDING_ROOM: usize = 256;
 
+/// Places of cancelled payloads that no limit counts: less than a megabyte of table.
+const CANCELLED_FREE: u32 = 4096;
+
+/// What a limit of payloads counts: payloads, or, if there are more of them, places of cancelled ones
+/// beyond those that are free.
+pub(crate) fn counted(payloads: u32, cancelled_places: u32) -> u32 {
+    payloads.max(cancelled_places.saturating_sub(CANCELLED_FREE))
+}
+
 /// What a turn leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "a backlog must be turned again before the thread sleeps on the ring's descriptor"]
@@ -134,6 +143,8 @@ pub(crate) struct Core<E: Engine> {
     pub spans: Vec<Span>,
     pub in_flight_bytes: u64,
     pub in_flight_payloads: u32,
+    /// Places that cancelled payloads still have in their queues.
+    pub cancelled_places: u32,
     /// Sockets that a limit of the ring refused.
     pub ring_refused: Vec<u32>,
     pub started: Instant,
@@ -161,6 +172,7 @@ impl<E: Engine> Core<E> {
             spans: Vec::with_capacity(PIECES_MAX),
             in_flight_bytes: 0,
             in_flight_payloads: 0,
+            cancelled_places: 0,
             ring_refused: Vec::new(),
             started: now,
             now,
@@ -282,7 +294,8 @@ impl<E: Engine> Core<E> {
     /// Checks everything that may speak against a payload. Returns the notification to attach to.
     fn admit(&mut self, sock: Socket, bytes: u64, sending: &SendOptions) -> Result<u32, Error> {
         let limits = self.limits.clone();
-        let (ring_bytes, ring_payloads) = (self.in_flight_bytes, self.in_flight_payloads);
+        let ring_bytes = self.in_flight_bytes;
+        let ring_payloads = counted(self.in_flight_payloads, self.cancelled_places);
         let notification = match sending.notifier {
             None => NONE,
             Some(notifier) => {
@@ -315,7 +328,9 @@ impl<E: Engine> Core<E> {
             }
             _ => {}
         }
-        let (socket_bytes, socket_payloads) = (entry.in_flight_bytes, entry.in_flight_payloads);
+        // Cancelled payloads keep a place each, which limits bound too, or the tables would grow.
+        let socket_bytes = entry.in_flight_bytes;
+        let socket_payloads = counted(entry.in_flight_payloads, entry.cancelled_places);
         let rows = [
             ("Limits::socket_bytes", socket_bytes, bytes, limits.socket_bytes),
             ("Limits::socket_payloads", socket_payloads.into(), 1, limits.socket_payloads.into()),

@@ -13,7 +13,7 @@ use crate::ledger::{Freed, Key, PayloadId, RequestState};
 use crate::policy::Verdicts;
 use crate::queue::SendQueue;
 use crate::release::Event;
-use crate::ring::core::{Core, stale};
+use crate::ring::core::{Core, counted, stale};
 use crate::stats::SocketStats;
 use crate::sys::socket::{self, Kind};
 
@@ -63,6 +63,8 @@ pub(crate) struct SocketEntry {
     pub broken: Option<Errno>,
     pub refused: Refused,
     pub in_flight_payloads: u32,
+    /// Places that cancelled payloads still have in the queue.
+    pub cancelled_places: u32,
     pub in_flight_bytes: u64,
     pub accepted_bytes: u64,
     pub released_bytes: u64,
@@ -84,6 +86,7 @@ impl SocketEntry {
 
     pub(crate) fn release(&mut self, freed: Freed) {
         self.in_flight_payloads -= freed.payloads;
+        self.cancelled_places -= freed.places;
         self.in_flight_bytes -= freed.bytes;
         self.released_bytes += freed.bytes;
     }
@@ -123,6 +126,7 @@ impl<E: Engine> Core<E> {
             broken: None,
             refused: Refused::default(),
             in_flight_payloads: 0,
+            cancelled_places: 0,
             in_flight_bytes: 0,
             accepted_bytes: 0,
             released_bytes: 0,
@@ -266,6 +270,8 @@ impl<E: Engine> Core<E> {
         }
         if let Some(socket) = self.sockets.at_mut(slot) {
             socket.queue.forget_bytes(bytes);
+            socket.cancelled_places += 1;
+            self.cancelled_places += 1;
         }
         self.account(slot, freed);
         self.make_ready(slot);
@@ -296,13 +302,15 @@ impl<E: Engine> Core<E> {
         }
         self.in_flight_bytes -= freed.bytes;
         self.in_flight_payloads -= freed.payloads;
+        self.cancelled_places -= freed.places;
         self.stats.released_payloads += u64::from(freed.payloads);
         self.stats.failed_payloads += u64::from(freed.failed);
         if let Some(entry) = self.sockets.at_mut(slot) {
             entry.release(freed);
             if entry.refused.by_socket
                 && entry.in_flight_bytes <= self.limits.socket_bytes / 2
-                && entry.in_flight_payloads <= self.limits.socket_payloads / 2
+                && counted(entry.in_flight_payloads, entry.cancelled_places)
+                    <= self.limits.socket_payloads / 2
             {
                 entry.refused.by_socket = false;
                 self.say_room(slot);
@@ -324,7 +332,8 @@ impl<E: Engine> Core<E> {
 
     fn ring_has_room(&self) -> bool {
         self.in_flight_bytes <= self.limits.ring_bytes / 2
-            && self.in_flight_payloads <= self.limits.ring_payloads / 2
+            && counted(self.in_flight_payloads, self.cancelled_places)
+                <= self.limits.ring_payloads / 2
     }
 
     /// Says `Room`, unless the other limit has refused a payload as well and is still full.

@@ -60,8 +60,6 @@ pub(crate) enum End {
 pub(crate) struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// It has begun to read.
-    reads: bool,
     seed: u64,
     /// Bytes read.
     pub(crate) bytes: u64,
@@ -72,16 +70,12 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(stream: TcpStream, seed: u64) -> io::Result<Peer> {
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Peer { stream, buffer: vec![0; 64 << 10], reads: false, seed, bytes: 0, wrong: 0 })
+        Ok(Peer { stream, buffer: vec![0; 64 << 10], seed, bytes: 0, wrong: 0 })
     }
 
     /// Reads what there is, at most `most` bytes, and checks it. `None` if that would mean to wait
     /// on a socket that does not.
     fn read_some(&mut self, most: u64) -> Result<Option<usize>, End> {
-        if !std::mem::replace(&mut self.reads, true) {
-            let socket = socket2::SockRef::from(&self.stream);
-            socket.set_recv_buffer_size(READING_BUFFER_BYTES).expect("SO_RCVBUF");
-        }
         let most = self.buffer.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         match self.stream.read(&mut self.buffer[..most]) {
             Ok(0) => Err(End::Eof),
@@ -107,8 +101,14 @@ impl Peer {
         }
     }
 
-    /// Reads exactly `bytes` more.
-    pub(crate) fn read(&mut self, bytes: u64) {
+    /// From here on it reads everything.
+    fn widen(&self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_recv_buffer_size(READING_BUFFER_BYTES).expect("SO_RCVBUF");
+    }
+
+    /// Reads exactly `bytes` more, through the small window, so that the rest stays with the sender.
+    pub(crate) fn read_only(&mut self, bytes: u64) {
         let until = self.bytes + bytes;
         while self.bytes < until {
             if let Err(end) = self.wait_and_read(until - self.bytes) {
@@ -117,8 +117,15 @@ impl Peer {
         }
     }
 
+    /// Reads exactly `bytes` more, before the rest.
+    pub(crate) fn read(&mut self, bytes: u64) {
+        self.widen();
+        self.read_only(bytes);
+    }
+
     /// Reads everything there is, until the end.
     pub(crate) fn read_to_end(&mut self) -> End {
+        self.widen();
         loop {
             if let Err(end) = self.wait_and_read(u64::MAX) {
                 return end;
@@ -128,6 +135,7 @@ impl Peer {
 
     /// Reads what has arrived, without waiting for more. Says how the stream ended, if it did.
     pub(crate) fn read_what_is_there(&mut self) -> Option<End> {
+        self.widen();
         self.stream.set_nonblocking(true).expect("a socket's flag");
         let end = loop {
             match self.read_some(u64::MAX) {

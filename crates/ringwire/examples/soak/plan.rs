@@ -1,0 +1,151 @@
+//! What is to become of a ring and of a connection: the random choices, and how likely each is.
+
+use ringwire::{Limits, OnDeadline, Registration, Ring, RingBuilder, TaskRun, Thresholds};
+
+use crate::control::Reader;
+use crate::rng::Rng;
+
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// What becomes of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RingEnding {
+    Drained,
+    ShutDown(OnDeadline),
+    Dropped,
+    Forgotten,
+    /// The process exits with it.
+    Exit,
+    /// The process is killed with it.
+    Kill,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingPlan {
+    pub(crate) arena_bytes: u64,
+    pub(crate) registration: Registration,
+    pub(crate) notifiers: u64,
+    pub(crate) conns_max: u64,
+    /// Of all its connections.
+    pub(crate) bytes: u64,
+    /// With fewer bytes left the arena is dropped.
+    pub(crate) arena_until_bytes: u64,
+    pub(crate) ending: RingEnding,
+}
+
+impl RingPlan {
+    pub(crate) fn choose(rng: &mut Rng) -> RingPlan {
+        let ending = match rng.below(20) {
+            0..9 => RingEnding::Drained,
+            9..11 => RingEnding::ShutDown(OnDeadline::Abort),
+            11 => RingEnding::ShutDown(OnDeadline::Leave),
+            12..17 => RingEnding::Dropped,
+            17..19 => RingEnding::Forgotten,
+            _ if rng.percent(50) => RingEnding::Exit,
+            _ => RingEnding::Kill,
+        };
+        let bytes = rng.between(8, 200) * MIB;
+        let registered = rng.percent(85);
+        RingPlan {
+            arena_bytes: rng.pick(&[1, 4, 8, 16]) * MIB,
+            registration: if registered { Registration::Prefer } else { Registration::Off },
+            notifiers: rng.between(1, 3),
+            conns_max: rng.between(2, 8),
+            bytes,
+            arena_until_bytes: if rng.percent(15) { bytes / 3 } else { 0 },
+            ending,
+        }
+    }
+
+    pub(crate) fn builder(&self, rng: &mut Rng) -> RingBuilder {
+        let mut limits = Limits::default();
+        if rng.percent(25) {
+            limits.socket_bytes = rng.between(4, 6) * MIB;
+            limits.socket_payloads = 64;
+        }
+        let task_run = rng.pick(&[TaskRun::Deferred, TaskRun::Interrupt]);
+        let mut builder = Ring::builder().limits(limits).task_run(task_run);
+        if rng.percent(50) {
+            builder = builder.thresholds(Thresholds { registered_bytes: 0, normal_bytes: 0 });
+        }
+        if rng.percent(30) {
+            // So few that completions overflow.
+            builder = builder.completion_entries(rng.pick(&[4, 64, 256]));
+        }
+        builder
+    }
+}
+
+/// What becomes of a connection once it has its bytes in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Close,
+    Finish,
+    Abort,
+    Detach,
+    /// The peer resets it.
+    Reset,
+    /// It stays as it is until its ring goes.
+    WithTheRing,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnPlan {
+    pub(crate) reader: Reader,
+    pub(crate) ending: Ending,
+    /// How many bytes it sends.
+    pub(crate) bytes: u64,
+    /// As the kernel chooses, if nothing is said.
+    pub(crate) send_buffer_bytes: Option<u64>,
+}
+
+impl ConnPlan {
+    /// Stays until its ring goes, and its peer reads next to nothing until then.
+    pub(crate) fn that_stays(rng: &mut Rng) -> ConnPlan {
+        let (reader, bytes) = (Reader::Stops { at: 1 }, rng.between(MIB, 3 * MIB));
+        let send_buffer_bytes = send_buffer_bytes(rng, bytes);
+        ConnPlan { reader, ending: Ending::WithTheRing, bytes, send_buffer_bytes }
+    }
+
+    /// Any. Not all connections of a ring may stay, or nothing would go on.
+    pub(crate) fn choose(rng: &mut Rng, may_stay: bool) -> ConnPlan {
+        let ending = match rng.below(10) {
+            0..3 => Ending::Close,
+            3 => Ending::Finish,
+            4..6 => Ending::Abort,
+            6 => Ending::Detach,
+            7 => Ending::Reset,
+            _ if may_stay => Ending::WithTheRing,
+            _ => Ending::Close,
+        };
+        let (reader, bytes) = match rng.below(10) {
+            _ if ending == Ending::Reset => {
+                let at = rng.of_any_size(8 * MIB);
+                (Reader::Resets { at }, at + rng.between(MIB, 4 * MIB))
+            }
+            0..6 => {
+                let at = rng.of_any_size(16 * MIB);
+                (Reader::Stops { at }, at + rng.between(MIB / 2, 3 * MIB / 2))
+            }
+            6 => (Reader::Slow { bytes: 64 << 10 }, rng.of_any_size(2 * MIB)),
+            _ => (Reader::Fast, rng.of_any_size(64 * MIB)),
+        };
+        let stops = matches!(reader, Reader::Stops { .. });
+        let send_buffer_bytes = match ending {
+            // All has to be accepted first.
+            Ending::Detach if stops => Some(4 * MIB),
+            _ => send_buffer_bytes(rng, bytes),
+        };
+        ConnPlan { reader, ending, bytes, send_buffer_bytes }
+    }
+}
+
+fn send_buffer_bytes(rng: &mut Rng, bytes: u64) -> Option<u64> {
+    match rng.below(3) {
+        // A tiny one lets a packet out for each acknowledgement, and those come every 40 ms.
+        0 if bytes <= MIB / 8 => Some(rng.of_any_size(MIB / 8)),
+        0 => Some(rng.between(MIB / 4, MIB)),
+        1 => Some(4 * MIB),
+        _ => None,
+    }
+}
