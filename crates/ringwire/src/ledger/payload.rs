@@ -91,8 +91,8 @@ pub fn leaked() -> (u64, u64) {
 #[derive(Debug)]
 pub(crate) struct Payloads {
     table: Table<Entry>,
-    /// Quiet payloads that were released. Dropping them may run foreign code, so it is put off until
-    /// all tables agree.
+    /// Quiet payloads that were released. Dropping them may run foreign code, so it is put off
+    /// until all tables agree.
     quiet: Vec<Payload>,
 }
 

@@ -31,8 +31,8 @@ const PENDING_ROOM: usize = 256;
 /// Places of cancelled payloads that no limit counts: less than a megabyte of table.
 const CANCELLED_FREE: u32 = 4096;
 
-/// What a limit of payloads counts: payloads, or, if there are more of them, places of cancelled ones
-/// beyond those that are free.
+/// What a limit of payloads counts: payloads, or, if there are more of them, places of cancelled
+/// ones beyond those that are free.
 pub(crate) fn counted(payloads: u32, cancelled_places: u32) -> u32 {
     payloads.max(cancelled_places.saturating_sub(CANCELLED_FREE))
 }

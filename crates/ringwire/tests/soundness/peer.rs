@@ -107,7 +107,8 @@ impl Peer {
         socket.set_recv_buffer_size(READING_BUFFER_BYTES).expect("SO_RCVBUF");
     }
 
-    /// Reads exactly `bytes` more, through the small window, so that the rest stays with the sender.
+    /// Reads exactly `bytes` more, through the small window, so that the rest stays with the
+    /// sender.
     pub(crate) fn read_only(&mut self, bytes: u64) {
         let until = self.bytes + bytes;
         while self.bytes < until {
