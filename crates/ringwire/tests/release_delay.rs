@@ -22,6 +22,8 @@ use socket2::SockRef;
 
 /// What DESIGN.md promises, for a program that turns its ring at least every 10 ms.
 const RELEASE_DELAY_MAX: Duration = Duration::from_millis(50);
+/// What the plain kernel takes at least, of the two seconds that the stream takes.
+const HELD_AT_LEAST: Duration = Duration::from_millis(500);
 /// While the peer's buffer fills.
 const FIRST_DELAY_MAX: Duration = Duration::from_millis(150);
 const FILL_TIME: Duration = Duration::from_secs(1);
@@ -337,11 +339,19 @@ fn the_plain_kernel_holds_a_paced_stream_until_its_end() {
         payload_bytes: 1 << 20,
         payloads: 40,
     };
-    let delays = plain(&wire, case);
-    let max = delays.max().max(delays.first_max());
-    println!("plain kernel, {case:?}: release delay max {max:?}");
+    // A thread that is kept from sending lets the stream run dry, which ends the chain: so the worst
+    // of a few tries counts.
+    let mut worst = Duration::ZERO;
+    for _ in 0..5 {
+        let delays = plain(&wire, case);
+        worst = worst.max(delays.max()).max(delays.first_max());
+        if worst >= HELD_AT_LEAST {
+            break;
+        }
+    }
+    println!("plain kernel, {case:?}: release delay max {worst:?}");
     // If this fails, the kernel has learned to bound its chains (K4), and MSG_EOR may go.
-    assert!(max >= Duration::from_millis(500), "{max:?}");
+    assert!(worst >= HELD_AT_LEAST, "{worst:?}");
 }
 
 /// Registered memory on large pages would charge the send buffer for the offset inside the page,
