@@ -339,8 +339,8 @@ fn the_plain_kernel_holds_a_paced_stream_until_its_end() {
         payload_bytes: 1 << 20,
         payloads: 40,
     };
-    // A thread that is kept from sending lets the stream run dry, which ends the chain: so the worst
-    // of a few tries counts.
+    // A thread that is kept from sending lets the stream run dry, which ends the chain: so the
+    // worst of a few tries counts.
     let mut worst = Duration::ZERO;
     for _ in 0..5 {
         let delays = plain(&wire, case);
