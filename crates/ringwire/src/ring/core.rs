@@ -39,7 +39,6 @@ pub(crate) fn counted(payloads: u32, cancelled_places: u32) -> u32 {
 
 /// What a turn leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "a backlog must be turned again before the thread sleeps on the ring's descriptor"]
 pub struct Turned {
     /// Payloads are ready to leave, which the next turn will let go: do not sleep on the ring's
     /// descriptor before that.
