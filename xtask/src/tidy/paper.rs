@@ -198,7 +198,7 @@ pub(crate) fn no_foreign_place(tree: &Tree, _: &Sources) -> Vec<Finding> {
             }
             for place in PLACES {
                 let found = line.match_indices(place).any(|(start, _)| {
-                    // An absolute path, not `crates/work/`.
+                    // An absolute path, not the end of a relative one.
                     !line[..start].ends_with(|c: char| c.is_alphanumeric() || "._-}".contains(c))
                 });
                 if found {
