@@ -6,6 +6,7 @@
 //! there is nothing to lock.
 
 mod core;
+mod datagrams;
 mod drive;
 #[cfg(test)]
 mod oracle;

@@ -16,12 +16,7 @@ use crate::queue::{Gathered, PIECES_MAX};
 use crate::release::{Copied, Event};
 use crate::ring::core::{Core, Turned};
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
-use crate::sys::socket::{self, Kind};
-
-/// Datagrams that one socket hands over before others get their chance.
-const DATAGRAMS_A_CHANCE: usize = 64;
-/// IP and UDP headers, which count against the MTU.
-const UDP_HEADERS: (u64, u64) = (20 + 8, 40 + 8);
+use crate::sys::socket;
 
 impl<E: Engine> Core<E> {
     pub(crate) fn turn(
@@ -106,13 +101,18 @@ impl<E: Engine> Core<E> {
         }
     }
 
-    fn gather(&mut self, slot: u32, stream: bool, pieces_max: usize) -> Option<Gathered> {
+    pub(super) fn gather(
+        &mut self,
+        slot: u32,
+        stream: bool,
+        pieces_max: usize,
+    ) -> Option<Gathered> {
         let queue = &self.sockets.at(slot)?.queue;
         let (payloads, segments) = (&self.ledger.payloads, &mut self.segments);
         queue.gather(payloads, segments, stream, pieces_max, &mut self.spans)
     }
 
-    fn decide(
+    pub(super) fn decide(
         &self,
         slot: u32,
         gathered: &Gathered,
@@ -170,7 +170,7 @@ impl<E: Engine> Core<E> {
 
     /// Completes the first `bytes` bytes of what was gathered, of which the kernel has its own
     /// copy.
-    fn complete_copied(
+    pub(super) fn complete_copied(
         &mut self,
         slot: u32,
         gathered: &Gathered,
@@ -195,7 +195,7 @@ impl<E: Engine> Core<E> {
         self.account(slot, freed);
     }
 
-    fn count_copied(&mut self, bytes: u64, reason: Reason) {
+    pub(super) fn count_copied(&mut self, bytes: u64, reason: Reason) {
         let copied = &mut self.stats.copied_bytes;
         *match reason {
             Reason::Best | Reason::Small => &mut copied.small,
@@ -208,7 +208,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Hands a request to the engine.
-    fn request(
+    pub(super) fn request(
         &mut self,
         slot: u32,
         gathered: Gathered,
@@ -276,97 +276,12 @@ impl<E: Engine> Core<E> {
         self.make_ready(request.socket);
     }
 
-    fn give_back_headers(&mut self, segment: Option<u16>, headers: u32) {
+    pub(super) fn give_back_headers(&mut self, segment: Option<u16>, headers: u32) {
         if headers != NONE
             && let Some(pages) = segment.and_then(|index| self.segments.headers(index))
         {
             pages.give_back(headers);
         }
-    }
-
-    fn issue_datagrams(&mut self, slot: u32, events: &mut Vec<Event>) -> Result<(), Error> {
-        for _ in 0..DATAGRAMS_A_CHANCE {
-            let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
-            if socket.queue.is_empty() {
-                return Ok(());
-            }
-            let (head, kind, outstanding) = (socket.queue.head(), socket.kind, socket.outstanding);
-            let Some(gathered) = self.gather(slot, false, socket::PIECES_MAX) else {
-                self.fail_datagram(slot, head.slot, Errno::MSGSIZE, events);
-                continue;
-            };
-            if self.ledger.payloads.at(head.slot).is_none_or(|entry| entry.payload().is_none()) {
-                self.complete_copied(slot, &gathered, 0, Copied::Unknown, events);
-                continue;
-            }
-            let pages = self.spans.iter().map(pages_of).sum();
-            let datagram = Datagram { pieces: pages, over_mtu: over_mtu(kind, gathered.bytes) };
-            match self.decide(slot, &gathered, Some(datagram)) {
-                (Route::Copy, reason) => {
-                    if outstanding > 0 {
-                        // It would overtake those that are prepared.
-                        self.give_back_headers(gathered.segment, gathered.headers);
-                        return Ok(());
-                    }
-                    self.copy_datagram(slot, gathered, reason, events)?;
-                    if self.sockets.at(slot).is_none_or(|socket| socket.outstanding > 0) {
-                        return Ok(());
-                    }
-                }
-                (route, reason) => self.request(slot, gathered, route, reason)?,
-            }
-        }
-        if self.sockets.at(slot).is_some_and(|s| s.outstanding == 0 && !s.queue.is_empty()) {
-            self.make_ready(slot);
-        }
-        Ok(())
-    }
-
-    fn copy_datagram(
-        &mut self,
-        slot: u32,
-        gathered: Gathered,
-        reason: Reason,
-        events: &mut Vec<Event>,
-    ) -> Result<(), Error> {
-        let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
-        let address = self.ledger.payloads.at(gathered.first.slot).and_then(|e| e.address.as_ref());
-        match self.engine.copy_now(socket.target(), &self.spans, address) {
-            Ok(_) => {
-                self.stats.direct_copies += 1;
-                self.count_copied(gathered.bytes, reason);
-                self.complete_copied(slot, &gathered, gathered.bytes, Copied::Yes, events);
-            }
-            Err(Errno::INTR) => self.give_back_headers(gathered.segment, gathered.headers),
-            Err(Errno::AGAIN) => {
-                self.stats.copies_that_waited += 1;
-                return self.request(slot, gathered, Route::Copy, reason);
-            }
-            Err(errno) => {
-                self.give_back_headers(gathered.segment, gathered.headers);
-                self.fail_datagram(slot, gathered.first.slot, errno, events);
-            }
-        }
-        Ok(())
-    }
-
-    /// Fails the datagram at the head of the queue; the others go on.
-    fn fail_datagram(&mut self, slot: u32, head: u32, errno: Errno, events: &mut Vec<Event>) {
-        let Some(entry) = self.ledger.payloads.at(head) else { return };
-        let (next, bytes) = (entry.next, entry.bytes);
-        if let Some(socket) = self.sockets.at_mut(slot) {
-            let first = Position { slot: head, skip: 0 };
-            let end = Position { slot: next, skip: 0 };
-            socket.queue.take(&Gathered {
-                first,
-                end,
-                count: 1,
-                bytes,
-                segment: None,
-                headers: NONE,
-            });
-        }
-        self.fail_payloads(slot, head, 1, errno, events);
     }
 
     /// Fails everything that waits on a socket.
@@ -378,7 +293,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Fails `count` payloads from `from` on.
-    fn fail_payloads(
+    pub(super) fn fail_payloads(
         &mut self,
         slot: u32,
         from: u32,
@@ -571,20 +486,4 @@ impl<E: Engine> Core<E> {
         self.stats.unknown_completions += 1;
         tracing::error!(?token, "a completion that no request awaits; please report it");
     }
-}
-
-/// Whether a datagram of `bytes` is known to be larger than its path's MTU.
-fn over_mtu(kind: Kind, bytes: u64) -> bool {
-    match kind {
-        Kind::Datagram { mtu: Some(mtu), v6 } => {
-            let headers = if v6 { UDP_HEADERS.1 } else { UDP_HEADERS.0 };
-            bytes + headers > u64::from(mtu)
-        }
-        _ => false,
-    }
-}
-
-/// How many pages a span touches, each of which may become a fragment.
-fn pages_of(span: &crate::engine::Span) -> usize {
-    (span.ptr as usize % 4096 + span.bytes).div_ceil(4096)
 }
