@@ -7,10 +7,12 @@
 //! signals.rs   SIGINT, SIGTERM
 //! send/        read once, lend each block to every receiver, get it back
 //! recv/        take, verify, store
+//! bench.rs     measure ways to send; the measuring itself is the crate ringwire-bench
 //! ```
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod exit;
 mod name;
 mod output;
@@ -52,5 +54,6 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Send(args) => send::run(args, &signals, output),
         Command::Recv(args) => recv::run(args, &signals, output),
+        Command::Bench(args) => bench::run(args, &signals, output),
     }
 }

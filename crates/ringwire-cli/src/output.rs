@@ -84,6 +84,46 @@ impl Output {
     }
 }
 
+/// How far a thing of many steps is.
+pub(crate) struct Steps<'o> {
+    output: &'o Output,
+    bar: ProgressBar,
+    plain_due: Instant,
+}
+
+impl Output {
+    /// Starts showing steps; how many there are is said with each.
+    pub(crate) fn steps(&self) -> Steps<'_> {
+        let style = ProgressStyle::with_template("[{bar:24}] {percent:>3} %, {eta} left, {msg}")
+            .expect("the template is constant, and a test draws it")
+            .progress_chars("=> ");
+        let bar = self.bars.add(ProgressBar::new(0).with_style(style));
+        Steps { output: self, bar, plain_due: Instant::now() + PLAIN_EVERY }
+    }
+}
+
+impl Steps<'_> {
+    /// `part` of `whole` steps have been made, and the next is `what`.
+    pub(crate) fn set(&mut self, part: u64, whole: u64, what: &str) {
+        self.bar.set_length(whole);
+        self.bar.set_position(part);
+        self.bar.set_message(what.to_string());
+        let now = Instant::now();
+        if !self.output.terminal && now >= self.plain_due {
+            self.plain_due = now + PLAIN_EVERY;
+            let percent = (part * 100).checked_div(whole).unwrap_or(100);
+            self.output.say("progress", format_args!("{percent} %, {what}"));
+        }
+    }
+}
+
+impl Drop for Steps<'_> {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        self.output.bars.remove(&self.bar);
+    }
+}
+
 fn style() -> ProgressStyle {
     ProgressStyle::with_template(
         "{prefix} [{bar:24}] {decimal_bytes:>9} of {decimal_total_bytes:<9} \
@@ -186,5 +226,6 @@ mod tests {
     #[test]
     fn the_bar_can_be_drawn() {
         let _ = style();
+        let _ = Output::new().steps();
     }
 }

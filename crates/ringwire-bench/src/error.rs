@@ -1,0 +1,36 @@
+//! What can keep a measurement from being made, sorted by who must act.
+
+use std::io;
+
+/// Why something was not measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// This host does not allow or have it; the text says what, and who can change that.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The caller asked for something that does not exist or does not go together.
+    #[error("{0}")]
+    Misuse(String),
+    /// A system call failed.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the kernel answered.
+        error: io::Error,
+    },
+    /// ringwire refused.
+    #[error(transparent)]
+    Ring(#[from] ringwire::Error),
+    /// A measurement that took far longer than it was to take, so that it says nothing.
+    #[error("{0}")]
+    Stuck(String),
+}
+
+impl Error {
+    /// The error of `what`, which failed with `error`.
+    pub fn io(what: impl Into<String>, error: impl Into<io::Error>) -> Self {
+        Error::Io { what: what.into(), error: error.into() }
+    }
+}

@@ -1,0 +1,44 @@
+//! Measures ways to send side by side: the same payloads, in the same order, into the same wire.
+//!
+//! ```text
+//!  plan.rs     what is asked for: sizes, methods, wire, runs
+//!     │
+//!  runner.rs   trials of every setting, then A B C A B C …
+//!     │  job.rs: method, size, order, settings, seconds
+//!     ▼
+//!  method/     a Method answers a Job with a Measurement
+//!     ├─ Local      a loop of this process: recipe → Loop, measured by measure.rs
+//!     └─ Child      another program's, in lines of JSON: child.rs, and serve.rs at its end
+//!         │  walk.rs: which payload is next     memory.rs: where it lies
+//!         ▼  stage.rs: the wire, the memory and the orders that all loops of a process share
+//!  row.rs      rows and medians, the JSON        host.rs: what they were measured on
+//!  median.rs   medians, spread, ratios, and whether one may be called faster
+//!  words.rs    the same in words
+//! ```
+//!
+//! Nothing here prints: [`runner::Watch`] is told what happens, and a [`row::Report`] is returned.
+//! What is measured, and how, is in `docs/BENCH.md`.
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod host;
+pub mod job;
+pub mod measure;
+pub mod median;
+pub mod memory;
+pub mod method;
+pub mod net;
+pub mod plan;
+pub mod row;
+pub mod runner;
+pub mod stage;
+pub mod walk;
+
+mod sys;
+
+pub use error::Error;
+pub use job::{Job, Measurement, Settings};
+pub use method::Method;
+pub use plan::Plan;
+pub use row::{Median, Report, Row};
+pub use runner::{Watch, run};

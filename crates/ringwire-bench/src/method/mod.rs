@@ -1,0 +1,136 @@
+//! Ways to send. A [`Method`] answers a [`Job`] with a [`Measurement`]; it may live in this process
+//! ([`Local`], a loop over a flow of its own) or in another one.
+//!
+//! To add one of this process: write a [`Loop`], name it in a [`Recipe`], and add that to
+//! [`recipes`]. A loop keeps its flow and its ring from run to run, and is idle while others run.
+
+mod ringwire;
+mod write;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::job::{Backing, Job, Measurement, Protocol, Settings};
+use crate::measure::{self, Tally};
+use crate::net::Flow;
+use crate::stage::Stage;
+
+/// Something that answers a job with a measurement.
+pub trait Method {
+    /// Its name, as `--method` and the rows have it.
+    fn name(&self) -> &str;
+
+    /// What it can send over.
+    fn protocol(&self) -> Protocol;
+
+    /// The pages it can make something of. It gets its best of these and of the send buffers.
+    fn backings(&self) -> &[Backing];
+
+    /// Makes one measurement. It goes on with the flow and the ring of the last job with the same
+    /// send buffer.
+    ///
+    /// # Errors
+    /// Why it cannot. The other methods go on.
+    fn measure(&mut self, job: &Job) -> Result<Measurement, Error>;
+
+    /// Closes what the last jobs left open, except what belongs to `settings`.
+    fn keep_only(&mut self, settings: Settings);
+}
+
+/// One way to send, with its flow and whatever else it keeps from run to run.
+pub trait Loop {
+    /// Sends `job`'s payloads for about `time` and returns when all of them are acknowledged and
+    /// their memory is free. What could not be sent is counted as an error.
+    ///
+    /// # Errors
+    /// What ended the run early.
+    fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error>;
+
+    /// The part of the working set that it uses, and why not all of it.
+    fn working_set(&self) -> Option<(usize, String)> {
+        None
+    }
+}
+
+/// How a loop is made.
+#[derive(Clone, Copy)]
+pub struct Recipe {
+    /// The method's name.
+    pub name: &'static str,
+    /// What it can send over.
+    pub protocol: Protocol,
+    /// The pages it can make something of.
+    pub backings: &'static [Backing],
+    /// Makes the loop over a new flow with this send buffer set.
+    pub make: fn(&Rc<Stage>, Flow) -> Result<Box<dyn Loop>, Error>,
+}
+
+/// Both kinds of pages.
+pub const ANY_PAGES: &[Backing] = &[Backing::Small, Backing::Huge];
+/// What registered memory is best on: huge pages charge the send buffer for the offset in them.
+pub const SMALL_PAGES: &[Backing] = &[Backing::Small];
+
+/// The methods that this crate has, in the order they are run in.
+pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
+    let all = [write::WRITE, ringwire::RINGWIRE];
+    all.into_iter().filter(|recipe| recipe.protocol == protocol).collect()
+}
+
+/// A method of this process.
+pub struct Local {
+    stage: Rc<Stage>,
+    recipe: Recipe,
+    loops: HashMap<Option<u64>, Box<dyn Loop>>,
+}
+
+impl Local {
+    /// The method of this recipe on this stage.
+    pub fn new(stage: &Rc<Stage>, recipe: Recipe) -> Local {
+        Local { stage: stage.clone(), recipe, loops: HashMap::new() }
+    }
+}
+
+impl Method for Local {
+    fn name(&self) -> &str {
+        self.recipe.name
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.recipe.protocol
+    }
+
+    fn backings(&self) -> &[Backing] {
+        self.recipe.backings
+    }
+
+    fn measure(&mut self, job: &Job) -> Result<Measurement, Error> {
+        let sndbuf_bytes = job.settings.sndbuf_bytes;
+        let kept = match self.loops.remove(&sndbuf_bytes) {
+            Some(kept) => kept,
+            None => {
+                let flow = self.stage.net().flow(job.protocol)?;
+                flow.set_send_buffer(sndbuf_bytes)?;
+                (self.recipe.make)(&self.stage, flow)?
+            }
+        };
+        // A loop that failed is not used again: its flow may be broken.
+        let mut kept = kept;
+        let time = Duration::try_from_secs_f64(job.seconds)
+            .map_err(|_| Error::Misuse(format!("a run of {} seconds", job.seconds)))?;
+        let spun = || self.stage.net().spun();
+        let mut measured = measure::around(spun, || kept.run(job, time))?;
+        measured.working_set_bytes = self.stage.working_set_bytes() as u64;
+        if let Some((bytes, why)) = kept.working_set() {
+            measured.working_set_bytes = bytes as u64;
+            measured.note = Some(why);
+        }
+        self.loops.insert(sndbuf_bytes, kept);
+        Ok(measured)
+    }
+
+    fn keep_only(&mut self, settings: Settings) {
+        self.loops.retain(|sndbuf_bytes, _| *sndbuf_bytes == settings.sndbuf_bytes);
+    }
+}

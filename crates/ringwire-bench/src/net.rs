@@ -1,0 +1,177 @@
+//! The wires to send into, behind one interface, and what a flow over one needs.
+//!
+//! Over the copying wires somebody has to read: a thread of this process throws away what arrives,
+//! and its CPU time is part of what is measured there.
+
+use std::io;
+use std::net::{TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringwire_wire::{Family, Veth, loopback};
+
+use crate::error::Error;
+use crate::job::{Protocol, WireKind, WireSpec};
+use crate::sys;
+
+/// A wire.
+pub struct Net {
+    spec: WireSpec,
+    wire: Wire,
+}
+
+enum Wire {
+    Loopback,
+    Veth(Box<Veth>),
+}
+
+impl Net {
+    /// The wire of this description.
+    ///
+    /// # Errors
+    /// `Unavailable` where the host cannot give it.
+    pub fn new(spec: WireSpec) -> Result<Net, Error> {
+        let wire = match spec.kind {
+            WireKind::Loopback => Wire::Loopback,
+            WireKind::Veth => {
+                let veth =
+                    Veth::new().map_err(|why| Error::Unavailable(why.reason().to_string()))?;
+                if let Some(mtu) = spec.mtu {
+                    veth.set_mtu(mtu).map_err(|error| Error::io("setting the MTU", error))?;
+                }
+                Wire::Veth(Box::new(veth))
+            }
+            WireKind::Perfect => {
+                return Err(Error::Unavailable("the perfect wire is not there yet".into()));
+            }
+        };
+        Ok(Net { spec, wire })
+    }
+
+    /// What was asked for.
+    pub fn spec(&self) -> WireSpec {
+        self.spec
+    }
+
+    /// The device that payloads leave by, and its MTU.
+    pub fn device(&self) -> (String, u32) {
+        match &self.wire {
+            Wire::Loopback => ("lo".into(), sys::mtu("lo").unwrap_or(65_536)),
+            Wire::Veth(_) => ("veth".into(), self.spec.mtu.unwrap_or(1500)),
+        }
+    }
+
+    /// How long the acknowledger has spun since the wire was made.
+    pub fn spun(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// A new flow, over IPv4.
+    ///
+    /// # Errors
+    /// Those of making sockets.
+    pub fn flow(&self, protocol: Protocol) -> Result<Flow, Error> {
+        let failed = |error| Error::io("making a flow", error);
+        match protocol {
+            Protocol::Tcp => {
+                let (near, far) = match &self.wire {
+                    Wire::Loopback => loopback::tcp_pair(Family::V4).map_err(failed)?,
+                    Wire::Veth(veth) => veth.tcp_pair(Family::V4).map_err(failed)?,
+                };
+                near.set_nodelay(true).map_err(failed)?;
+                swallow_stream(far).map_err(failed)?;
+                Ok(Flow { socket: FlowSocket::Tcp(near) })
+            }
+            Protocol::Udp => {
+                let (near, far) = match &self.wire {
+                    Wire::Loopback => loopback::udp_pair(Family::V4).map_err(failed)?,
+                    Wire::Veth(veth) => veth.udp_pair(Family::V4).map_err(failed)?,
+                };
+                // Its buffer fills, and the rest is dropped at the door, which costs the least.
+                Ok(Flow { socket: FlowSocket::Udp(near, far) })
+            }
+        }
+    }
+}
+
+/// Reads and throws away until the peer is gone.
+fn swallow_stream(far: TcpStream) -> io::Result<()> {
+    let swallow = move || {
+        const BYTES: usize = 1 << 20;
+        while matches!(sys::discard(far.as_fd(), BYTES), Ok(bytes) if bytes > 0) {}
+    };
+    thread::Builder::new().name("sink".into()).spawn(swallow).map(|_| ())
+}
+
+/// One flow over a wire: a socket of the sender, and what the wire must be told.
+#[derive(Debug)]
+pub struct Flow {
+    socket: FlowSocket,
+}
+
+#[derive(Debug)]
+enum FlowSocket {
+    Tcp(TcpStream),
+    /// The sender's socket, and one that keeps the port of the receiver taken.
+    #[expect(dead_code, reason = "the second socket only keeps its port")]
+    Udp(UdpSocket, UdpSocket),
+}
+
+/// How long a flow may take to be acknowledged in full before that counts as stuck.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+impl Flow {
+    /// Tells the wire that the sender's kernel has accepted `bytes` bytes. To be called after each
+    /// result: the perfect wire acknowledges what it is told of at once, the rest later.
+    #[inline]
+    pub fn accepted(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// The TCP stream, if it is one.
+    pub fn stream(&self) -> Option<&TcpStream> {
+        match &self.socket {
+            FlowSocket::Tcp(stream) => Some(stream),
+            FlowSocket::Udp(..) => None,
+        }
+    }
+
+    /// Sets how much the kernel may hold for this flow; `None` leaves it as it is.
+    ///
+    /// # Errors
+    /// `Unavailable` where the host does not allow as much.
+    pub fn set_send_buffer(&self, bytes: Option<u64>) -> Result<(), Error> {
+        let Some(bytes) = bytes else { return Ok(()) };
+        sys::set_send_buffer(self.as_fd(), bytes)
+    }
+
+    /// Waits until the peer has acknowledged everything.
+    ///
+    /// # Errors
+    /// `Stuck` after ten seconds.
+    pub fn drain(&self) -> Result<(), Error> {
+        let FlowSocket::Tcp(stream) = &self.socket else { return Ok(()) };
+        let started = Instant::now();
+        loop {
+            let left = ringwire_wire::unacknowledged_bytes(stream)
+                .map_err(|error| Error::io("asking what is unacknowledged", error))?;
+            if left == 0 {
+                return Ok(());
+            }
+            if started.elapsed() > DRAIN_MAX {
+                return Err(Error::Stuck(format!("{left} bytes were never acknowledged")));
+            }
+            thread::sleep(Duration::from_micros(10));
+        }
+    }
+}
+
+impl AsFd for Flow {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            FlowSocket::Tcp(stream) => stream.as_fd(),
+            FlowSocket::Udp(near, _) => near.as_fd(),
+        }
+    }
+}

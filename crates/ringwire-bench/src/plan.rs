@@ -1,0 +1,49 @@
+//! What is asked for. Pure.
+
+use crate::job::{Order, WireSpec};
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bench {
+    /// A bit of everything, in under 90 seconds.
+    Short,
+    /// Byte streams.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// The tables of 2022.
+    Tables,
+    /// One connection, every wire.
+    Wires,
+    /// One block to many.
+    Fanout,
+    /// One small payload at a time.
+    Latency,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Which part.
+    pub bench: Bench,
+    /// Into what; a kind that was not asked for is the benchmark's choice.
+    pub wire: WireSpec,
+    /// Payload sizes; empty for the benchmark's own.
+    pub sizes: Vec<u64>,
+    /// Methods; empty for all.
+    pub methods: Vec<String>,
+    /// The memory that payloads are cut from, in bytes.
+    pub working_set_bytes: u64,
+    /// The orders of payloads.
+    pub orders: Vec<Order>,
+    /// How long one run sends.
+    pub seconds: f64,
+    /// Interleaved runs of each method.
+    pub runs: u32,
+}
+
+/// Payload sizes of TCP, from where system calls cost most to where copying does.
+pub const TCP_SIZES: [u64; 7] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
+
+/// The send buffers that every method is tried with.
+pub const SEND_BUFFERS: [Option<u64>; 2] = [None, Some(64 << 20)];
