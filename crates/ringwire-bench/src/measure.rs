@@ -1,7 +1,7 @@
 //! Measuring around a loop: wall time, CPU time, and samples of release delays.
 //!
-//! CPU time is that of the whole process, user and system, with everything the kernel does for it in
-//! its threads; what the perfect wire's acknowledger spun while it waited is taken off, and stated.
+//! CPU time is that of the whole process, user and system, all its threads; what the perfect wire's
+//! acknowledger spun while it waited is taken off, and stated.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! The memory that payloads are cut from: mapped once, touched, never written again.
 //!
 //! Invariants: a mapping stays where it is and as it is for the life of its `Region`; every byte of
-//! it is there before the first measurement. Unmapping is harmless even with requests in flight: the
-//! kernel holds the pages, and nobody checks what arrives.
+//! it is there before the first measurement. Unmapping is harmless even with requests in flight:
+//! the kernel holds the pages, and nobody checks what arrives.
 #![allow(unsafe_code)]
 
 use std::ptr::{self, NonNull};

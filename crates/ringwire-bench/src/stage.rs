@@ -25,9 +25,12 @@ pub struct Stage {
     small: OnceCell<Rc<Region>>,
     huge: OnceCell<Rc<Region>>,
     arena: OnceCell<Arena>,
-    visits: RefCell<HashMap<(u32, Order), Rc<[u32]>>>,
+    visits: RefCell<HashMap<(u32, Order), Visits>>,
     blocks: RefCell<Option<Blocks>>,
 }
+
+/// Payloads' numbers in the order of their visits.
+type Visits = Rc<[u32]>;
 
 /// The arena's blocks of one payload size, in one order.
 #[derive(Debug)]
@@ -81,7 +84,7 @@ impl Stage {
     ///
     /// # Errors
     /// `Misuse` if not even one payload fits in.
-    pub fn visits(&self, job: &Job, bytes: usize) -> Result<Rc<[u32]>, Error> {
+    pub fn visits(&self, job: &Job, bytes: usize) -> Result<Visits, Error> {
         let payloads = bytes / job.payload_bytes.max(1) as usize;
         if job.payload_bytes == 0 || payloads == 0 {
             return Err(Error::Misuse(format!(

@@ -11,6 +11,9 @@ const UNSAFE: &[&str] = &[
     // Making namespaces, and an ioctl.
     "crates/ringwire-wire/src/helper/child.rs",
     "crates/ringwire-wire/src/socket.rs",
+    // Measuring: mappings, socket options, and the raw interfaces that ringwire is compared with.
+    "crates/ringwire-bench/src/memory.rs",
+    "crates/ringwire-bench/src/sys.rs",
     // Tests that drive the kernel's raw interface, to compare with or to hold facts about it.
     "crates/ringwire/tests/release_delay.rs",
     "crates/ringwire/tests/kernel/rig/",

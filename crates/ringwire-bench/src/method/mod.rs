@@ -64,8 +64,11 @@ pub struct Recipe {
     /// The pages it can make something of.
     pub backings: &'static [Backing],
     /// Makes the loop over a new flow with this send buffer set.
-    pub make: fn(&Rc<Stage>, Flow) -> Result<Box<dyn Loop>, Error>,
+    pub make: Make,
 }
+
+/// Makes a loop over a flow.
+pub type Make = fn(&Rc<Stage>, Flow) -> Result<Box<dyn Loop>, Error>;
 
 /// Both kinds of pages.
 pub const ANY_PAGES: &[Backing] = &[Backing::Small, Backing::Huge];
