@@ -31,6 +31,10 @@ use rustix::net::{RecvFlags, SendFlags, netlink::SocketAddrNetlink};
 /// The loopback device's index in every namespace.
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
 
+/// What waits before a sink when several send at once, as for an Ethernet device; `ifb` has 32 by
+/// itself.
+const SINK_QUEUE_PACKETS: u32 = 1000;
+
 /// An end of a cable, as it is to be made.
 pub(crate) struct End<'a> {
     pub(crate) index: u32,
@@ -75,6 +79,25 @@ impl Netlink {
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
+        self.create(RouteNetlinkMessage::NewLink(link))
+    }
+
+    /// Makes a device that drops what it is given to transmit.
+    pub(crate) fn add_sink(
+        &self,
+        kind: InfoKind,
+        index: u32,
+        name: &str,
+        mtu_bytes: u32,
+    ) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(mtu_bytes),
+            LinkAttribute::TxQueueLen(SINK_QUEUE_PACKETS),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+        ];
         self.create(RouteNetlinkMessage::NewLink(link))
     }
 

@@ -14,6 +14,8 @@ const UNSAFE: &[&str] = &[
     // Measuring: mappings, socket options, and the raw interfaces that ringwire is compared with.
     "crates/ringwire-bench/src/memory.rs",
     "crates/ringwire-bench/src/sys.rs",
+    // Repairing sockets into connections, looks at them, a thread's clock.
+    "crates/ringwire-wire/src/perfect/sys.rs",
     // Tests that drive the kernel's raw interface, to compare with or to hold facts about it.
     "crates/ringwire/tests/release_delay.rs",
     "crates/ringwire/tests/kernel/rig/",

@@ -1,0 +1,302 @@
+//! A wire on which zero copy is zero copy, without a network card: packets go to a device that
+//! drops them once they are transmitted, and acknowledgements come from a thread.
+
+mod acker;
+mod flow;
+mod segment;
+mod sys;
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use netlink_packet_route::link::InfoKind;
+use rustix::net::{AddressFamily, Protocol, SocketType};
+
+use crate::helper::{Helper, Namespaces};
+use crate::netlink::{LOOPBACK_INDEX, Netlink};
+use crate::{Family, Side, Unavailable};
+
+use acker::{Acker, Raw};
+
+pub use acker::{AckerUse, pin_to_cpu};
+pub use flow::{Flow, Written};
+
+/// The drop device's number and name in its namespace.
+const DEVICE_INDEX: u32 = 101;
+const DEVICE_NAME: &str = "sink";
+
+/// The discard service: what is sent there is meant to go nowhere.
+const PEER_PORT: u16 = 9;
+
+/// `TCP_MAXSEG` takes no more (`MAX_TCP_WINDOW` of net/tcp.h).
+const MAX_SEGMENT_MAX: u32 = 32_767;
+
+/// How long the kernel may take to bring up an address.
+const UP_MAX: Duration = Duration::from_secs(10);
+
+/// The namespace's settings, set because it starts with whatever the host's administrator likes:
+/// the kernel's default send and receive buffers; and what keeps a connection's speed from
+/// depending on its past. No probe when the acknowledger is late: it would be counted as sent.
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv4/tcp_wmem", "4096 16384 4194304"),
+    ("net/ipv4/tcp_rmem", "4096 131072 6291456"),
+    ("net/ipv4/tcp_slow_start_after_idle", "0"),
+    ("net/ipv4/tcp_no_metrics_save", "1"),
+    ("net/ipv4/tcp_early_retrans", "0"),
+];
+
+/// How a [`Perfect`] wire is to be; see [`Perfect::builder`].
+#[derive(Clone, Debug)]
+pub struct PerfectBuilder {
+    ack_every: Duration,
+    mtu_bytes: u32,
+    acker_cpu: Option<usize>,
+}
+
+impl PerfectBuilder {
+    /// The acknowledger's pace: from the beginning of a look to the next. 30 µs by default, about
+    /// the interrupt moderation of a network card; zero looks all the time.
+    pub fn ack_every(mut self, ack_every: Duration) -> Self {
+        self.ack_every = ack_every;
+        self
+    }
+
+    /// The device's MTU in bytes, 1,280 to 65,535; 9,000 by default.
+    pub fn mtu(mut self, mtu_bytes: u32) -> Self {
+        self.mtu_bytes = mtu_bytes;
+        self
+    }
+
+    /// Keeps the acknowledger on one processor; the scheduler's choice by default. See
+    /// [`pin_to_cpu`] for why who measures wants that.
+    pub fn acker_cpu(mut self, cpu: usize) -> Self {
+        self.acker_cpu = Some(cpu);
+        self
+    }
+
+    /// Makes the namespace, the device and the acknowledger.
+    ///
+    /// Forks once, briefly sharing the process's memory copy-on-write: make the wire before an
+    /// arena of gigabytes.
+    ///
+    /// # Errors
+    /// [`Unavailable`] with the reason where the host does not allow it; pass it to
+    /// [`crate::skip`].
+    pub fn build(self) -> Result<Perfect, Unavailable> {
+        let (helper, namespaces) = Helper::start()?;
+        let unavailable = |(what, why)| Unavailable::new(format!("{what}: {why}"));
+        let ground = Ground { helper, _namespaces: namespaces };
+        let device = ground.set_up(self.mtu_bytes).map_err(unavailable)?;
+        let raw = |family| {
+            ground
+                .raw_socket(family)
+                .map_err(|why| unavailable(("cannot make a raw socket in a namespace", why)))
+        };
+        let (raw_v4, raw_v6) = (raw(Family::V4)?, raw(Family::V6)?);
+        let (acker, thread) = Acker::start(self.ack_every, self.acker_cpu)
+            .map_err(|why| unavailable(("cannot start the acknowledger", why)))?;
+        let wire = Perfect {
+            ground,
+            device,
+            mtu_bytes: self.mtu_bytes,
+            raw_v4,
+            raw_v6,
+            acker,
+            thread: Some(thread),
+        };
+        // A connection, so that what refuses it is known now.
+        for family in Family::BOTH {
+            wire.tcp(family).map_err(|why| {
+                unavailable(("cannot repair a socket into a connection (TCP_REPAIR)", why))
+            })?;
+        }
+        Ok(wire)
+    }
+}
+
+/// The namespace and who makes sockets in it.
+struct Ground {
+    helper: Helper,
+    _namespaces: Namespaces,
+}
+
+/// A network namespace whose only device drops what it transmits, with TCP connections that are
+/// acknowledged all the same. See the crate's picture.
+///
+/// Made as root or as an ordinary user (who gets a user namespace around it). Sockets work on any
+/// thread. Dropping the wire aborts the connections that are left.
+///
+/// ```no_run
+/// use std::io::Write as _;
+/// use ringwire_wire::{Family, Perfect};
+///
+/// let wire = Perfect::builder().build()?;
+/// let flow = wire.tcp(Family::V4)?;
+/// let bytes = flow.stream().write(&[0; 4096])?;
+/// flow.written().add(bytes as u64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Perfect {
+    ground: Ground,
+    device: InfoKind,
+    mtu_bytes: u32,
+    raw_v4: Raw,
+    raw_v6: Raw,
+    acker: Arc<Acker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Perfect {
+    /// A wire with an MTU of 9,000, acknowledged every 30 µs, unless it is told otherwise.
+    pub fn builder() -> PerfectBuilder {
+        PerfectBuilder { ack_every: Duration::from_micros(30), mtu_bytes: 9000, acker_cpu: None }
+    }
+
+    /// An established TCP connection of its own.
+    pub fn tcp(&self, family: Family) -> io::Result<Flow> {
+        let socket = self.ground.socket(family.domain(), SocketType::STREAM, None)?;
+        let (raw, ip_bytes) = match family {
+            Family::V4 => (&self.raw_v4, 20),
+            Family::V6 => (&self.raw_v6, 40),
+        };
+        let max_segment = (self.mtu_bytes - ip_bytes - 20).min(MAX_SEGMENT_MAX);
+        Flow::establish(socket, peer(family), max_segment, raw.clone(), &self.acker)
+    }
+
+    /// A UDP socket connected to the peer.
+    pub fn udp(&self, family: Family) -> io::Result<UdpSocket> {
+        let socket =
+            UdpSocket::from(self.ground.socket(family.domain(), SocketType::DGRAM, None)?);
+        socket.connect(peer(family))?;
+        Ok(socket)
+    }
+
+    /// What the acknowledger has used so far.
+    pub fn acker(&self) -> AckerUse {
+        self.acker.used()
+    }
+
+    /// Changes the acknowledger's pace; see [`PerfectBuilder::ack_every`].
+    pub fn set_ack_every(&self, ack_every: Duration) {
+        self.acker.set_ack_every(ack_every);
+    }
+
+    /// The acknowledger's pace.
+    pub fn ack_every(&self) -> Duration {
+        self.acker.ack_every()
+    }
+
+    /// The kind of the device that drops: `dummy` or `ifb`.
+    pub fn device(&self) -> &'static str {
+        if self.device == InfoKind::Dummy { "dummy" } else { "ifb" }
+    }
+
+    /// The device's MTU in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.mtu_bytes
+    }
+}
+
+impl Ground {
+    fn socket(
+        &self,
+        domain: AddressFamily,
+        kind: SocketType,
+        protocol: Option<Protocol>,
+    ) -> io::Result<std::os::fd::OwnedFd> {
+        self.helper.socket(Side::Near, domain, kind, protocol)
+    }
+
+    /// Makes the device and all around it, and answers what kind it is.
+    fn set_up(&self, mtu_bytes: u32) -> Result<InfoKind, (&'static str, io::Error)> {
+        let at = |what| move |why| (what, why);
+        let link = self
+            .socket(AddressFamily::NETLINK, SocketType::RAW, None)
+            .and_then(Netlink::new)
+            .map_err(at("cannot talk to the namespace's rtnetlink"))?;
+        let add =
+            |kind: &InfoKind| link.add_sink(kind.clone(), DEVICE_INDEX, DEVICE_NAME, mtu_bytes);
+        let kind = match add(&InfoKind::Dummy) {
+            Ok(()) => InfoKind::Dummy,
+            Err(_) => add(&InfoKind::Ifb).map(|()| InfoKind::Ifb).map_err(at(
+                "cannot make a device that drops (does the kernel have the dummy or the ifb \
+                 module, and may it be loaded?)",
+            ))?,
+        };
+        for (name, value) in SYSCTLS {
+            self.set_sysctl(name, value).map_err(at("cannot set the namespace's sysctls"))?;
+        }
+        for index in [LOOPBACK_INDEX, DEVICE_INDEX] {
+            link.up(index).map_err(at("cannot bring the device up"))?;
+        }
+        for family in Family::BOTH {
+            let prefix = if family == Family::V4 { 24 } else { 64 };
+            link.add_address(DEVICE_INDEX, local(family), prefix)
+                .map_err(at("cannot set addresses (is IPv6 off?)"))?;
+            wait_until(|| link.takes_in(local(family)))
+                .map_err(at("an address does not come up"))?;
+        }
+        Ok(kind)
+    }
+
+    fn set_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
+        let file = self.helper.open(Side::Near, &format!("/proc/sys/{name}"))?;
+        std::fs::File::from(file).write_all(value.as_bytes())
+    }
+
+    fn raw_socket(&self, family: Family) -> io::Result<Raw> {
+        let socket =
+            self.socket(family.domain(), SocketType::RAW, Some(rustix::net::ipproto::RAW))?;
+        rustix::net::connect(&socket, &SocketAddr::new(local(family), 0))?;
+        Ok(Raw::new(socket))
+    }
+}
+
+fn wait_until(holds: impl Fn() -> io::Result<bool>) -> io::Result<()> {
+    let started = Instant::now();
+    while !holds()? {
+        if started.elapsed() > UP_MAX {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn local(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 78, 0, 1).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x78, 0, 0, 0, 0, 0, 1).into(),
+    }
+}
+
+fn peer(family: Family) -> SocketAddr {
+    let address: IpAddr = match family {
+        Family::V4 => Ipv4Addr::new(10, 78, 0, 2).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x78, 0, 0, 0, 0, 0, 2).into(),
+    };
+    SocketAddr::new(address, PEER_PORT)
+}
+
+impl Drop for Perfect {
+    fn drop(&mut self) {
+        self.acker.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Perfect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Perfect")
+            .field("device", &self.device())
+            .field("mtu_bytes", &self.mtu_bytes)
+            .field("ack_every", &self.ack_every())
+            .finish()
+    }
+}

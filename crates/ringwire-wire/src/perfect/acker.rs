@@ -1,0 +1,440 @@
+//! The acknowledger: a thread that acknowledges what the flows of one wire have sent.
+//!
+//! Every `ack_every` it looks at each flow. What has been sent it knows without the sockets' locks:
+//! what the sender says it has written ([`Written`](super::Written)) minus what the socket has not
+//! sent yet (`SIOCOUTQNSD`). The written bytes are read first, so the difference is never more than
+//! what was sent.
+//!
+//! A sender inside one large request says nothing until it is through, and some never say
+//! anything. So where bytes are under way (`SIOCOUTQ` over `SIOCOUTQNSD`) and 50 µs pass without
+//! progress, TCP_INFO tells, which takes the socket's lock: in the running state never.
+//!
+//! Flows of which everything said is acknowledged are looked at a few at a time, so a thousand idle
+//! ones cost little. If nothing happens on any for 10 ms, the thread sleeps.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use rustix::net::SendFlags;
+use rustix::thread::CpuSet;
+
+use super::flow::Shared;
+use super::sys::{self, CpuClock};
+
+/// Without progress for so long, a flow with bytes under way is asked for TCP_INFO.
+const STALL: Duration = Duration::from_micros(50);
+/// Quiet flows that are asked, in a look, whether something is under way.
+const QUIET_PER_LOOK: usize = 16;
+/// After so long without anything to do the thread sleeps …
+const SLEEP_AFTER: Duration = Duration::from_millis(10);
+/// … for so long at a time, unless it is woken.
+const SLEEP: Duration = Duration::from_millis(1);
+/// Two readings of the clock further apart than this, in a loop that does nothing else: the thread
+/// did not run meanwhile.
+const PREEMPTED: Duration = Duration::from_micros(5);
+
+/// What the acknowledger has used and done since the wire was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AckerUse {
+    /// Processor time of its thread.
+    pub cpu: Duration,
+    /// The part of it that went by in waiting for the next look, or in looks that found nothing
+    /// when it looks all the time.
+    pub spin: Duration,
+    /// Looks at the flows.
+    pub looks: u64,
+    /// Acknowledgements sent.
+    pub acks: u64,
+    /// Looks at a flow that needed TCP_INFO.
+    pub fallbacks: u64,
+}
+
+impl AckerUse {
+    /// Processor time without the waiting.
+    pub fn work(&self) -> Duration {
+        self.cpu.saturating_sub(self.spin)
+    }
+}
+
+/// A raw socket on which whole packets go to the local address of one family.
+#[derive(Clone)]
+pub(super) struct Raw(Arc<OwnedFd>);
+
+impl Raw {
+    /// Sends on `socket`, which is raw and connected to the local address.
+    pub(super) fn new(socket: OwnedFd) -> Raw {
+        Raw(Arc::new(socket))
+    }
+
+    /// Sends one packet. It may get lost, as packets do: what depends on it looks whether it came.
+    pub(super) fn send(&self, packet: &[u8]) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(&*self.0, packet, flags);
+    }
+}
+
+/// Keeps the calling thread on one processor, numbered as in `/proc/cpuinfo`.
+///
+/// An acknowledgement wakes the sender that waited for it, and the scheduler likes to put it on
+/// the processor of its waker, which is the acknowledger's. So who measures puts the sender on one
+/// processor and the acknowledger on another
+/// ([`PerfectBuilder::acker_cpu`](super::PerfectBuilder::acker_cpu)).
+///
+/// # Errors
+/// `InvalidInput` for a processor that the process may not use.
+pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    Ok(rustix::thread::sched_setaffinity(None, &cpus)?)
+}
+
+/// What the wire, its flows and the thread share.
+pub(super) struct Acker {
+    ack_every_nanos: AtomicU64,
+    stop: AtomicBool,
+    sleeps: AtomicBool,
+    /// There are new flows, or closed ones.
+    changed: AtomicBool,
+    /// Flows that the thread has not taken in yet.
+    new_flows: Mutex<Vec<Arc<Shared>>>,
+    thread: OnceLock<Thread>,
+    clock: OnceLock<CpuClock>,
+    spin_nanos: AtomicU64,
+    looks: AtomicU64,
+    acks: AtomicU64,
+    fallbacks: AtomicU64,
+}
+
+impl Acker {
+    /// Starts the thread.
+    pub(super) fn start(
+        ack_every: Duration,
+        cpu: Option<usize>,
+    ) -> io::Result<(Arc<Acker>, JoinHandle<()>)> {
+        let acker = Arc::new(Acker {
+            ack_every_nanos: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            sleeps: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
+            new_flows: Mutex::default(),
+            thread: OnceLock::new(),
+            clock: OnceLock::new(),
+            spin_nanos: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
+            acks: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
+        });
+        acker.set_ack_every(ack_every);
+        let (of_thread, (pinned, is_pinned)) = (Arc::clone(&acker), mpsc::channel());
+        let handle =
+            std::thread::Builder::new().name("wire-acker".to_owned()).spawn(move || {
+                let result = cpu.map_or(Ok(()), pin_to_cpu);
+                let goes_on = result.is_ok();
+                // It is waited for.
+                let _ = pinned.send(result);
+                if goes_on {
+                    Looker::new(of_thread).run();
+                }
+            })?;
+        is_pinned.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
+        // Nobody can have a flow yet, so nobody misses it.
+        let _ = acker.thread.set(handle.thread().clone());
+        Ok((acker, handle))
+    }
+
+    pub(super) fn set_ack_every(&self, ack_every: Duration) {
+        let nanos = u64::try_from(ack_every.as_nanos()).unwrap_or(u64::MAX);
+        self.ack_every_nanos.store(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn ack_every(&self) -> Duration {
+        Duration::from_nanos(self.ack_every_nanos.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn add(&self, flow: Arc<Shared>) {
+        self.new_flows().push(flow);
+        self.changed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn forget_closed(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Has the thread abort the flows that are left, and end.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes the thread if it sleeps. That it is just about to is not seen; it wakes by itself
+    /// soon.
+    #[inline]
+    pub(super) fn wake(&self) {
+        if self.sleeps.load(Ordering::Relaxed) {
+            self.wake_slowly();
+        }
+    }
+
+    #[cold]
+    fn wake_slowly(&self) {
+        if self.sleeps.swap(false, Ordering::Relaxed)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    pub(super) fn used(&self) -> AckerUse {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // Before the clock, so that waiting is never more than all.
+        let spin = Duration::from_nanos(get(&self.spin_nanos));
+        AckerUse {
+            cpu: self.clock.get().and_then(|clock| clock.now()).unwrap_or_default(),
+            spin,
+            looks: get(&self.looks),
+            acks: get(&self.acks),
+            fallbacks: get(&self.fallbacks),
+        }
+    }
+
+    fn new_flows(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Shared>>> {
+        self.new_flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A flow, as the thread knows it.
+struct Watched {
+    shared: Arc<Shared>,
+    acknowledged: u64,
+    /// Since when bytes are under way without progress, and what the socket said then: bytes
+    /// unacknowledged and unsent.
+    stalled: Option<(Instant, i64, i64)>,
+    /// The connection has ended.
+    ended: bool,
+}
+
+/// What a look at a flow found.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    Nothing,
+    UnderWay,
+    Progress,
+}
+
+#[derive(Default)]
+struct Count {
+    looks: u64,
+    acks: u64,
+    fallbacks: u64,
+}
+
+struct Looker {
+    acker: Arc<Acker>,
+    watched: Vec<Watched>,
+    /// The quiet flow that was asked last.
+    quiet_at: usize,
+    spin: Duration,
+    count: Count,
+}
+
+impl Looker {
+    fn new(acker: Arc<Acker>) -> Looker {
+        let (watched, count) = (Vec::new(), Count::default());
+        Looker { acker, watched, quiet_at: 0, spin: Duration::ZERO, count }
+    }
+
+    fn run(mut self) {
+        if let Some(clock) = CpuClock::of_this_thread() {
+            let _ = self.acker.clock.set(clock);
+        }
+        let mut now = Instant::now();
+        let mut busy_at = now;
+        while !self.acker.stop.load(Ordering::Acquire) {
+            if self.acker.changed.swap(false, Ordering::AcqRel) {
+                self.refresh();
+            }
+            let looked_at = now;
+            let found = self.look(now);
+            now = Instant::now();
+            if found != Found::Nothing {
+                busy_at = now;
+            }
+            let ack_every = self.acker.ack_every();
+            if now - busy_at > SLEEP_AFTER {
+                self.sleep();
+                now = Instant::now();
+            } else if ack_every.is_zero() {
+                if found != Found::Progress && now - looked_at < PREEMPTED {
+                    self.spin += now - looked_at;
+                }
+            } else {
+                now = self.wait_until(now, looked_at + ack_every);
+            }
+            self.publish();
+        }
+        // From now on nobody acknowledges them.
+        self.refresh();
+        self.watched.iter().for_each(|flow| flow.shared.abort());
+    }
+
+    /// Takes in new flows and lets go of closed ones.
+    fn refresh(&mut self) {
+        self.watched.retain(|watched| !watched.shared.is_closed());
+        let new = std::mem::take(&mut *self.acker.new_flows());
+        self.watched.extend(new.into_iter().map(|shared| Watched {
+            shared,
+            acknowledged: 0,
+            stalled: None,
+            ended: false,
+        }));
+    }
+
+    fn look(&mut self, now: Instant) -> Found {
+        self.count.looks += 1;
+        let mut found = Found::Nothing;
+        for flow in &mut self.watched {
+            if !flow.is_quiet() {
+                found = found.max(flow.look(now, &mut self.count));
+            }
+        }
+        for _ in 0..self.watched.len().min(QUIET_PER_LOOK) {
+            self.quiet_at = (self.quiet_at + 1) % self.watched.len();
+            let flow = &mut self.watched[self.quiet_at];
+            if flow.is_quiet() && !flow.ended {
+                found = found.max(flow.look_closer(now, &mut self.count));
+            }
+        }
+        found
+    }
+
+    /// Waits for `deadline` on the processor, because a timer is late by more than the cadence.
+    fn wait_until(&mut self, mut now: Instant, deadline: Instant) -> Instant {
+        while now < deadline {
+            std::hint::spin_loop();
+            let next = Instant::now();
+            if next - now < PREEMPTED {
+                self.spin += next - now;
+            }
+            now = next;
+        }
+        now
+    }
+
+    fn sleep(&self) {
+        self.acker.sleeps.store(true, Ordering::Relaxed);
+        std::thread::park_timeout(SLEEP);
+        self.acker.sleeps.store(false, Ordering::Relaxed);
+    }
+
+    fn publish(&self) {
+        let spin = u64::try_from(self.spin.as_nanos()).unwrap_or(u64::MAX);
+        self.acker.spin_nanos.store(spin, Ordering::Relaxed);
+        self.acker.looks.store(self.count.looks, Ordering::Relaxed);
+        self.acker.acks.store(self.count.acks, Ordering::Relaxed);
+        self.acker.fallbacks.store(self.count.fallbacks, Ordering::Relaxed);
+    }
+}
+
+impl Watched {
+    /// Whether all that its sender has said is acknowledged.
+    fn is_quiet(&self) -> bool {
+        self.ended || self.shared.written() <= self.acknowledged
+    }
+
+    /// A look at a flow that has said more than is acknowledged.
+    fn look(&mut self, now: Instant, count: &mut Count) -> Found {
+        // In this order: see the top of the file.
+        let written = self.shared.written();
+        let Ok(unsent) = sys::unsent(self.shared.stream().as_fd()) else {
+            self.ended = true;
+            return Found::Nothing;
+        };
+        let sent = written.saturating_add_signed(-unsent);
+        if sent > self.acknowledged {
+            self.acknowledge(sent, count);
+            return Found::Progress;
+        }
+        self.look_closer(now, count)
+    }
+
+    /// A look at a flow without progress: is something under way all the same?
+    fn look_closer(&mut self, now: Instant, count: &mut Count) -> Found {
+        let socket = self.shared.stream().as_fd();
+        // What was written between the two only makes the difference smaller.
+        let (Ok(unacknowledged), Ok(unsent)) = (sys::unacknowledged(socket), sys::unsent(socket))
+        else {
+            self.ended = true;
+            return Found::Nothing;
+        };
+        if unacknowledged <= unsent {
+            self.stalled = None;
+            return Found::Nothing;
+        }
+        match self.stalled {
+            Some((since, a, b)) if (a, b) == (unacknowledged, unsent) => {
+                if now.duration_since(since) < STALL {
+                    return Found::UnderWay;
+                }
+                self.stalled = None;
+                self.ask(count)
+            }
+            _ => {
+                self.stalled = Some((now, unacknowledged, unsent));
+                Found::UnderWay
+            }
+        }
+    }
+
+    /// Asks the socket itself.
+    fn ask(&mut self, count: &mut Count) -> Found {
+        count.fallbacks += 1;
+        let Ok(info) = sys::tcp_info(self.shared.stream().as_fd()) else {
+            self.ended = true;
+            return Found::Nothing;
+        };
+        if !can_send(info.tcpi_state) {
+            self.ended = true;
+            return Found::Nothing;
+        }
+        let mut sent = info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
+        if has_sent_fin(info.tcpi_state) && info.tcpi_notsent_bytes == 0 {
+            sent += 1;
+        }
+        if sent > self.acknowledged || info.tcpi_bytes_acked < self.acknowledged {
+            // More was sent, or the last acknowledgement did not arrive.
+            self.acknowledge(sent, count);
+            return Found::Progress;
+        }
+        Found::UnderWay
+    }
+
+    fn acknowledge(&mut self, bytes: u64, count: &mut Count) {
+        self.acknowledged = bytes;
+        self.stalled = None;
+        self.shared.acknowledge(bytes);
+        count.acks += 1;
+    }
+}
+
+/// Whether a connection in this state (`tcpi_state`, linux/tcp_states.h) has bytes or a FIN that
+/// can be acknowledged.
+fn can_send(state: u8) -> bool {
+    // ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING.
+    matches!(state, 1 | 4 | 8 | 9 | 11)
+}
+
+/// Whether its FIN is sent, or waits to be, and is not acknowledged.
+fn has_sent_fin(state: u8) -> bool {
+    // FIN_WAIT1, LAST_ACK, CLOSING.
+    matches!(state, 4 | 9 | 11)
+}
