@@ -32,6 +32,7 @@ enum Owner {
 
 impl Piece {
     /// The bytes.
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
             Owner::Block(block) => block,
@@ -41,6 +42,11 @@ impl Piece {
             Owner::Shared(shared) => shared,
             Owner::Static(bytes) => bytes,
         }
+    }
+
+    /// Whether dropping it runs no code of others, neither an owner's nor the allocator's.
+    pub(crate) fn drops_quietly(&self) -> bool {
+        matches!(self.0, Owner::Block(_) | Owner::Static(_))
     }
 
     /// The block, if this piece is one; otherwise the piece, unchanged.
@@ -112,6 +118,7 @@ impl Payload {
     }
 
     /// The only piece; or the payload, unchanged, if there are several or none.
+    #[inline]
     pub fn into_piece(self) -> Result<Piece, Payload> {
         match self.0 {
             Pieces::One(piece) => Ok(piece),
@@ -155,6 +162,7 @@ pub trait IntoPayload: sealed::Sealed {
 
 impl sealed::Sealed for Payload {}
 impl IntoPayload for Payload {
+    #[inline]
     fn into_payload(self) -> Payload {
         self
     }
@@ -162,6 +170,7 @@ impl IntoPayload for Payload {
 
 impl sealed::Sealed for Piece {}
 impl IntoPayload for Piece {
+    #[inline]
     fn into_payload(self) -> Payload {
         Payload(Pieces::One(self))
     }
@@ -191,17 +200,20 @@ impl<const N: usize> IntoPayload for [Piece; N] {
 macro_rules! owners {
     ($($owner:ty => $variant:ident),* $(,)?) => {$(
         impl From<$owner> for Piece {
+            #[inline]
             fn from(owner: $owner) -> Piece {
                 Piece(Owner::$variant(owner))
             }
         }
         impl From<$owner> for Payload {
+            #[inline]
             fn from(owner: $owner) -> Payload {
                 Payload(Pieces::One(owner.into()))
             }
         }
         impl sealed::Sealed for $owner {}
         impl IntoPayload for $owner {
+            #[inline]
             fn into_payload(self) -> Payload {
                 self.into()
             }

@@ -10,12 +10,12 @@
 //! not know: descriptors, completions, events, the clock.
 
 use std::mem;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::engine::Span;
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::{Entry, Key, NONE, Table};
-use crate::payload::Piece;
+use crate::ledger::{Key, NONE, Payloads};
 use crate::segments::KnownSegments;
 
 /// Pieces of one request. The kernel takes 1,024, but every piece charges at least a page of send
@@ -192,7 +192,7 @@ impl SendQueue {
     }
 
     /// Whether a look at the path could make the next request larger.
-    pub(crate) fn wants_sample(&self, payloads: &Table<Entry>, now: Instant) -> bool {
+    pub(crate) fn wants_sample(&self, payloads: &Payloads, now: Instant) -> bool {
         let several = payloads.at(self.head.slot).is_some_and(|first| first.next != NONE);
         several && self.waiting_bytes > self.pace.bound_bytes && self.pace.wants_sample(now)
     }
@@ -213,7 +213,8 @@ impl SendQueue {
     }
 
     /// Appends a payload.
-    pub(crate) fn push(&mut self, key: Key, payloads: &mut Table<Entry>) {
+    #[inline]
+    pub(crate) fn push(&mut self, key: Key, bytes: u64, payloads: &mut Payloads) {
         if let Some(last) = self.last.and_then(|last| payloads.get_mut(last)) {
             last.next = key.slot;
         }
@@ -221,12 +222,12 @@ impl SendQueue {
             self.head = Position { slot: key.slot, skip: 0 };
         }
         self.last = Some(key);
-        self.waiting_bytes += payloads.get(key).map_or(0, |entry| entry.bytes);
+        self.waiting_bytes += bytes;
     }
 
     /// Puts a datagram back in front of the others, behind those that were put back just before it:
     /// results come in the order of their requests.
-    pub(crate) fn put_back(&mut self, slot: u32, payloads: &mut Table<Entry>) {
+    pub(crate) fn put_back(&mut self, slot: u32, payloads: &mut Payloads) {
         let key = payloads.key(slot);
         let before = self.put_back.replace(key).and_then(|before| payloads.get_mut(before));
         let behind = match before {
@@ -284,7 +285,7 @@ impl SendQueue {
     /// Gathers the next request into `spans`. `None` if nothing waits.
     pub(crate) fn gather(
         &self,
-        payloads: &Table<Entry>,
+        payloads: &Payloads,
         segments: &mut KnownSegments,
         stream: bool,
         pieces_max: usize,
@@ -302,11 +303,11 @@ impl SendQueue {
     }
 
     /// The kind of memory that the next request will read: that of the first piece which decides.
-    fn mode(&self, payloads: &Table<Entry>, segments: &KnownSegments, stream: bool) -> Mode {
+    fn mode(&self, payloads: &Payloads, segments: &KnownSegments, stream: bool) -> Mode {
         let mut at = self.head;
         let mut looked_at = 0;
         while let Some(entry) = payloads.at(at.slot) {
-            for rest in rests(entry, at.skip) {
+            for rest in rests(payloads, at) {
                 if let Some(segment) = segments.find(rest.as_ptr(), rest.len()) {
                     return Mode::Registered(segment);
                 }
@@ -324,11 +325,10 @@ impl SendQueue {
     }
 }
 
-/// The non-empty rests of an entry's pieces from byte `skip` on.
-fn rests(entry: &Entry, skip: u64) -> impl Iterator<Item = &[u8]> {
-    let pieces = entry.payload().map_or(&[] as &[Piece], |payload| payload.pieces());
-    let mut skip = usize::try_from(skip).unwrap_or(usize::MAX);
-    pieces.iter().filter_map(move |piece| {
+/// The non-empty rests of a payload's pieces from a position on.
+fn rests(payloads: &Payloads, at: Position) -> impl Iterator<Item = &[u8]> {
+    let mut skip = usize::try_from(at.skip).unwrap_or(usize::MAX);
+    payloads.pieces(at.slot).iter().filter_map(move |piece| {
         let bytes = piece.as_slice();
         let rest = bytes.get(skip..).unwrap_or_default();
         skip = skip.saturating_sub(bytes.len());
@@ -347,6 +347,8 @@ struct Limits {
 struct Gathering<'a> {
     gathered: Gathered,
     mode: Mode,
+    /// The addresses that it may read.
+    window: Range<usize>,
     limits: Limits,
     segments: &'a mut KnownSegments,
     spans: &'a mut Vec<Span>,
@@ -372,23 +374,39 @@ impl<'a> Gathering<'a> {
         spans: &'a mut Vec<Span>,
     ) -> Self {
         spans.clear();
-        let segment = match mode {
-            Mode::Registered(index) => Some(index),
-            Mode::Normal => None,
+        let (segment, window) = match mode {
+            Mode::Registered(index) => (Some(index), segments.range(index)),
+            Mode::Normal => (None, 0..usize::MAX),
         };
         let gathered =
             Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE };
-        Gathering { gathered, mode, limits, segments, spans, charge: 0, chain: Chain::EMPTY }
+        let (charge, chain) = (0, Chain::EMPTY);
+        Gathering { gathered, mode, window, limits, segments, spans, charge, chain }
     }
 
     /// `None` if the first payload cannot be sent in this mode.
-    fn run(mut self, payloads: &Table<Entry>) -> Option<Gathered> {
+    fn run(mut self, payloads: &Payloads) -> Option<Gathered> {
         while let Some(entry) = payloads.at(self.gathered.end.slot) {
             let first = self.gathered.count == 0;
+            if let Some((ptr, bytes)) = entry.rest(self.gathered.end.skip)
+                && self.may_read(ptr, bytes)
+            {
+                // Nearly every payload: one piece, taken as it is or not at all.
+                if !self.take_whole(Span { ptr, bytes }, first) {
+                    break;
+                }
+                self.gathered.count += 1;
+                self.gathered.bytes += bytes as u64;
+                self.gathered.end = Position { slot: entry.next, skip: 0 };
+                if !self.limits.stream {
+                    break;
+                }
+                continue;
+            }
             let before = (self.spans.len(), self.spans.last().copied(), self.charge, self.chain);
             let mut bytes = 0;
             let mut whole = true;
-            for rest in rests(entry, self.gathered.end.skip) {
+            for rest in rests(payloads, self.gathered.end) {
                 match self.add(rest, self.gathered.bytes + bytes) {
                     Fit::Whole => bytes += rest.len() as u64,
                     Fit::Part(part) => {
@@ -428,6 +446,40 @@ impl<'a> Gathering<'a> {
         }
         self.gathered.headers = self.chain.head;
         Some(self.gathered)
+    }
+
+    /// Whether some bytes are no more than a request takes, and lie where it reads.
+    fn may_read(&self, ptr: *const u8, bytes: usize) -> bool {
+        let start = ptr as usize;
+        self.window.contains(&start)
+            && bytes <= self.window.end - start
+            && (1..=REQUEST_BYTES_MAX).contains(&(bytes as u64))
+    }
+
+    /// Adds a payload of one piece, if it fits. The first one always does.
+    fn take_whole(&mut self, span: Span, first: bool) -> bool {
+        let bounds = self.limits.bounds;
+        if !first && self.gathered.bytes + span.bytes as u64 > bounds.bytes {
+            return false;
+        }
+        if let Some(last) = self.spans.last_mut()
+            && last.ptr.wrapping_add(last.bytes) == span.ptr
+        {
+            let merged = Span { ptr: last.ptr, bytes: last.bytes + span.bytes };
+            let charged = self.charge - charge(*last) + charge(merged);
+            let fits = charged <= bounds.charge;
+            if fits {
+                (*last, self.charge) = (merged, charged);
+            }
+            return fits;
+        }
+        let charged = self.charge + charge(span);
+        let fits = first || (charged <= bounds.charge && self.spans.len() < self.limits.pieces_max);
+        if fits {
+            self.charge = charged;
+            self.spans.push(span);
+        }
+        fits
     }
 
     /// Whether the request is at a bound that even a single payload must keep.

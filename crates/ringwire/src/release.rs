@@ -4,11 +4,13 @@
 //! flush exactly one `Notified`, after the last release of its payloads. The order is made by
 //! `ledger/`; this file only names it.
 
+use std::collections::VecDeque;
+use std::iter::FusedIterator;
 use std::vec;
 
 use crate::error::Errno;
 use crate::ledger::PayloadId;
-use crate::payload::Payload;
+use crate::payload::{IntoPayload as _, Payload, Piece};
 use crate::ring::Socket;
 
 /// Whether the kernel copied the bytes, as far as it can be believed.
@@ -96,9 +98,26 @@ pub enum Event {
     },
 }
 
+/// An event as it waits in the buffer: half as large as an [`Event`], because payloads of several
+/// pieces wait in a queue of their own.
+#[derive(Debug)]
+enum Record {
+    Sent { id: PayloadId, bytes: u64 },
+    Failed { id: PayloadId, accepted: u64, error: Errno },
+    Released { id: PayloadId, piece: Piece, copied: Copied },
+    ReleasedPieces { id: PayloadId, copied: Copied },
+    Notified { tag: u64, seq: u32, payloads: u64, bytes: u64, copied: Copied, failed: u64 },
+    Room { sock: Socket },
+    Broken { sock: Socket, error: Errno },
+}
+
 /// The caller's buffer for events, meant to be used again from turn to turn.
 #[derive(Debug, Default)]
-pub struct Events(pub(crate) Vec<Event>);
+pub struct Events {
+    records: Vec<Record>,
+    /// The payloads of the `ReleasedPieces` among the records, in their order.
+    payloads: VecDeque<Payload>,
+}
 
 impl Events {
     /// An empty buffer. It grows to what the largest turn needs and stays there.
@@ -108,28 +127,131 @@ impl Events {
 
     /// An empty buffer with room for `events` events.
     pub fn with_capacity(events: usize) -> Self {
-        Events(Vec::with_capacity(events))
+        Events { records: Vec::with_capacity(events), payloads: VecDeque::new() }
     }
 
     /// Takes the events out, oldest first. The capacity stays.
-    pub fn drain(&mut self) -> vec::Drain<'_, Event> {
-        self.0.drain(..)
+    #[inline]
+    pub fn drain(&mut self) -> Drain<'_> {
+        Drain { records: self.records.drain(..), payloads: &mut self.payloads }
     }
 
     /// How many events wait in the buffer.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.records.len()
     }
 
     /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.records.is_empty()
+    }
+
+    pub(crate) fn reserve(&mut self, events: usize) {
+        self.records.reserve(events);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        drop(self.drain());
+    }
+
+    pub(crate) fn append(&mut self, others: &mut Events) {
+        self.records.append(&mut others.records);
+        self.payloads.append(&mut others.payloads);
+    }
+
+    #[inline]
+    pub(crate) fn sent(&mut self, id: PayloadId, bytes: u64) {
+        self.records.push(Record::Sent { id, bytes });
+    }
+
+    pub(crate) fn failed(&mut self, id: PayloadId, accepted: u64, error: Errno) {
+        self.records.push(Record::Failed { id, accepted, error });
+    }
+
+    #[inline]
+    pub(crate) fn released(&mut self, id: PayloadId, piece: Piece, copied: Copied) {
+        self.records.push(Record::Released { id, piece, copied });
+    }
+
+    pub(crate) fn released_pieces(&mut self, id: PayloadId, payload: Payload, copied: Copied) {
+        self.records.push(Record::ReleasedPieces { id, copied });
+        self.payloads.push_back(payload);
+    }
+
+    pub(crate) fn notified(&mut self, tag: u64, seq: u32, sum: Sum) {
+        let Sum { payloads, bytes, copied, failed } = sum;
+        self.records.push(Record::Notified { tag, seq, payloads, bytes, copied, failed });
+    }
+
+    pub(crate) fn room(&mut self, sock: Socket) {
+        self.records.push(Record::Room { sock });
+    }
+
+    pub(crate) fn broken(&mut self, sock: Socket, error: Errno) {
+        self.records.push(Record::Broken { sock, error });
+    }
+}
+
+/// What a notification says of its payloads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sum {
+    pub payloads: u64,
+    pub bytes: u64,
+    pub copied: Copied,
+    pub failed: u64,
+}
+
+/// The events of one [`Events::drain`]. Those that are not taken are dropped with it.
+#[derive(Debug)]
+pub struct Drain<'a> {
+    records: vec::Drain<'a, Record>,
+    payloads: &'a mut VecDeque<Payload>,
+}
+
+impl Iterator for Drain<'_> {
+    type Item = Event;
+
+    #[inline]
+    fn next(&mut self) -> Option<Event> {
+        Some(match self.records.next()? {
+            Record::Sent { id, bytes } => Event::Sent { id, bytes },
+            Record::Released { id, piece, copied } => {
+                Event::Released { id, payload: piece.into_payload(), copied }
+            }
+            Record::ReleasedPieces { id, copied } => {
+                Event::Released { id, payload: self.payloads.pop_front()?, copied }
+            }
+            Record::Failed { id, accepted, error } => Event::Failed { id, accepted, error },
+            Record::Notified { tag, seq, payloads, bytes, copied, failed } => {
+                Event::Notified { tag, seq, payloads, bytes, copied, failed }
+            }
+            Record::Room { sock } => Event::Room { sock },
+            Record::Broken { sock, error } => Event::Broken { sock, error },
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.records.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Drain<'_> {}
+impl FusedIterator for Drain<'_> {}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        self.payloads.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Copied::{No, Unknown, Yes};
+
+    #[test]
+    fn an_event_waits_in_little_space() {
+        assert!(size_of::<super::Record>() <= 56, "{}", size_of::<super::Record>());
+    }
 
     #[test]
     fn one_copied_part_makes_the_whole_copied() {

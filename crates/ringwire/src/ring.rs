@@ -6,6 +6,8 @@
 //! there is nothing to lock.
 
 mod core;
+#[cfg(test)]
+mod cost;
 mod datagrams;
 mod drive;
 #[cfg(test)]
@@ -178,6 +180,7 @@ impl Ring {
     /// # Cancel safety
     /// Forgetting the id, the socket's handle or the ring never frees memory that the kernel may
     /// read.
+    #[inline]
     pub fn send(
         &mut self,
         sock: Socket,
@@ -190,6 +193,7 @@ impl Ring {
     ///
     /// # Errors
     /// As [`Ring::send`]; `Misuse` also for a stale notifier.
+    #[inline]
     pub fn send_on(
         &mut self,
         sock: Socket,
@@ -207,6 +211,7 @@ impl Ring {
     ///
     /// # Errors
     /// As [`Ring::send_on`].
+    #[inline]
     pub fn send_quiet(
         &mut self,
         sock: Socket,
@@ -221,6 +226,7 @@ impl Ring {
     ///
     /// # Errors
     /// As [`Ring::send`]; `Misuse` also on a stream.
+    #[inline]
     pub fn send_to(
         &mut self,
         sock: Socket,
@@ -236,6 +242,7 @@ impl Ring {
     ///
     /// # Errors
     /// As those.
+    #[inline]
     pub fn send_with(
         &mut self,
         sock: Socket,
@@ -294,7 +301,7 @@ impl Ring {
         deadline: impl Into<Deadline>,
         events: &mut Events,
     ) -> Result<Turned, Error> {
-        self.core.turn(deadline.into(), &mut events.0)
+        self.core.turn(deadline.into(), events)
     }
 
     /// Sends FIN after everything that is queued. No more payloads are taken.

@@ -4,6 +4,8 @@
 //! That is sound because an address inside a segment can belong to nothing but one of its blocks,
 //! which the piece in question keeps alive.
 
+use std::ops::Range;
+
 use crate::headers::HeaderPages;
 
 /// One segment that the ring's own table of buffers holds.
@@ -33,6 +35,12 @@ impl KnownSegments {
                 .is_some_and(|at| at.checked_add(bytes).is_some_and(|end| end <= known.bytes))
         };
         self.0.iter().find(inside).map(|known| known.index)
+    }
+
+    /// The addresses of a segment; none if it is not known.
+    pub(crate) fn range(&self, index: u16) -> Range<usize> {
+        let known = self.0.iter().find(|known| known.index == index);
+        known.map_or(0..0, |known| known.base..known.base + known.bytes)
     }
 
     /// Bytes of small foreign pieces that were copied beside registered ones.

@@ -22,7 +22,7 @@ pub(crate) use notifier::NotificationTable;
 pub use notifier::Notifier;
 pub use payload::PayloadId;
 pub use payload::leaked;
-pub(crate) use payload::{Entry, Freed, Opening, Payloads};
+pub(crate) use payload::{Freed, Opening, Payloads};
 pub(crate) use request::{Position, Request, RequestState};
 
 /// The end of a chain of table positions.
@@ -78,6 +78,7 @@ impl<T> Table<T> {
     }
 
     /// Stores `value`. Allocates only when more positions are in use than ever before.
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
         self.used += 1;
         if self.free != NONE {
@@ -104,19 +105,30 @@ impl<T> Table<T> {
         Some(value)
     }
 
+    #[inline]
     pub(crate) fn at(&self, slot: u32) -> Option<&T> {
         self.slots.get(slot as usize)?.value.as_ref()
     }
 
+    #[inline]
     pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
         self.slots.get_mut(slot as usize)?.value.as_mut()
     }
 
+    /// The value at a position, and its key.
+    #[inline]
+    pub(crate) fn entry_mut(&mut self, slot: u32) -> Option<(Key, &mut T)> {
+        let Slot { generation, value, .. } = self.slots.get_mut(slot as usize)?;
+        Some((Key { slot, generation: *generation }, value.as_mut()?))
+    }
+
+    #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let slot = self.slots.get(key.slot as usize)?;
         if slot.generation == key.generation { slot.value.as_ref() } else { None }
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let slot = self.slots.get_mut(key.slot as usize)?;
         if slot.generation == key.generation { slot.value.as_mut() } else { None }

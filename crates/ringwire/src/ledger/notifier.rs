@@ -6,7 +6,7 @@
 //! Invariant: `0 <= outstanding <= payloads`.
 
 use crate::ledger::{Key, NONE, Table};
-use crate::release::{Copied, Event};
+use crate::release::{Copied, Events, Sum};
 
 /// A notification slot: attach payloads to it, flush it, and get one `Notified` for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +97,7 @@ impl NotificationTable {
 
     /// Detaches the open notification and installs a fresh one. Returns the sequence number of the
     /// detached one; `None` for a stale handle.
-    pub(crate) fn flush(&mut self, notifier: Notifier, events: &mut Vec<Event>) -> Option<u32> {
+    pub(crate) fn flush(&mut self, notifier: Notifier, events: &mut Events) -> Option<u32> {
         let slot = self.notifiers.get(notifier.0)?;
         let (tag, seq, detached) = (slot.tag, slot.seq, slot.open);
         let open = self.open(tag);
@@ -117,7 +117,7 @@ impl NotificationTable {
         let slot = self.notifiers.remove(notifier.0.slot)?;
         let open = self.notifications.at_mut(slot.open)?;
         open.stage = Stage::Abandoned;
-        self.post_if_due(slot.open, &mut Vec::new());
+        self.post_if_due(slot.open, &mut Events::new());
         Some(())
     }
 
@@ -128,7 +128,7 @@ impl NotificationTable {
         accepted: u64,
         copied: Copied,
         failed: bool,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) {
         if notification == NONE {
             return;
@@ -142,7 +142,7 @@ impl NotificationTable {
         self.post_if_due(notification, events);
     }
 
-    fn post_if_due(&mut self, notification: u32, events: &mut Vec<Event>) {
+    fn post_if_due(&mut self, notification: u32, events: &mut Events) {
         let Some(entry) = self.notifications.at(notification) else { return };
         if entry.outstanding > 0 || entry.stage == Stage::Open {
             return;
@@ -151,7 +151,7 @@ impl NotificationTable {
         if n.stage == Stage::Flushed {
             let copied = if n.payloads == 0 { Copied::Unknown } else { n.copied };
             let Notification { tag, seq, payloads, bytes, failed, .. } = n;
-            events.push(Event::Notified { tag, seq, payloads, bytes, copied, failed });
+            events.notified(tag, seq, Sum { payloads, bytes, copied, failed });
         }
     }
 }
@@ -159,21 +159,22 @@ impl NotificationTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::Event;
 
-    fn posted(events: &mut Vec<Event>) -> Vec<(u64, u32, u64, u64, Copied, u64)> {
+    fn posted(events: &mut Events) -> Vec<(u64, u32, u64, u64, Copied, u64)> {
         let row = |event| match event {
             Event::Notified { tag, seq, payloads, bytes, copied, failed } => {
                 (tag, seq, payloads, bytes, copied, failed)
             }
             other => panic!("unexpected {other:?}"),
         };
-        events.drain(..).map(row).collect()
+        events.drain().map(row).collect()
     }
 
     #[test]
     fn an_empty_flush_is_posted_at_once() {
         let mut table = NotificationTable::new(0);
-        let mut events = Vec::new();
+        let mut events = Events::new();
         let notifier = table.add(7);
         assert_eq!(table.flush(notifier, &mut events), Some(0));
         assert_eq!(posted(&mut events), [(7, 0, 0, 0, Copied::Unknown, 0)]);
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn later_flushes_may_be_posted_first_and_each_exactly_once() {
         let mut table = NotificationTable::new(0);
-        let mut events = Vec::new();
+        let mut events = Events::new();
         let notifier = table.add(9);
         let first = table.current(notifier).unwrap();
         table.attach(first);
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn the_sequence_wraps() {
         let mut table = NotificationTable::new(0);
-        let mut events = Vec::new();
+        let mut events = Events::new();
         let notifier = table.add(1);
         table.notifiers.get_mut(notifier.0).unwrap().seq = u32::MAX;
         assert_eq!(table.flush(notifier, &mut events), Some(4_294_967_295));
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn a_removed_notifier_posts_what_was_flushed_and_nothing_else() {
         let mut table = NotificationTable::new(0);
-        let mut events = Vec::new();
+        let mut events = Events::new();
         let notifier = table.add(3);
         let flushed = table.current(notifier).unwrap();
         table.attach(flushed);

@@ -4,63 +4,93 @@
 //! `parts == 0` → released. Invariants: `0 <= accepted <= bytes`; `Released` is said exactly once,
 //! after the entry is settled; dropping the table while a request still covers an entry leaks the
 //! memory instead of freeing it. Must not know what a request is.
+//!
+//! An entry is cut in two, because every step of a send walks over hundreds of them: [`Entry`] has
+//! what the steps between `send` and release read, [`Owner`] what only those two need.
 
 use std::mem;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::ptr;
+use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Errno;
 use crate::ledger::notifier::NotificationTable;
 use crate::ledger::{Key, NONE, Table};
-use crate::payload::Payload;
-use crate::release::{Copied, Event};
+use crate::payload::{Payload, Piece};
+use crate::release::{Copied, Events};
 
 /// Names one payload between `send` and its release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PayloadId(pub(crate) Key);
 
 /// What `send` knows about a payload.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening {
-    pub payload: Payload,
     pub bytes: u64,
     pub socket: u32,
     pub address: Option<SocketAddr>,
     /// The notification that waits for it, or [`NONE`].
     pub notification: u32,
     pub quiet: bool,
-    /// Milliseconds since the ring was built.
-    pub opened_ms: u64,
+    /// Milliseconds since the ring was built; wraps.
+    pub opened_ms: u32,
 }
 
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// Empty once it has been handed back while the entry still stands in its queue.
-    payload: Option<Payload>,
     pub bytes: u64,
-    pub accepted: u64,
+    /// Where the bytes are, if they are one piece; otherwise null.
+    ptr: *const u8,
     /// The payload behind this one on the same socket, or [`NONE`].
     pub next: u32,
     /// Requests that carry a part and are not closed.
     pub parts: u32,
-    pub socket: u32,
-    notification: u32,
     copied: Copied,
     quiet: bool,
     failed: bool,
     settled: bool,
     /// Whether its queue has gone past it, so that its place is not needed any more.
     passed: bool,
-    pub opened_ms: u64,
-    pub address: Option<SocketAddr>,
+    /// Whether the payload is still here. It is handed back early if it is taken back while the
+    /// entry still stands in its queue.
+    held: bool,
 }
 
 impl Entry {
-    /// The payload; `None` if it was taken back and only its place in the queue is left.
-    pub(crate) fn payload(&self) -> Option<&Payload> {
-        self.payload.as_ref()
+    /// Whether the payload is still here; if not, only its place in the queue is left.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
     }
+
+    /// The payload's bytes from `skip` on, if they are one piece.
+    #[inline]
+    pub(crate) fn rest(&self, skip: u64) -> Option<(*const u8, usize)> {
+        let rest = || (self.ptr.wrapping_add(skip as usize), (self.bytes - skip) as usize);
+        (!self.ptr.is_null()).then(rest)
+    }
+}
+
+/// The memory of an entry.
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Piece(Piece),
+    /// A position in the table of payloads of several pieces.
+    Pieces(u32),
+}
+
+#[derive(Debug)]
+struct Owner {
+    held: Held,
+    /// Bytes accepted, while the payload is not settled, and of one that failed.
+    accepted: u64,
+    socket: u32,
+    notification: u32,
+    opened_ms: u32,
+    /// A position in the table of addresses, or [`NONE`].
+    address: u32,
 }
 
 /// What a release gave back to its socket's accounts.
@@ -91,9 +121,14 @@ pub fn leaked() -> (u64, u64) {
 #[derive(Debug)]
 pub(crate) struct Payloads {
     table: Table<Entry>,
+    /// As long as the table.
+    owners: Vec<Owner>,
+    pieces: Table<Payload>,
+    addresses: Table<SocketAddr>,
     /// Quiet payloads that were released. Dropping them may run foreign code, so it is put off
     /// until all tables agree.
-    quiet: Vec<Payload>,
+    quiet: Vec<Piece>,
+    quiet_pieces: Vec<Payload>,
 }
 
 impl Deref for Payloads {
@@ -111,51 +146,136 @@ impl DerefMut for Payloads {
 
 impl Payloads {
     pub(crate) fn with_room(seed: u32, payloads: u32) -> Self {
-        let quiet = Vec::with_capacity(QUIET_ROOM.min(payloads as usize));
-        Payloads { table: Table::with_room(seed, payloads), quiet }
+        let mut owners = Vec::new();
+        let _ = owners.try_reserve_exact(payloads as usize);
+        Payloads {
+            table: Table::with_room(seed, payloads),
+            owners,
+            pieces: Table::with_room(seed, payloads),
+            addresses: Table::with_room(seed, payloads),
+            quiet: Vec::with_capacity(QUIET_ROOM.min(payloads as usize)),
+            quiet_pieces: Vec::new(),
+        }
     }
 
     /// Drops the quiet payloads that were released. If one of them panics, the others are dropped
-    /// all the same, and nothing but their events' capacity is lost.
+    /// all the same, and nothing but their list's capacity is lost.
     pub(crate) fn drop_quiet(&mut self) {
-        let mut quiet = mem::take(&mut self.quiet);
-        quiet.clear();
-        self.quiet = quiet;
+        if !self.quiet.is_empty() {
+            let mut quiet = mem::take(&mut self.quiet);
+            quiet.clear();
+            self.quiet = quiet;
+        }
+        if !self.quiet_pieces.is_empty() {
+            let mut quiet = mem::take(&mut self.quiet_pieces);
+            quiet.clear();
+            self.quiet_pieces = quiet;
+        }
     }
 
-    /// Opens an entry that owns the payload.
-    pub(crate) fn open(&mut self, opening: Opening) -> PayloadId {
-        let Opening { payload, bytes, socket, address, notification, quiet, opened_ms } = opening;
-        PayloadId(self.table.insert(Entry {
-            payload: Some(payload),
-            bytes,
-            accepted: 0,
+    /// Opens an entry that owns a payload of one piece.
+    #[inline]
+    pub(crate) fn open(&mut self, piece: Piece, opening: &Opening) -> PayloadId {
+        let ptr = piece.as_slice().as_ptr();
+        self.open_entry(ptr, Held::Piece(piece), opening)
+    }
+
+    /// Opens an entry that owns a payload of any number of pieces.
+    pub(crate) fn open_payload(&mut self, payload: Payload, opening: &Opening) -> PayloadId {
+        match payload.into_piece() {
+            Ok(piece) => self.open(piece, opening),
+            Err(payload) => {
+                let pieces = Held::Pieces(self.pieces.insert(payload).slot);
+                self.open_entry(ptr::null(), pieces, opening)
+            }
+        }
+    }
+
+    #[inline]
+    fn open_entry(&mut self, ptr: *const u8, held: Held, opening: &Opening) -> PayloadId {
+        let key = self.table.insert(Entry {
+            bytes: opening.bytes,
+            ptr,
             next: NONE,
             parts: 0,
-            socket,
-            notification,
             copied: Copied::No,
-            quiet,
+            quiet: opening.quiet,
             failed: false,
             settled: false,
             passed: false,
-            opened_ms,
+            held: true,
+        });
+        let address = match opening.address {
+            None => NONE,
+            Some(address) => self.addresses.insert(address).slot,
+        };
+        let owner = Owner {
+            held,
+            accepted: 0,
+            socket: opening.socket,
+            notification: opening.notification,
+            opened_ms: opening.opened_ms,
             address,
-        }))
+        };
+        match self.owners.get_mut(key.slot as usize) {
+            Some(place) => *place = owner,
+            // A fresh position of the table: they grow together.
+            None => self.owners.push(owner),
+        }
+        PayloadId(key)
     }
 
-    /// Counts `bytes` more as accepted, and says `Sent` when that was the last of them.
-    pub(crate) fn accept(&mut self, slot: u32, bytes: u64, events: &mut Vec<Event>) {
-        let id = PayloadId(self.table.key(slot));
-        let Some(entry) = self.table.at_mut(slot) else { return };
-        entry.accepted += bytes;
-        debug_assert!(entry.accepted <= entry.bytes);
-        if entry.accepted == entry.bytes {
-            entry.passed = true;
-            if !mem::replace(&mut entry.settled, true) && !entry.quiet {
-                events.push(Event::Sent { id, bytes: entry.bytes });
-            }
+    fn owner(&self, slot: u32) -> Option<&Owner> {
+        self.owners.get(slot as usize)
+    }
+
+    /// The pieces; none if the payload is not here any more.
+    pub(crate) fn pieces(&self, slot: u32) -> &[Piece] {
+        match self.owner(slot).map(|owner| &owner.held) {
+            Some(Held::Piece(piece)) => slice::from_ref(piece),
+            Some(Held::Pieces(at)) => self.pieces.at(*at).map_or(&[], Payload::pieces),
+            Some(Held::Nothing) | None => &[],
         }
+    }
+
+    /// Where a datagram goes, if not to its socket's peer.
+    pub(crate) fn address(&self, slot: u32) -> Option<&SocketAddr> {
+        self.addresses.at(self.owner(slot)?.address)
+    }
+
+    /// The position of the payload's socket.
+    pub(crate) fn socket(&self, slot: u32) -> u32 {
+        self.owner(slot).map_or(NONE, |owner| owner.socket)
+    }
+
+    /// Whether the kernel has accepted a byte.
+    pub(crate) fn has_begun(&self, slot: u32) -> bool {
+        self.owner(slot).is_some_and(|owner| owner.accepted > 0)
+    }
+
+    /// When the oldest payload that is held was opened, as its age at `now_ms`.
+    pub(crate) fn oldest_ms(&self, now_ms: u32) -> Option<u32> {
+        let held = self.table.iter().filter(|(_, entry)| entry.held);
+        held.filter_map(|(slot, _)| Some(now_ms.wrapping_sub(self.owner(slot)?.opened_ms))).max()
+    }
+
+    /// Counts `bytes` more as accepted, which are not the last.
+    pub(crate) fn accept_part(&mut self, slot: u32, bytes: u64) {
+        if let Some(owner) = self.owners.get_mut(slot as usize) {
+            owner.accepted += bytes;
+            debug_assert!(self.table.at(slot).is_some_and(|entry| owner.accepted < entry.bytes));
+        }
+    }
+
+    /// Counts everything as accepted, and says `Sent`. Returns the next payload of the socket.
+    #[inline]
+    pub(crate) fn accept_rest(&mut self, slot: u32, events: &mut Events) -> u32 {
+        let Some((key, entry)) = self.table.entry_mut(slot) else { return NONE };
+        entry.passed = true;
+        if !mem::replace(&mut entry.settled, true) && !entry.quiet {
+            events.sent(PayloadId(key), entry.bytes);
+        }
+        entry.next
     }
 
     /// Takes in that the payload's queue is given up.
@@ -166,79 +286,99 @@ impl Payloads {
     }
 
     /// Settles the payload as failed. False if it was settled already.
-    pub(crate) fn fail(&mut self, slot: u32, error: Errno, events: &mut Vec<Event>) -> bool {
-        let id = PayloadId(self.table.key(slot));
-        let Some(entry) = self.table.at_mut(slot) else { return false };
+    pub(crate) fn fail(&mut self, slot: u32, error: Errno, events: &mut Events) -> bool {
+        let Some((key, entry)) = self.table.entry_mut(slot) else { return false };
         if mem::replace(&mut entry.settled, true) {
             return false;
         }
         entry.failed = true;
         if !entry.quiet {
-            events.push(Event::Failed { id, accepted: entry.accepted, error });
+            let accepted = self.owners.get(slot as usize).map_or(0, |owner| owner.accepted);
+            events.failed(PayloadId(key), accepted, error);
         }
         true
     }
 
-    /// Takes in what was observed of a part.
-    pub(crate) fn observe(&mut self, slot: u32, copied: Copied) {
-        if let Some(entry) = self.table.at_mut(slot) {
-            entry.copied = entry.copied.and(copied);
-        }
-    }
-
-    /// Releases the payload if it is settled, its queue has gone past it, and no request covers it.
-    /// Returns what became free.
+    /// Takes in what was observed of a part, and releases the payload if it is settled, its queue
+    /// has gone past it, and no request covers it. Returns the next payload of the socket.
+    #[inline]
     pub(crate) fn release_if_due(
         &mut self,
         slot: u32,
+        observed: Copied,
         notifications: &mut NotificationTable,
-        events: &mut Vec<Event>,
-    ) -> Freed {
-        match self.table.at(slot) {
-            Some(entry) if entry.settled && entry.passed && entry.parts == 0 => {}
-            _ => return Freed::default(),
+        events: &mut Events,
+        freed: &mut Freed,
+    ) -> u32 {
+        let Some(entry) = self.table.at_mut(slot) else { return NONE };
+        let next = entry.next;
+        entry.copied = entry.copied.and(observed);
+        if entry.settled && entry.passed && entry.parts == 0 {
+            let payloads = freed.payloads;
+            self.hand_back(slot, notifications, events, freed);
+            self.table.remove(slot);
+            freed.places += u32::from(freed.payloads == payloads);
         }
-        let mut freed = self.hand_back(slot, notifications, events);
-        self.table.remove(slot);
-        freed.places = 1 - freed.payloads;
-        freed
+        next
     }
 
     /// Hands the memory back now and keeps the entry's place in its queue, for a payload that was
     /// taken back before any request covered it.
+    #[inline]
     pub(crate) fn hand_back(
         &mut self,
         slot: u32,
         notifications: &mut NotificationTable,
-        events: &mut Vec<Event>,
-    ) -> Freed {
-        let id = PayloadId(self.table.key(slot));
-        let Some(entry) = self.table.at_mut(slot) else { return Freed::default() };
+        events: &mut Events,
+        freed: &mut Freed,
+    ) {
+        let Some((key, entry)) = self.table.entry_mut(slot) else { return };
         debug_assert!(entry.settled && entry.parts == 0);
-        let Some(payload) = entry.payload.take() else { return Freed::default() };
-        let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
-        let freed = Freed { payloads: 1, bytes: entry.bytes, ..Freed::default() };
-        let (notification, accepted, failed) = (entry.notification, entry.accepted, entry.failed);
-        if entry.quiet {
-            self.quiet.push(payload);
-        } else {
-            events.push(Event::Released { id, payload, copied });
+        if !mem::replace(&mut entry.held, false) {
+            return;
         }
-        notifications.on_released(notification, accepted, copied, failed, events);
-        freed
+        entry.ptr = ptr::null();
+        let Some(owner) = self.owners.get_mut(slot as usize) else { return };
+        let id = PayloadId(key);
+        let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
+        freed.payloads += 1;
+        freed.bytes += entry.bytes;
+        match mem::replace(&mut owner.held, Held::Nothing) {
+            Held::Piece(piece) if !entry.quiet => events.released(id, piece, copied),
+            Held::Piece(piece) if piece.drops_quietly() => drop(piece),
+            Held::Piece(piece) => self.quiet.push(piece),
+            Held::Pieces(at) => match self.pieces.remove(at) {
+                Some(payload) if entry.quiet => self.quiet_pieces.push(payload),
+                Some(payload) => events.released_pieces(id, payload, copied),
+                None => {}
+            },
+            Held::Nothing => {}
+        }
+        if owner.address != NONE {
+            self.addresses.remove(mem::replace(&mut owner.address, NONE));
+        }
+        if owner.notification != NONE {
+            let accepted = if entry.failed { owner.accepted } else { entry.bytes };
+            let (notification, failed) = (owner.notification, entry.failed);
+            notifications.on_released(notification, accepted, copied, failed, events);
+        }
     }
 }
 
 impl Drop for Payloads {
     fn drop(&mut self) {
-        for (_, entry) in self.table.iter_mut() {
+        for (slot, entry) in self.table.iter_mut() {
             if entry.parts > 0
-                && let Some(payload) = entry.payload.take()
+                && entry.held
+                && let Some(owner) = self.owners.get_mut(slot as usize)
             {
                 // The kernel may read this memory until a notification that nobody will see (K3,
                 // K7). Forgetting a block keeps its count above zero for ever, so its arena never
                 // hands it out again and never unmaps it; other owners are leaked.
-                mem::forget(payload);
+                match mem::replace(&mut owner.held, Held::Nothing) {
+                    Held::Pieces(at) => mem::forget(self.pieces.remove(at)),
+                    held => mem::forget(held),
+                }
                 LEAKED_PAYLOADS.fetch_add(1, Ordering::Relaxed);
                 LEAKED_BYTES.fetch_add(entry.bytes, Ordering::Relaxed);
             }

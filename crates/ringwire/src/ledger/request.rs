@@ -9,7 +9,7 @@
 use crate::error::Errno;
 use crate::ledger::{Freed, Key, Ledger};
 use crate::policy::{Reason, Route};
-use crate::release::{Copied, Event};
+use crate::release::{Copied, Events};
 
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -65,27 +65,26 @@ impl Ledger {
         first: Position,
         count: u32,
         accepted: u64,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) -> (Position, u32) {
         let mut at = first;
         let mut left = accepted;
         let mut reached = 0;
+        events.reserve(count as usize);
         while reached < count {
             let Some(entry) = self.payloads.at(at.slot) else { break };
             let rest = entry.bytes - at.skip;
-            let next = entry.next;
             if left < rest {
                 if left > 0 {
-                    self.payloads.accept(at.slot, left, events);
+                    self.payloads.accept_part(at.slot, left);
                     at.skip += left;
                     reached += 1;
                 }
-                return (at, reached);
+                break;
             }
-            self.payloads.accept(at.slot, rest, events);
             left -= rest;
             reached += 1;
-            at = Position { slot: next, skip: 0 };
+            at = Position { slot: self.payloads.accept_rest(at.slot, events), skip: 0 };
         }
         (at, reached)
     }
@@ -99,19 +98,21 @@ impl Ledger {
         &mut self,
         token: Key,
         accepted: u64,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) -> Option<(Position, u32)> {
         let request = self.requests.get(token)?;
         let (first, skip, count) = (request.first, request.skip, request.count);
         let (at, reached) =
             self.accept_run(Position { slot: first, skip }, count, accepted, events);
-        let mut slot = first;
-        for index in 0..count {
-            let Some(entry) = self.payloads.at_mut(slot) else { break };
-            if index >= reached {
-                entry.parts -= 1;
+        if reached < count {
+            let mut slot = first;
+            for index in 0..count {
+                let Some(entry) = self.payloads.at_mut(slot) else { break };
+                if index >= reached {
+                    entry.parts -= 1;
+                }
+                slot = entry.next;
             }
-            slot = entry.next;
         }
         let request = self.requests.get_mut(token)?;
         request.count = reached;
@@ -127,16 +128,16 @@ impl Ledger {
         mut slot: u32,
         count: u32,
         error: Errno,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) -> Freed {
         let mut freed = Freed::default();
         for _ in 0..count {
-            let Some(entry) = self.payloads.at(slot) else { break };
-            let next = entry.next;
+            if self.payloads.at(slot).is_none() {
+                break;
+            }
             freed.failed += u32::from(self.payloads.fail(slot, error, events));
             self.payloads.pass(slot);
-            freed.add(self.payloads.release_if_due(slot, &mut self.notifications, events));
-            slot = next;
+            slot = self.release_if_due(slot, Copied::No, events, &mut freed);
         }
         freed
     }
@@ -147,17 +148,24 @@ impl Ledger {
         mut slot: u32,
         count: u32,
         copied: Copied,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) -> Freed {
         let mut freed = Freed::default();
         for _ in 0..count {
-            let Some(entry) = self.payloads.at(slot) else { break };
-            let next = entry.next;
-            self.payloads.observe(slot, copied);
-            freed.add(self.payloads.release_if_due(slot, &mut self.notifications, events));
-            slot = next;
+            slot = self.release_if_due(slot, copied, events, &mut freed);
         }
         freed
+    }
+
+    #[inline]
+    fn release_if_due(
+        &mut self,
+        slot: u32,
+        observed: Copied,
+        events: &mut Events,
+        freed: &mut Freed,
+    ) -> u32 {
+        self.payloads.release_if_due(slot, observed, &mut self.notifications, events, freed)
     }
 
     /// Closes a request: the kernel refers to none of its memory any more. Returns the request and
@@ -166,31 +174,20 @@ impl Ledger {
         &mut self,
         token: Key,
         copied: Copied,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) -> Option<(Request, Freed)> {
         self.requests.get(token)?;
         let request = self.requests.remove(token.slot)?;
         let mut freed = Freed::default();
         let mut slot = request.first;
+        // Nothing can be observed of what was not accepted.
+        let observed = if request.accepted > 0 { copied } else { Copied::No };
+        events.reserve(request.count as usize);
         for _ in 0..request.count {
             let Some(entry) = self.payloads.at_mut(slot) else { break };
-            let next = entry.next;
             entry.parts -= 1;
-            if request.accepted > 0 {
-                self.payloads.observe(slot, copied);
-            }
-            freed.add(self.payloads.release_if_due(slot, &mut self.notifications, events));
-            slot = next;
+            slot = self.release_if_due(slot, observed, events, &mut freed);
         }
         Some((request, freed))
-    }
-}
-
-impl Freed {
-    pub(crate) fn add(&mut self, other: Freed) {
-        self.payloads += other.payloads;
-        self.bytes += other.bytes;
-        self.places += other.places;
-        self.failed += other.failed;
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::arena::{Arena, Block, Registration};
 use crate::headers::HeaderPages;
 use crate::ledger::{Opening, Payloads};
-use crate::payload::{IntoPayload, Payload};
+use crate::payload::{IntoPayload, Payload, Piece};
 use crate::segments::Known;
 
 /// A queue over one segment that counts as registered.
@@ -40,16 +40,16 @@ impl Rig {
     fn push(&mut self, payload: impl IntoPayload) {
         let payload: Payload = payload.into_payload();
         let bytes = payload.len() as u64;
-        let id = self.payloads.open(Opening {
-            payload,
+        let opening = Opening {
             bytes,
             socket: 0,
             address: None,
             notification: NONE,
             quiet: false,
             opened_ms: 0,
-        });
-        self.queue.push(id.0, &mut self.payloads);
+        };
+        let id = self.payloads.open_payload(payload, &opening);
+        self.queue.push(id.0, bytes, &mut self.payloads);
     }
 
     fn gather(&mut self, stream: bool) -> Option<Gathered> {

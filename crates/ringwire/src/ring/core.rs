@@ -11,8 +11,8 @@ use crate::engine::{Completion, Deadline, Engine, Span};
 use crate::error::{Error, SendError};
 use crate::headers::HeaderPages;
 use crate::ledger::{Ledger, NONE, Notifier, Opening, PayloadId, Table};
-use crate::payload::Payload;
-use crate::release::Event;
+use crate::payload::{IntoPayload as _, Payload, Piece};
+use crate::release::Events;
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::segments::{Known, KnownSegments};
 use crate::stats::Stats;
@@ -137,7 +137,7 @@ pub(crate) struct Core<E: Engine> {
     pub segments_seen: usize,
     not_adopted: Vec<String>,
     /// Events that came up outside of a turn.
-    pub pending: Vec<Event>,
+    pub pending: Events,
     pub completions: Vec<Completion>,
     pub spans: Vec<Span>,
     pub in_flight_bytes: u64,
@@ -149,6 +149,8 @@ pub(crate) struct Core<E: Engine> {
     pub started: Instant,
     /// The time of the last turn.
     pub now: Instant,
+    /// The same in milliseconds since the ring was built; wraps.
+    pub now_ms: u32,
     pub stats: Stats,
 }
 
@@ -166,7 +168,7 @@ impl<E: Engine> Core<E> {
             segments: KnownSegments::default(),
             segments_seen: 0,
             not_adopted: Vec::new(),
-            pending: Vec::with_capacity(PENDING_ROOM),
+            pending: Events::with_capacity(PENDING_ROOM),
             completions: Vec::with_capacity(COMPLETIONS_ROOM),
             spans: Vec::with_capacity(PIECES_MAX),
             in_flight_bytes: 0,
@@ -175,6 +177,7 @@ impl<E: Engine> Core<E> {
             ring_refused: Vec::new(),
             started: now,
             now,
+            now_ms: 0,
             stats: Stats::default(),
         }
     }
@@ -247,47 +250,120 @@ impl<E: Engine> Core<E> {
         why
     }
 
+    /// Takes the time.
+    pub(crate) fn look_at_clock(&mut self) {
+        self.now = Instant::now();
+        self.now_ms = self.now.duration_since(self.started).as_millis() as u32;
+    }
+
+    #[inline]
     pub(crate) fn send(
         &mut self,
         sock: Socket,
         payload: Payload,
         sending: SendOptions,
     ) -> Result<PayloadId, SendError> {
-        let bytes = payload.len() as u64;
-        let notification = match self.admit(sock, bytes, &sending) {
-            Ok(notification) => notification,
-            Err(why) => {
-                self.stats.limit_refusals += u64::from(matches!(why, Error::LimitReached { .. }));
-                return Err(SendError { payload, why });
+        match payload.into_piece() {
+            Ok(piece) => self.send_piece(sock, piece, &sending),
+            Err(payload) => self.send_pieces(sock, payload, &sending),
+        }
+    }
+
+    fn send_piece(
+        &mut self,
+        sock: Socket,
+        piece: Piece,
+        sending: &SendOptions,
+    ) -> Result<PayloadId, SendError> {
+        match self.opening(sock, piece.as_slice().len() as u64, sending) {
+            Ok(opening) => {
+                let id = self.ledger.payloads.open(piece, &opening);
+                Ok(self.queue(id, &opening))
             }
+            Err(why) => Err(self.refuse(piece.into_payload(), why)),
+        }
+    }
+
+    fn send_pieces(
+        &mut self,
+        sock: Socket,
+        payload: Payload,
+        sending: &SendOptions,
+    ) -> Result<PayloadId, SendError> {
+        match self.opening(sock, payload.len() as u64, sending) {
+            Ok(opening) => {
+                let id = self.ledger.payloads.open_payload(payload, &opening);
+                Ok(self.queue(id, &opening))
+            }
+            Err(why) => Err(self.refuse(payload, why)),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, payload: Payload, why: Error) -> SendError {
+        self.stats.limit_refusals += u64::from(matches!(why, Error::LimitReached { .. }));
+        SendError { payload, why }
+    }
+
+    /// What the ledger is to know about a payload, if it may be sent.
+    #[inline]
+    fn opening(
+        &mut self,
+        sock: Socket,
+        bytes: u64,
+        sending: &SendOptions,
+    ) -> Result<Opening, Error> {
+        let notification = match self.plainly_admitted(sock, bytes, sending) {
+            true => NONE,
+            false => self.admit(sock, bytes, sending)?,
         };
-        let SendOptions { address, quiet, .. } = sending;
-        let slot = sock.0.slot;
         if self.in_flight_payloads == 0 {
             // Nobody may have turned for long, and this payload's age counts from now.
-            self.now = Instant::now();
+            self.look_at_clock();
         }
-        let id = self.ledger.payloads.open(Opening {
-            payload,
+        Ok(Opening {
             bytes,
-            socket: slot,
-            address,
+            socket: sock.0.slot,
+            address: sending.address,
             notification,
-            quiet,
-            opened_ms: self.now.duration_since(self.started).as_millis() as u64,
-        });
-        self.ledger.notifications.attach(notification);
+            quiet: sending.quiet,
+            opened_ms: self.now_ms,
+        })
+    }
+
+    #[inline]
+    fn queue(&mut self, id: PayloadId, opening: &Opening) -> PayloadId {
+        let (slot, bytes) = (opening.socket, opening.bytes);
+        self.ledger.notifications.attach(opening.notification);
         if let Some(entry) = self.sockets.at_mut(slot) {
             entry.in_flight_bytes += bytes;
             entry.in_flight_payloads += 1;
-            entry.queue.push(id.0, &mut self.ledger.payloads);
+            entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
         }
         self.in_flight_bytes += bytes;
         self.in_flight_payloads += 1;
         self.stats.payloads += 1;
         self.stats.payload_bytes += bytes;
         self.make_ready(slot);
-        Ok(id)
+        id
+    }
+
+    /// Whether nothing speaks against a payload without options, found without looking at what it
+    /// would be. [`Core::admit`] has the last word.
+    #[inline]
+    fn plainly_admitted(&self, sock: Socket, bytes: u64, sending: &SendOptions) -> bool {
+        let Some(entry) = self.sockets.get(sock.0) else { return false };
+        let limits = &self.limits;
+        let fits = |max: u64, used: u64| bytes <= max.saturating_sub(used);
+        entry.stage == Stage::Open
+            && sending.address.is_none()
+            && sending.notifier.is_none()
+            && bytes <= PAYLOAD_BYTES_MAX
+            && self.cancelled_places == 0
+            && fits(limits.socket_bytes, entry.in_flight_bytes)
+            && fits(limits.ring_bytes, self.in_flight_bytes)
+            && entry.in_flight_payloads < limits.socket_payloads
+            && self.in_flight_payloads < limits.ring_payloads
     }
 
     /// Checks everything that may speak against a payload. Returns the notification to attach to.
@@ -388,10 +464,8 @@ impl<E: Engine> Core<E> {
         stats.header_bytes = self.segments.header_bytes();
         stats.open_requests = self.ledger.requests.used().into();
         stats.sockets = self.sockets.used().into();
-        let now_ms = self.now.duration_since(self.started).as_millis() as u64;
-        let held = self.ledger.payloads.iter().filter(|(_, entry)| entry.payload().is_some());
-        let oldest = held.map(|(_, entry)| entry.opened_ms).min();
-        stats.oldest_unreleased_ms = oldest.map_or(0, |opened| now_ms.saturating_sub(opened));
+        let oldest_ms = self.ledger.payloads.oldest_ms(self.now_ms);
+        stats.oldest_unreleased_ms = oldest_ms.map_or(0, u64::from);
         (stats.leaked_payloads, stats.leaked_bytes) = crate::ledger::leaked();
         stats
     }
@@ -417,7 +491,7 @@ impl<E: Engine> Core<E> {
         report.released_payloads = self.stats.released_payloads - before.0;
         report.failed_payloads = self.stats.failed_payloads - before.1;
         for (_, entry) in self.ledger.payloads.iter() {
-            if entry.payload().is_none() {
+            if !entry.is_held() {
                 continue;
             }
             if entry.parts > 0 {
@@ -432,7 +506,7 @@ impl<E: Engine> Core<E> {
 
     /// Turns until nothing is in flight, or until the deadline.
     fn drain(&mut self, deadline: Deadline) {
-        let mut events = Vec::new();
+        let mut events = Events::new();
         while self.in_flight_payloads > 0 {
             let turned =
                 self.turn_until(deadline, &mut events, |core| core.in_flight_payloads == 0);
@@ -456,7 +530,7 @@ impl<E: Engine> Drop for Core<E> {
     fn drop(&mut self) {
         // Takes what has completed, and starts nothing. What is then still with the kernel, the
         // payload table and the header pages keep for ever (K3, K7).
-        let mut events = Vec::new();
+        let mut events = Events::new();
         if self.engine.turn(Deadline::Now, &mut self.completions).is_ok() {
             self.take_completions(&mut events);
         }

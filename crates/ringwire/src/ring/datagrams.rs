@@ -10,7 +10,7 @@ use crate::error::{Errno, Error};
 use crate::ledger::{NONE, Position};
 use crate::policy::{Datagram, Reason, Route};
 use crate::queue::Gathered;
-use crate::release::{Copied, Event};
+use crate::release::{Copied, Events};
 use crate::ring::core::Core;
 use crate::sys::socket::{self, Kind};
 
@@ -20,11 +20,7 @@ const DATAGRAMS_A_CHANCE: usize = 64;
 const UDP_HEADERS: (u64, u64) = (20 + 8, 40 + 8);
 
 impl<E: Engine> Core<E> {
-    pub(super) fn issue_datagrams(
-        &mut self,
-        slot: u32,
-        events: &mut Vec<Event>,
-    ) -> Result<(), Error> {
+    pub(super) fn issue_datagrams(&mut self, slot: u32, events: &mut Events) -> Result<(), Error> {
         for _ in 0..DATAGRAMS_A_CHANCE {
             let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
             if socket.queue.is_empty() {
@@ -35,7 +31,7 @@ impl<E: Engine> Core<E> {
                 self.fail_datagram(slot, head.slot, Errno::MSGSIZE, events);
                 continue;
             };
-            if self.ledger.payloads.at(head.slot).is_none_or(|entry| entry.payload().is_none()) {
+            if self.ledger.payloads.at(head.slot).is_none_or(|entry| !entry.is_held()) {
                 self.complete_copied(slot, &gathered, 0, Copied::Unknown, events);
                 continue;
             }
@@ -67,10 +63,10 @@ impl<E: Engine> Core<E> {
         slot: u32,
         gathered: Gathered,
         reason: Reason,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) -> Result<(), Error> {
         let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
-        let address = self.ledger.payloads.at(gathered.first.slot).and_then(|e| e.address.as_ref());
+        let address = self.ledger.payloads.address(gathered.first.slot);
         match self.engine.copy_now(socket.target(), &self.spans, address) {
             Ok(_) => {
                 self.stats.direct_copies += 1;
@@ -91,7 +87,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Fails the datagram at the head of the queue; the others go on.
-    fn fail_datagram(&mut self, slot: u32, head: u32, errno: Errno, events: &mut Vec<Event>) {
+    fn fail_datagram(&mut self, slot: u32, head: u32, errno: Errno, events: &mut Events) {
         let Some(entry) = self.ledger.payloads.at(head) else { return };
         let (next, bytes) = (entry.next, entry.bytes);
         if let Some(socket) = self.sockets.at_mut(slot) {

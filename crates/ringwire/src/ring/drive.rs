@@ -6,14 +6,12 @@
 //! Invariants: a stream has at most one request without a result; a copy never overtakes a
 //! request; a request's memory is freed only by its last completion.
 
-use std::time::Instant;
-
 use crate::engine::{Completion, Deadline, Engine, Send, Usage};
 use crate::error::{Errno, Error};
 use crate::ledger::{Key, NONE, Position, Request, RequestState};
 use crate::policy::{self, Datagram, Facts, Reason, Route};
 use crate::queue::{Gathered, PIECES_MAX};
-use crate::release::{Copied, Event};
+use crate::release::{Copied, Events};
 use crate::ring::core::{Core, Turned};
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::sys::socket;
@@ -22,7 +20,7 @@ impl<E: Engine> Core<E> {
     pub(crate) fn turn(
         &mut self,
         deadline: Deadline,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) -> Result<Turned, Error> {
         let turned = self.turn_until(deadline, events, |_| false);
         self.ledger.payloads.drop_quiet();
@@ -33,11 +31,11 @@ impl<E: Engine> Core<E> {
     pub(crate) fn turn_until(
         &mut self,
         deadline: Deadline,
-        events: &mut Vec<Event>,
+        events: &mut Events,
         is_enough: impl Fn(&Self) -> bool,
     ) -> Result<Turned, Error> {
         events.append(&mut self.pending);
-        self.now = Instant::now();
+        self.look_at_clock();
         self.learn_segments();
         loop {
             self.issue(events)?;
@@ -53,7 +51,7 @@ impl<E: Engine> Core<E> {
             if woken || !events.is_empty() || deadline == Deadline::Now || is_enough(self) {
                 break;
             }
-            self.now = Instant::now();
+            self.look_at_clock();
             if matches!(deadline, Deadline::At(at) if self.now >= at) {
                 break;
             }
@@ -62,7 +60,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Gives every ready socket one chance.
-    fn issue(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+    fn issue(&mut self, events: &mut Events) -> Result<(), Error> {
         for _ in 0..self.ready.len() {
             let Some(slot) = self.ready.pop_front() else { break };
             let Some(socket) = self.sockets.at_mut(slot) else { continue };
@@ -83,7 +81,7 @@ impl<E: Engine> Core<E> {
         Ok(())
     }
 
-    fn issue_stream(&mut self, slot: u32, events: &mut Vec<Event>) -> Result<(), Error> {
+    fn issue_stream(&mut self, slot: u32, events: &mut Events) -> Result<(), Error> {
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
         if socket.queue.wants_sample(&self.ledger.payloads, self.now)
             && let Some(sample) = self.engine.sample(socket.target())
@@ -120,8 +118,8 @@ impl<E: Engine> Core<E> {
     ) -> (Route, Reason) {
         let Some(socket) = self.sockets.at(slot) else { return (Route::Copy, Reason::Small) };
         let features = self.engine.features();
-        let payload = self.ledger.payloads.at(gathered.first.slot);
-        let one = self.spans.len() == 1 && payload.is_none_or(|entry| entry.address.is_none());
+        let addressed = self.ledger.payloads.address(gathered.first.slot).is_some();
+        let one = self.spans.len() == 1 && !addressed;
         let kernel_has = if one { features.one_piece } else { features.many_pieces };
         // Without vectored registered sends, several registered pieces go as normal memory.
         let registered = gathered.segment.is_some() && (one || features.many_registered);
@@ -135,7 +133,7 @@ impl<E: Engine> Core<E> {
         slot: u32,
         gathered: Gathered,
         reason: Reason,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) -> Result<(), Error> {
         let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
         let copied = match self.engine.copy_now(socket.target(), &self.spans, None) {
@@ -176,7 +174,7 @@ impl<E: Engine> Core<E> {
         gathered: &Gathered,
         bytes: u64,
         copied: Copied,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) {
         self.give_back_headers(gathered.segment, gathered.headers);
         let (at, reached) = self.ledger.accept_run(gathered.first, gathered.count, bytes, events);
@@ -248,7 +246,7 @@ impl<E: Engine> Core<E> {
             route,
             segment: segment.unwrap_or(0),
             spans: &self.spans,
-            address: self.ledger.payloads.at(first.slot).and_then(|entry| entry.address.as_ref()),
+            address: self.ledger.payloads.address(first.slot),
             stream,
             end_of_record,
             poll_first,
@@ -265,7 +263,7 @@ impl<E: Engine> Core<E> {
 
     /// Undoes a request that the engine did not take.
     fn take_back(&mut self, token: Key, gathered: Gathered) {
-        let closed = self.ledger.close_request(token, Copied::Unknown, &mut Vec::new());
+        let closed = self.ledger.close_request(token, Copied::Unknown, &mut Events::new());
         let Some((request, _)) = closed else { return };
         self.give_back_headers(gathered.segment, gathered.headers);
         if let Some(socket) = self.sockets.at_mut(request.socket) {
@@ -285,7 +283,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Fails everything that waits on a socket.
-    fn fail_queue(&mut self, slot: u32, error: Errno, events: &mut Vec<Event>) {
+    fn fail_queue(&mut self, slot: u32, error: Errno, events: &mut Events) {
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         let head = socket.queue.head().slot;
         socket.queue.clear();
@@ -299,20 +297,20 @@ impl<E: Engine> Core<E> {
         from: u32,
         count: u32,
         error: Errno,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) {
         let freed = self.ledger.fail_run(from, count, error, events);
         self.account(slot, freed);
     }
 
     /// Fails a stream: the payload at `from`, and everything behind it.
-    fn break_stream(&mut self, slot: u32, from: u32, error: Errno, events: &mut Vec<Event>) {
+    fn break_stream(&mut self, slot: u32, from: u32, error: Errno, events: &mut Events) {
         let sock = Socket(self.sockets.key(slot));
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.queue.clear();
         if socket.broken.is_none() {
             socket.broken = Some(error);
-            events.push(Event::Broken { sock, error });
+            events.broken(sock, error);
         }
         self.fail_payloads(slot, from, u32::MAX, error, events);
     }
@@ -336,7 +334,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Takes all collected completions in. Returns whether the waker was called.
-    pub(crate) fn take_completions(&mut self, events: &mut Vec<Event>) -> bool {
+    pub(crate) fn take_completions(&mut self, events: &mut Events) -> bool {
         let mut woken = false;
         let completions = std::mem::take(&mut self.completions);
         for completion in &completions {
@@ -360,7 +358,7 @@ impl<E: Engine> Core<E> {
         token: Key,
         outcome: Result<u32, Errno>,
         notification_follows: bool,
-        events: &mut Vec<Event>,
+        events: &mut Events,
     ) {
         let request = self.ledger.requests.get(token);
         let Some(request) = request.filter(|r| r.state == RequestState::AwaitsResult) else {
@@ -388,7 +386,7 @@ impl<E: Engine> Core<E> {
         }
     }
 
-    fn on_accepted(&mut self, token: Key, accepted: u64, events: &mut Vec<Event>) {
+    fn on_accepted(&mut self, token: Key, accepted: u64, events: &mut Events) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes, count) = (request.socket, request.bytes, request.count);
         let (route, reason) = (request.route, request.reason);
@@ -416,7 +414,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Takes in that a request failed as a whole: it goes again, or its payloads fail.
-    fn on_failure(&mut self, token: Key, errno: Errno, events: &mut Vec<Event>) {
+    fn on_failure(&mut self, token: Key, errno: Errno, events: &mut Events) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes, route) = (request.socket, request.bytes, request.route);
         let (first, count) = (Position { slot: request.first, skip: request.skip }, request.count);
@@ -447,7 +445,7 @@ impl<E: Engine> Core<E> {
         }
     }
 
-    fn on_notification(&mut self, token: Key, usage: Usage, events: &mut Vec<Event>) {
+    fn on_notification(&mut self, token: Key, usage: Usage, events: &mut Events) {
         let request = self.ledger.requests.get(token);
         let Some(request) = request.filter(|r| r.state == RequestState::AwaitsNotification) else {
             return self.unknown_completion(token);
@@ -469,7 +467,7 @@ impl<E: Engine> Core<E> {
     }
 
     /// Closes a request: the kernel has let go of its memory.
-    fn close_request(&mut self, token: Key, copied: Copied, events: &mut Vec<Event>) {
+    fn close_request(&mut self, token: Key, copied: Copied, events: &mut Events) {
         let Some((request, freed)) = self.ledger.close_request(token, copied, events) else {
             return;
         };

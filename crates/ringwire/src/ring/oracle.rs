@@ -215,9 +215,9 @@ impl Oracle {
     }
 
     fn turn(&mut self) {
-        let mut events = Vec::new();
+        let mut events = crate::release::Events::new();
         let _ = self.core.turn(Deadline::Now, &mut events).unwrap();
-        for event in events {
+        for event in events.drain() {
             match event {
                 Event::Sent { id, bytes } => {
                     let sent = self.held.get_mut(&id).expect("held");

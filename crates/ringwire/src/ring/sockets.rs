@@ -12,7 +12,6 @@ use crate::error::{Errno, Error};
 use crate::ledger::{Freed, Key, PayloadId, RequestState};
 use crate::policy::Verdicts;
 use crate::queue::SendQueue;
-use crate::release::Event;
 use crate::ring::core::{Core, counted, stale};
 use crate::stats::SocketStats;
 use crate::sys::socket::{self, Kind};
@@ -251,18 +250,19 @@ impl<E: Engine> Core<E> {
 
     pub(crate) fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
         let begun = || Error::Misuse("the payload has begun to leave, or is released".into());
-        let entry = self.ledger.payloads.get_mut(id.0).ok_or_else(begun)?;
-        let (slot, bytes) = (entry.socket, entry.bytes);
+        let entry = self.ledger.payloads.get(id.0).ok_or_else(begun)?;
+        let (slot, bytes) = (self.ledger.payloads.socket(id.0.slot), entry.bytes);
         let head = self.sockets.at(slot).map(|socket| socket.queue.head());
         let reached = head.is_none_or(|head| head.slot == id.0.slot && head.skip > 0);
-        if entry.parts > 0 || entry.accepted > 0 || entry.payload().is_none() || reached {
+        let begun_to_leave = entry.parts > 0 || self.ledger.payloads.has_begun(id.0.slot);
+        if begun_to_leave || !entry.is_held() || reached {
             return Err(begun());
         }
         let mut events = std::mem::take(&mut self.pending);
         let failed = self.ledger.payloads.fail(id.0.slot, Errno::CANCELED, &mut events);
-        let mut freed =
-            self.ledger.payloads.hand_back(id.0.slot, &mut self.ledger.notifications, &mut events);
-        freed.failed = u32::from(failed);
+        let mut freed = Freed { failed: u32::from(failed), ..Freed::default() };
+        let (ledger, slot_of) = (&mut self.ledger, id.0.slot);
+        ledger.payloads.hand_back(slot_of, &mut ledger.notifications, &mut events, &mut freed);
         self.pending = events;
         // Its place stays in the queue, empty, so that the order of its neighbours is untouched.
         if let Some(entry) = self.ledger.payloads.at_mut(id.0.slot) {
@@ -341,7 +341,7 @@ impl<E: Engine> Core<E> {
         let sock = Socket(self.sockets.key(slot));
         let Some(entry) = self.sockets.at(slot) else { return };
         if entry.refused == Refused::default() && entry.stage == Stage::Open {
-            self.pending.push(Event::Room { sock });
+            self.pending.room(sock);
         }
     }
 }

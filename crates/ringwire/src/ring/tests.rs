@@ -12,7 +12,7 @@ use crate::error::{Errno, Error};
 use crate::ledger::Key;
 use crate::payload::{IntoPayload, Piece};
 use crate::policy::Route;
-use crate::release::{Copied, Event};
+use crate::release::{Copied, Event, Events};
 use crate::ring::core::{Core, OnDeadline, SendOptions};
 use crate::ring::sockets::Socket;
 use crate::sys::socket::Kind;
@@ -21,7 +21,7 @@ use crate::sys::socket::Kind;
 struct Play {
     core: Core<Script>,
     sock: Socket,
-    events: Vec<Event>,
+    events: Events,
     _peer: UnixStream,
 }
 
@@ -35,7 +35,7 @@ impl Play {
         let mut core = Core::new(Script::default(), limits, thresholds, 1);
         let (fd, peer) = UnixStream::pair().unwrap();
         let sock = core.attach_as(OwnedFd::from(fd), kind).unwrap();
-        Play { core, sock, events: Vec::new(), _peer: peer }
+        Play { core, sock, events: Events::new(), _peer: peer }
     }
 
     fn stream() -> Self {
@@ -59,7 +59,7 @@ impl Play {
     fn told(&mut self) -> Vec<String> {
         let first = self.core.ledger.payloads.key(0).slot;
         self.events
-            .drain(..)
+            .drain()
             .map(|event| match event {
                 Event::Sent { id, bytes } => format!("sent {} {bytes}", id.0.slot - first),
                 Event::Failed { id, accepted, error } => {
