@@ -14,6 +14,7 @@
 //!  row.rs      rows and medians, the JSON        host.rs: what they were measured on
 //!  median.rs   medians, spread, ratios, and whether one may be called faster
 //!  words.rs    the same in words
+//!  html/       the same as a page with charts
 //! ```
 //!
 //! Nothing here prints: [`runner::Watch`] is told what happens, and a [`row::Report`] is returned.
@@ -22,6 +23,7 @@
 
 pub mod error;
 pub mod host;
+pub mod html;
 pub mod job;
 pub mod measure;
 pub mod median;
