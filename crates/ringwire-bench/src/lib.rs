@@ -36,6 +36,7 @@ pub mod runner;
 pub mod stage;
 pub mod walk;
 
+mod raw;
 mod sys;
 
 pub use error::Error;

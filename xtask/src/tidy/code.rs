@@ -13,6 +13,7 @@ const UNSAFE: &[&str] = &[
     "crates/ringwire-wire/src/socket.rs",
     // Measuring: mappings, socket options, and the raw interfaces that ringwire is compared with.
     "crates/ringwire-bench/src/memory.rs",
+    "crates/ringwire-bench/src/raw.rs",
     "crates/ringwire-bench/src/sys.rs",
     // Repairing sockets into connections, looks at them, a thread's clock.
     "crates/ringwire-wire/src/perfect/sys.rs",

@@ -4,7 +4,12 @@
 //! To add one of this process: write a [`Loop`], name it in a [`Recipe`], and add that to
 //! [`recipes`]. A loop keeps its flow and its ring from run to run, and is idle while others run.
 
+mod gathered;
+mod minimal;
+mod msg_zerocopy;
 mod ringwire;
+mod send_zc;
+mod uring;
 mod write;
 
 use std::collections::HashMap;
@@ -77,7 +82,16 @@ pub const SMALL_PAGES: &[Backing] = &[Backing::Small];
 
 /// The methods that this crate has, in the order they are run in.
 pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
-    let all = [write::WRITE, ringwire::RINGWIRE];
+    let all = [
+        write::WRITE,
+        gathered::WRITEV64,
+        msg_zerocopy::MSG_ZEROCOPY,
+        msg_zerocopy::MSG_ZEROCOPY_64,
+        send_zc::SEND_ZC,
+        send_zc::SEND_ZC_REGISTERED,
+        minimal::MINIMAL,
+        ringwire::RINGWIRE,
+    ];
     all.into_iter().filter(|recipe| recipe.protocol == protocol).collect()
 }
 

@@ -1,0 +1,125 @@
+//! What the loops over raw rings share: the books of a run, and waiting for its end.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::measure::Tally;
+use crate::net::Flow;
+use crate::raw::{Completion, RawRing};
+
+/// Below this size the kernel says "copied" of sends that it only merged into earlier ones.
+const BELIEVED_BYTES: u32 = 64 << 10;
+
+/// A request's number: how many came before it, and its length.
+#[inline]
+pub(super) fn number(sequence: u32, bytes: usize) -> u64 {
+    u64::from(sequence) << 32 | (bytes as u64 & 0xffff_ffff)
+}
+
+/// The books of one run.
+#[derive(Default)]
+pub(super) struct Books {
+    pub(super) tally: Tally,
+    /// Requests without a result.
+    pub(super) awaiting: u32,
+    /// Requests with a result, whose memory the kernel still holds.
+    pub(super) held: u32,
+    /// The request whose release is timed.
+    timed: Option<(u64, Instant)>,
+    failed: Option<i32>,
+}
+
+impl Books {
+    /// Counts a request that was prepared; times one at a time.
+    #[inline]
+    pub(super) fn sent(&mut self, number: u64, now: Instant) {
+        self.awaiting += 1;
+        self.tally.requests += 1;
+        if self.timed.is_none() {
+            self.timed = Some((number, now));
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, completion: Completion) -> u64 {
+        match completion {
+            Completion::Result { number, res, more } => {
+                self.awaiting -= 1;
+                self.held += u32::from(more);
+                let bytes = u64::try_from(res).unwrap_or(0);
+                self.tally.bytes += bytes;
+                if bytes < number & 0xffff_ffff {
+                    self.failed = Some(res);
+                    self.tally.errors += 1;
+                }
+                bytes
+            }
+            Completion::Notification { number, copied } => {
+                self.held -= 1;
+                self.tally.notifications += 1;
+                let bytes = number as u32;
+                if !copied {
+                    self.tally.uncopied_bytes += u64::from(bytes);
+                } else if bytes >= BELIEVED_BYTES {
+                    self.tally.copied_bytes += u64::from(bytes);
+                }
+                if let Some((timed, since)) = self.timed
+                    && timed == number
+                {
+                    self.tally.delays.add(since.elapsed());
+                    self.timed = None;
+                }
+                0
+            }
+        }
+    }
+
+    /// Submits, waits for a completion, and takes in all there are.
+    #[inline]
+    pub(super) fn turn(&mut self, ring: &mut RawRing, flow: &Flow) -> Result<(), Error> {
+        ring.enter(1)?;
+        let mut accepted = 0;
+        ring.reap(|completion| accepted += self.take(completion));
+        if accepted > 0 {
+            flow.accepted(accepted);
+        }
+        match self.failed {
+            None => Ok(()),
+            Some(res) if res < 0 => {
+                Err(Error::io("a zero-copy send", io::Error::from_raw_os_error(-res)))
+            }
+            Some(res) => Err(Error::Stuck(format!("a send ended after {res} bytes"))),
+        }
+    }
+
+    /// Waits until every request has its result and the kernel has let go of all memory.
+    pub(super) fn drain(mut self, ring: &mut RawRing, flow: &Flow) -> Result<Tally, Error> {
+        while self.awaiting > 0 || self.held > 0 {
+            self.turn(ring, flow)?;
+        }
+        flow.drain()?;
+        Ok(self.tally)
+    }
+}
+
+/// The clock of a run, read once a request at most.
+pub(super) struct Clock {
+    started: Instant,
+    pub(super) now: Instant,
+    time: Duration,
+}
+
+impl Clock {
+    pub(super) fn start(time: Duration) -> Clock {
+        let started = Instant::now();
+        Clock { started, now: started, time }
+    }
+
+    /// Whether the run goes on.
+    #[inline]
+    pub(super) fn runs(&mut self) -> bool {
+        self.now = Instant::now();
+        self.now - self.started < self.time
+    }
+}
