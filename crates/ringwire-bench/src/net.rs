@@ -1,7 +1,8 @@
 //! The wires to send into, behind one interface, and what a flow over one needs.
 //!
 //! Over the copying wires somebody has to read: a thread of this process throws away what arrives,
-//! and its CPU time is part of what is measured there.
+//! and its CPU time is part of what is measured there. On the perfect wire the sender stays on one
+//! processor and the acknowledger on another.
 
 use std::io;
 use std::net::{TcpStream, UdpSocket};
@@ -9,7 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire_wire::{Family, Veth, loopback};
+use ringwire_wire::{Family, Perfect, Veth, loopback, pin_to_cpu};
+use rustix::thread::CpuSet;
 
 use crate::error::Error;
 use crate::job::{Protocol, WireKind, WireSpec};
@@ -19,19 +21,24 @@ use crate::sys;
 pub struct Net {
     spec: WireSpec,
     wire: Wire,
+    /// Where the thread that made the wire could run before.
+    before: Option<CpuSet>,
 }
 
 enum Wire {
+    Perfect(Box<Perfect>),
     Loopback,
     Veth(Box<Veth>),
 }
 
 impl Net {
-    /// The wire of this description.
+    /// The wire of this description. The perfect one keeps the calling thread, which is to send, on
+    /// one processor until it is dropped.
     ///
     /// # Errors
     /// `Unavailable` where the host cannot give it.
     pub fn new(spec: WireSpec) -> Result<Net, Error> {
+        let mut before = None;
         let wire = match spec.kind {
             WireKind::Loopback => Wire::Loopback,
             WireKind::Veth => {
@@ -43,10 +50,21 @@ impl Net {
                 Wire::Veth(Box::new(veth))
             }
             WireKind::Perfect => {
-                return Err(Error::Unavailable("the perfect wire is not there yet".into()));
+                let mut builder = Perfect::builder().ack_every(Duration::from_micros(spec.ack_us));
+                if let Some(mtu) = spec.mtu {
+                    builder = builder.mtu(mtu);
+                }
+                if let Some((all, sender, acker)) = two_cpus() {
+                    builder = builder.acker_cpu(acker);
+                    pin_to_cpu(sender).map_err(|e| Error::io("pinning to a processor", e))?;
+                    before = Some(all);
+                }
+                let unavailable =
+                    |why: ringwire_wire::Unavailable| Error::Unavailable(why.reason().to_string());
+                Wire::Perfect(Box::new(builder.build().map_err(unavailable)?))
             }
         };
-        Ok(Net { spec, wire })
+        Ok(Net { spec, wire, before })
     }
 
     /// What was asked for.
@@ -57,6 +75,7 @@ impl Net {
     /// The device that payloads leave by, and its MTU.
     pub fn device(&self) -> (String, u32) {
         match &self.wire {
+            Wire::Perfect(wire) => (wire.device().into(), wire.mtu()),
             Wire::Loopback => ("lo".into(), sys::mtu("lo").unwrap_or(65_536)),
             Wire::Veth(_) => ("veth".into(), self.spec.mtu.unwrap_or(1500)),
         }
@@ -64,7 +83,10 @@ impl Net {
 
     /// How long the acknowledger has spun since the wire was made.
     pub fn spun(&self) -> Duration {
-        Duration::ZERO
+        match &self.wire {
+            Wire::Perfect(wire) => wire.acker().spin,
+            Wire::Loopback | Wire::Veth(_) => Duration::ZERO,
+        }
     }
 
     /// A new flow, over IPv4.
@@ -76,6 +98,11 @@ impl Net {
         match protocol {
             Protocol::Tcp => {
                 let (near, far) = match &self.wire {
+                    Wire::Perfect(wire) => {
+                        let flow = wire.tcp(Family::V4).map_err(failed)?;
+                        flow.stream().set_nodelay(true).map_err(failed)?;
+                        return Ok(Flow { socket: FlowSocket::Perfect(flow) });
+                    }
                     Wire::Loopback => loopback::tcp_pair(Family::V4).map_err(failed)?,
                     Wire::Veth(veth) => veth.tcp_pair(Family::V4).map_err(failed)?,
                 };
@@ -85,14 +112,36 @@ impl Net {
             }
             Protocol::Udp => {
                 let (near, far) = match &self.wire {
+                    Wire::Perfect(wire) => {
+                        let socket = wire.udp(Family::V4).map_err(failed)?;
+                        return Ok(Flow { socket: FlowSocket::Udp(socket, None) });
+                    }
                     Wire::Loopback => loopback::udp_pair(Family::V4).map_err(failed)?,
                     Wire::Veth(veth) => veth.udp_pair(Family::V4).map_err(failed)?,
                 };
                 // Its buffer fills, and the rest is dropped at the door, which costs the least.
-                Ok(Flow { socket: FlowSocket::Udp(near, far) })
+                Ok(Flow { socket: FlowSocket::Udp(near, Some(far)) })
             }
         }
     }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            // The thread was there before, so it may go back.
+            let _ = rustix::thread::sched_setaffinity(None, before);
+        }
+    }
+}
+
+/// Where this thread may run, and two of these processors: one to send on and one to acknowledge
+/// on. `None` where there is one only.
+fn two_cpus() -> Option<(CpuSet, usize, usize)> {
+    let all = rustix::thread::sched_getaffinity(None).ok()?;
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
+    let (first, last) = (cpus.next()?, cpus.next_back()?);
+    Some((all, first, last))
 }
 
 /// Reads and throws away until the peer is gone.
@@ -112,10 +161,11 @@ pub struct Flow {
 
 #[derive(Debug)]
 enum FlowSocket {
+    Perfect(ringwire_wire::Flow),
     Tcp(TcpStream),
     /// The sender's socket, and one that keeps the port of the receiver taken.
     #[expect(dead_code, reason = "the second socket only keeps its port")]
-    Udp(UdpSocket, UdpSocket),
+    Udp(UdpSocket, Option<UdpSocket>),
 }
 
 /// How long a flow may take to be acknowledged in full before that counts as stuck.
@@ -126,12 +176,15 @@ impl Flow {
     /// result: the perfect wire acknowledges what it is told of at once, the rest later.
     #[inline]
     pub fn accepted(&self, bytes: u64) {
-        let _ = bytes;
+        if let FlowSocket::Perfect(flow) = &self.socket {
+            flow.written().add(bytes);
+        }
     }
 
     /// The TCP stream, if it is one.
     pub fn stream(&self) -> Option<&TcpStream> {
         match &self.socket {
+            FlowSocket::Perfect(flow) => Some(flow.stream()),
             FlowSocket::Tcp(stream) => Some(stream),
             FlowSocket::Udp(..) => None,
         }
@@ -151,7 +204,7 @@ impl Flow {
     /// # Errors
     /// `Stuck` after ten seconds.
     pub fn drain(&self) -> Result<(), Error> {
-        let FlowSocket::Tcp(stream) = &self.socket else { return Ok(()) };
+        let Some(stream) = self.stream() else { return Ok(()) };
         let started = Instant::now();
         loop {
             let left = ringwire_wire::unacknowledged_bytes(stream)
@@ -170,6 +223,7 @@ impl Flow {
 impl AsFd for Flow {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
+            FlowSocket::Perfect(flow) => flow.stream().as_fd(),
             FlowSocket::Tcp(stream) => stream.as_fd(),
             FlowSocket::Udp(near, _) => near.as_fd(),
         }
