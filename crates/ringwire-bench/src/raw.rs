@@ -131,11 +131,6 @@ impl RawRing {
         }
     }
 
-    /// Whether no more requests fit in before they are submitted.
-    pub(crate) fn is_full(&mut self) -> bool {
-        self.ring.submission().is_full()
-    }
-
     /// Prepares a zero-copy send of one piece.
     #[inline]
     pub(crate) fn push_one(&mut self, bytes: &[u8], how: How) -> Result<(), Error> {
