@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
-use std::vec;
+use std::mem::{self, ManuallyDrop};
 
 use crate::error::Errno;
 use crate::ledger::PayloadId;
@@ -102,6 +102,7 @@ pub enum Event {
 /// pieces wait in a queue of their own.
 #[derive(Debug)]
 enum Record {
+    Nothing,
     Sent { id: PayloadId, bytes: u64 },
     Failed { id: PayloadId, accepted: u64, error: Errno },
     Released { id: PayloadId, piece: Piece, copied: Copied },
@@ -114,10 +115,16 @@ enum Record {
 /// The caller's buffer for events, meant to be used again from turn to turn.
 #[derive(Debug, Default)]
 pub struct Events {
+    /// The first `len` are events; behind them is room, filled with `Nothing`. So an event is
+    /// written straight to where it waits, which a push onto a vector is not.
     records: Vec<Record>,
+    len: usize,
     /// The payloads of the `ReleasedPieces` among the records, in their order.
     payloads: VecDeque<Payload>,
 }
+
+/// The first room of a buffer that had none.
+const FIRST_ROOM: usize = 64;
 
 impl Events {
     /// An empty buffer. It grows to what the largest turn needs and stays there.
@@ -127,68 +134,91 @@ impl Events {
 
     /// An empty buffer with room for `events` events.
     pub fn with_capacity(events: usize) -> Self {
-        Events { records: Vec::with_capacity(events), payloads: VecDeque::new() }
+        let mut room = Events::new();
+        room.records.resize_with(events, || Record::Nothing);
+        room
     }
 
     /// Takes the events out, oldest first. The capacity stays.
     #[inline]
     pub fn drain(&mut self) -> Drain<'_> {
-        Drain { records: self.records.drain(..), payloads: &mut self.payloads }
+        Drain { next: 0, events: self }
     }
 
     /// How many events wait in the buffer.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.len
     }
 
     /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len == 0
     }
 
-    pub(crate) fn reserve(&mut self, events: usize) {
-        self.records.reserve(events);
+    #[cold]
+    fn grow(&mut self) {
+        let room = (self.records.len() * 2).max(FIRST_ROOM);
+        self.records.resize_with(room, || Record::Nothing);
+    }
+
+    /// Writes an event. The parts of a record come as they are, so that none is put together
+    /// elsewhere first.
+    #[inline(always)]
+    fn push(&mut self, record: Record) {
+        let record = ManuallyDrop::new(record);
+        if self.len == self.records.len() {
+            self.grow();
+        }
+        let place = &mut self.records[self.len];
+        // What was there is `Nothing`.
+        mem::forget(mem::replace(place, ManuallyDrop::into_inner(record)));
+        self.len += 1;
     }
 
     pub(crate) fn clear(&mut self) {
         drop(self.drain());
     }
 
+    /// Moves the events of `others` behind these.
     pub(crate) fn append(&mut self, others: &mut Events) {
-        self.records.append(&mut others.records);
-        self.payloads.append(&mut others.payloads);
+        if others.len > 0 {
+            for record in &mut others.records[..mem::take(&mut others.len)] {
+                self.push(mem::replace(record, Record::Nothing));
+            }
+            self.payloads.append(&mut others.payloads);
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn sent(&mut self, id: PayloadId, bytes: u64) {
-        self.records.push(Record::Sent { id, bytes });
+        self.push(Record::Sent { id, bytes });
     }
 
     pub(crate) fn failed(&mut self, id: PayloadId, accepted: u64, error: Errno) {
-        self.records.push(Record::Failed { id, accepted, error });
+        self.push(Record::Failed { id, accepted, error });
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn released(&mut self, id: PayloadId, piece: Piece, copied: Copied) {
-        self.records.push(Record::Released { id, piece, copied });
+        self.push(Record::Released { id, piece, copied });
     }
 
     pub(crate) fn released_pieces(&mut self, id: PayloadId, payload: Payload, copied: Copied) {
-        self.records.push(Record::ReleasedPieces { id, copied });
+        self.push(Record::ReleasedPieces { id, copied });
         self.payloads.push_back(payload);
     }
 
     pub(crate) fn notified(&mut self, tag: u64, seq: u32, sum: Sum) {
         let Sum { payloads, bytes, copied, failed } = sum;
-        self.records.push(Record::Notified { tag, seq, payloads, bytes, copied, failed });
+        self.push(Record::Notified { tag, seq, payloads, bytes, copied, failed });
     }
 
     pub(crate) fn room(&mut self, sock: Socket) {
-        self.records.push(Record::Room { sock });
+        self.push(Record::Room { sock });
     }
 
     pub(crate) fn broken(&mut self, sock: Socket, error: Errno) {
-        self.records.push(Record::Broken { sock, error });
+        self.push(Record::Broken { sock, error });
     }
 }
 
@@ -204,8 +234,8 @@ pub(crate) struct Sum {
 /// The events of one [`Events::drain`]. Those that are not taken are dropped with it.
 #[derive(Debug)]
 pub struct Drain<'a> {
-    records: vec::Drain<'a, Record>,
-    payloads: &'a mut VecDeque<Payload>,
+    events: &'a mut Events,
+    next: usize,
 }
 
 impl Iterator for Drain<'_> {
@@ -213,13 +243,18 @@ impl Iterator for Drain<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Event> {
-        Some(match self.records.next()? {
+        if self.next == self.events.len {
+            return None;
+        }
+        let record = mem::replace(&mut self.events.records[self.next], Record::Nothing);
+        self.next += 1;
+        Some(match record {
             Record::Sent { id, bytes } => Event::Sent { id, bytes },
             Record::Released { id, piece, copied } => {
                 Event::Released { id, payload: piece.into_payload(), copied }
             }
             Record::ReleasedPieces { id, copied } => {
-                Event::Released { id, payload: self.payloads.pop_front()?, copied }
+                Event::Released { id, payload: self.events.payloads.pop_front()?, copied }
             }
             Record::Failed { id, accepted, error } => Event::Failed { id, accepted, error },
             Record::Notified { tag, seq, payloads, bytes, copied, failed } => {
@@ -227,11 +262,13 @@ impl Iterator for Drain<'_> {
             }
             Record::Room { sock } => Event::Room { sock },
             Record::Broken { sock, error } => Event::Broken { sock, error },
+            Record::Nothing => return None,
         })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.records.size_hint()
+        let left = self.events.len - self.next;
+        (left, Some(left))
     }
 }
 
@@ -239,8 +276,15 @@ impl ExactSizeIterator for Drain<'_> {}
 impl FusedIterator for Drain<'_> {}
 
 impl Drop for Drain<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.payloads.clear();
+        // Dropping a payload may run foreign code. Should that panic, the rest is dropped with the
+        // buffer, or leaked when it is written over.
+        let end = mem::take(&mut self.events.len);
+        for record in &mut self.events.records[self.next..end] {
+            *record = Record::Nothing;
+        }
+        self.events.payloads.clear();
     }
 }
 

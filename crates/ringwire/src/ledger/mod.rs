@@ -96,13 +96,27 @@ impl<T> Table<T> {
 
     /// Takes the value out and makes its key stale.
     pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
-        let entry = self.slots.get_mut(slot as usize)?;
-        let value = entry.value.take()?;
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.next_free = self.free;
+        let value = self.slots.get_mut(slot as usize)?.value.take()?;
+        self.free(slot);
+        Some(value)
+    }
+
+    /// Drops the value and makes its key stale.
+    #[inline]
+    pub(crate) fn forget(&mut self, slot: u32) {
+        let value = self.slots.get_mut(slot as usize).map(|place| &mut place.value);
+        if value.is_some_and(|value| value.take().is_some()) {
+            self.free(slot);
+        }
+    }
+
+    #[inline]
+    fn free(&mut self, slot: u32) {
+        let place = &mut self.slots[slot as usize];
+        place.generation = place.generation.wrapping_add(1);
+        place.next_free = self.free;
         self.free = slot;
         self.used -= 1;
-        Some(value)
     }
 
     #[inline]

@@ -8,7 +8,7 @@
 //! An entry is cut in two, because every step of a send walks over hundreds of them: [`Entry`] has
 //! what the steps between `send` and release read, [`Owner`] what only those two need.
 
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::ptr;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Errno;
 use crate::ledger::notifier::NotificationTable;
-use crate::ledger::{Key, NONE, Table};
+use crate::ledger::{Key, NONE, Position, Table};
 use crate::payload::{Payload, Piece};
 use crate::release::{Copied, Events};
 
@@ -30,7 +30,6 @@ pub struct PayloadId(pub(crate) Key);
 pub(crate) struct Opening {
     pub bytes: u64,
     pub socket: u32,
-    pub address: Option<SocketAddr>,
     /// The notification that waits for it, or [`NONE`].
     pub notification: u32,
     pub quiet: bool,
@@ -173,56 +172,76 @@ impl Payloads {
         }
     }
 
-    /// Opens an entry that owns a payload of one piece.
-    #[inline]
-    pub(crate) fn open(&mut self, piece: Piece, opening: &Opening) -> PayloadId {
+    /// Opens an entry that owns a payload of one piece. Should the table have to grow and there is
+    /// no memory, the piece is leaked: so the compiler need not keep it where it can be dropped.
+    #[inline(always)]
+    pub(crate) fn open(&mut self, piece: ManuallyDrop<Piece>, opening: Opening) -> PayloadId {
         let ptr = piece.as_slice().as_ptr();
-        self.open_entry(ptr, Held::Piece(piece), opening)
+        let held = ManuallyDrop::new(Held::Piece(ManuallyDrop::into_inner(piece)));
+        self.open_entry(ptr, held, opening, NONE)
     }
 
-    /// Opens an entry that owns a payload of any number of pieces.
-    pub(crate) fn open_payload(&mut self, payload: Payload, opening: &Opening) -> PayloadId {
-        match payload.into_piece() {
-            Ok(piece) => self.open(piece, opening),
-            Err(payload) => {
-                let pieces = Held::Pieces(self.pieces.insert(payload).slot);
-                self.open_entry(ptr::null(), pieces, opening)
-            }
-        }
+    /// Opens an entry that owns a payload of any number of pieces, and goes to any address.
+    pub(crate) fn open_payload(
+        &mut self,
+        payload: Payload,
+        opening: Opening,
+        address: Option<SocketAddr>,
+    ) -> PayloadId {
+        let address = address.map_or(NONE, |address| self.addresses.insert(address).slot);
+        let (ptr, held) = match payload.into_piece() {
+            Ok(piece) => (piece.as_slice().as_ptr(), Held::Piece(piece)),
+            Err(payload) => (ptr::null(), Held::Pieces(self.pieces.insert(payload).slot)),
+        };
+        self.open_entry(ptr, ManuallyDrop::new(held), opening, address)
     }
 
-    #[inline]
-    fn open_entry(&mut self, ptr: *const u8, held: Held, opening: &Opening) -> PayloadId {
+    #[inline(always)]
+    fn open_entry(
+        &mut self,
+        ptr: *const u8,
+        held: ManuallyDrop<Held>,
+        opening: Opening,
+        address: u32,
+    ) -> PayloadId {
+        let Opening { bytes, socket, notification, quiet, opened_ms } = opening;
         let key = self.table.insert(Entry {
-            bytes: opening.bytes,
+            bytes,
             ptr,
             next: NONE,
             parts: 0,
             copied: Copied::No,
-            quiet: opening.quiet,
+            quiet,
             failed: false,
             settled: false,
             passed: false,
             held: true,
         });
-        let address = match opening.address {
-            None => NONE,
-            Some(address) => self.addresses.insert(address).slot,
-        };
-        let owner = Owner {
-            held,
-            accepted: 0,
-            socket: opening.socket,
-            notification: opening.notification,
-            opened_ms: opening.opened_ms,
-            address,
-        };
-        match self.owners.get_mut(key.slot as usize) {
-            Some(place) => *place = owner,
-            // A fresh position of the table: they grow together.
-            None => self.owners.push(owner),
+        if key.slot as usize >= self.owners.len() {
+            self.grow_owners();
         }
+        let owner = &mut self.owners[key.slot as usize];
+        // Field by field, from registers to where they stay; nothing is there that could be dropped.
+        mem::forget(mem::replace(&mut owner.held, ManuallyDrop::into_inner(held)));
+        owner.accepted = 0;
+        owner.socket = socket;
+        owner.notification = notification;
+        owner.opened_ms = opened_ms;
+        owner.address = address;
         PayloadId(key)
+    }
+
+    /// One place more, for a fresh position of the table: they grow together.
+    #[cold]
+    fn grow_owners(&mut self) {
+        self.owners.push(Owner {
+            held: Held::Nothing,
+            accepted: 0,
+            socket: NONE,
+            notification: NONE,
+            opened_ms: 0,
+            address: NONE,
+        });
     }
 
     fn owner(&self, slot: u32) -> Option<&Owner> {
@@ -267,15 +286,24 @@ impl Payloads {
         }
     }
 
-    /// Counts everything as accepted, and says `Sent`. Returns the next payload of the socket.
+    /// Counts a payload's bytes from `at` on as accepted, and says `Sent`, if they are no more than
+    /// `left`. Returns how many they are, and the next payload of the socket.
     #[inline]
-    pub(crate) fn accept_rest(&mut self, slot: u32, events: &mut Events) -> u32 {
-        let Some((key, entry)) = self.table.entry_mut(slot) else { return NONE };
-        entry.passed = true;
-        if !mem::replace(&mut entry.settled, true) && !entry.quiet {
-            events.sent(PayloadId(key), entry.bytes);
+    pub(crate) fn accept_rest(
+        &mut self,
+        at: Position,
+        left: u64,
+        events: &mut Events,
+    ) -> Option<(u64, u32)> {
+        let (key, entry) = self.table.entry_mut(at.slot)?;
+        let rest = entry.bytes - at.skip;
+        if rest <= left {
+            entry.passed = true;
+            if !mem::replace(&mut entry.settled, true) && !entry.quiet {
+                events.sent(PayloadId(key), entry.bytes);
+            }
         }
-        entry.next
+        Some((rest, entry.next))
     }
 
     /// Takes in that the payload's queue is given up.
@@ -299,32 +327,53 @@ impl Payloads {
         true
     }
 
-    /// Takes in what was observed of a part, and releases the payload if it is settled, its queue
-    /// has gone past it, and no request covers it. Returns the next payload of the socket.
+    /// Takes `parts` requests off a payload, and in what was observed of it. Releases it if it is
+    /// settled, its queue has gone past it, and no request covers it. Returns the next payload of
+    /// the socket.
     #[inline]
     pub(crate) fn release_if_due(
         &mut self,
         slot: u32,
+        parts: u32,
         observed: Copied,
         notifications: &mut NotificationTable,
         events: &mut Events,
         freed: &mut Freed,
     ) -> u32 {
-        let Some(entry) = self.table.at_mut(slot) else { return NONE };
+        let Some((key, entry)) = self.table.entry_mut(slot) else { return NONE };
         let next = entry.next;
-        entry.copied = entry.copied.and(observed);
-        if entry.settled && entry.passed && entry.parts == 0 {
-            let payloads = freed.payloads;
-            self.hand_back(slot, notifications, events, freed);
-            self.table.remove(slot);
-            freed.places += u32::from(freed.payloads == payloads);
+        entry.parts -= parts;
+        if observed != Copied::No {
+            entry.copied = entry.copied.and(observed);
+        }
+        if entry.parts == 0 && entry.settled && entry.passed {
+            let one_piece = entry.held && !entry.ptr.is_null();
+            if one_piece
+                && !entry.failed
+                && !entry.quiet
+                && let Some(owner) = self.owners.get_mut(slot as usize)
+                && owner.notification == NONE
+                && owner.address == NONE
+                && let Held::Piece(piece) = mem::replace(&mut owner.held, Held::Nothing)
+            {
+                // Nearly every payload.
+                freed.payloads += 1;
+                freed.bytes += entry.bytes;
+                let copied = if entry.bytes == 0 { Copied::Unknown } else { entry.copied };
+                events.released(PayloadId(key), piece, copied);
+            } else {
+                let payloads = freed.payloads;
+                self.hand_back(slot, notifications, events, freed);
+                freed.places += u32::from(freed.payloads == payloads);
+            }
+            self.table.forget(slot);
         }
         next
     }
 
     /// Hands the memory back now and keeps the entry's place in its queue, for a payload that was
     /// taken back before any request covered it.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn hand_back(
         &mut self,
         slot: u32,

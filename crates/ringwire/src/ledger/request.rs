@@ -70,11 +70,10 @@ impl Ledger {
         let mut at = first;
         let mut left = accepted;
         let mut reached = 0;
-        events.reserve(count as usize);
         while reached < count {
-            let Some(entry) = self.payloads.at(at.slot) else { break };
-            let rest = entry.bytes - at.skip;
-            if left < rest {
+            let Some(rest) = self.payloads.accept_rest(at, left, events) else { break };
+            let (bytes, next) = rest;
+            if bytes > left {
                 if left > 0 {
                     self.payloads.accept_part(at.slot, left);
                     at.skip += left;
@@ -82,9 +81,9 @@ impl Ledger {
                 }
                 break;
             }
-            left -= rest;
+            left -= bytes;
             reached += 1;
-            at = Position { slot: self.payloads.accept_rest(at.slot, events), skip: 0 };
+            at = Position { slot: next, skip: 0 };
         }
         (at, reached)
     }
@@ -137,7 +136,7 @@ impl Ledger {
             }
             freed.failed += u32::from(self.payloads.fail(slot, error, events));
             self.payloads.pass(slot);
-            slot = self.release_if_due(slot, Copied::No, events, &mut freed);
+            slot = self.release_if_due(slot, 0, Copied::No, events, &mut freed);
         }
         freed
     }
@@ -152,7 +151,7 @@ impl Ledger {
     ) -> Freed {
         let mut freed = Freed::default();
         for _ in 0..count {
-            slot = self.release_if_due(slot, copied, events, &mut freed);
+            slot = self.release_if_due(slot, 0, copied, events, &mut freed);
         }
         freed
     }
@@ -161,11 +160,12 @@ impl Ledger {
     fn release_if_due(
         &mut self,
         slot: u32,
+        parts: u32,
         observed: Copied,
         events: &mut Events,
         freed: &mut Freed,
     ) -> u32 {
-        self.payloads.release_if_due(slot, observed, &mut self.notifications, events, freed)
+        self.payloads.release_if_due(slot, parts, observed, &mut self.notifications, events, freed)
     }
 
     /// Closes a request: the kernel refers to none of its memory any more. Returns the request and
@@ -182,11 +182,8 @@ impl Ledger {
         let mut slot = request.first;
         // Nothing can be observed of what was not accepted.
         let observed = if request.accepted > 0 { copied } else { Copied::No };
-        events.reserve(request.count as usize);
         for _ in 0..request.count {
-            let Some(entry) = self.payloads.at_mut(slot) else { break };
-            entry.parts -= 1;
-            slot = self.release_if_due(slot, observed, events, &mut freed);
+            slot = self.release_if_due(slot, 1, observed, events, &mut freed);
         }
         Some((request, freed))
     }

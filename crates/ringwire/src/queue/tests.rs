@@ -40,15 +40,8 @@ impl Rig {
     fn push(&mut self, payload: impl IntoPayload) {
         let payload: Payload = payload.into_payload();
         let bytes = payload.len() as u64;
-        let opening = Opening {
-            bytes,
-            socket: 0,
-            address: None,
-            notification: NONE,
-            quiet: false,
-            opened_ms: 0,
-        };
-        let id = self.payloads.open_payload(payload, &opening);
+        let opening = Opening { bytes, socket: 0, notification: NONE, quiet: false, opened_ms: 0 };
+        let id = self.payloads.open_payload(payload, opening, None);
         self.queue.push(id.0, bytes, &mut self.payloads);
     }
 

@@ -1,7 +1,7 @@
 //! Step 1 of a send, behind the API: the ring's state over any engine, sending, notifiers, the end.
 
 use std::collections::VecDeque;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -256,7 +256,7 @@ impl<E: Engine> Core<E> {
         self.now_ms = self.now.duration_since(self.started).as_millis() as u32;
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(
         &mut self,
         sock: Socket,
@@ -269,101 +269,95 @@ impl<E: Engine> Core<E> {
         }
     }
 
+    /// Nearly every payload: one piece, to which nothing speaks against. Inlined into the caller, so
+    /// that the piece goes from registers into the ledger.
+    #[inline(always)]
     fn send_piece(
         &mut self,
         sock: Socket,
         piece: Piece,
         sending: &SendOptions,
     ) -> Result<PayloadId, SendError> {
-        match self.opening(sock, piece.as_slice().len() as u64, sending) {
-            Ok(opening) => {
-                let id = self.ledger.payloads.open(piece, &opening);
-                Ok(self.queue(id, &opening))
-            }
-            Err(why) => Err(self.refuse(piece.into_payload(), why)),
-        }
+        let piece = ManuallyDrop::new(piece);
+        let bytes = piece.as_slice().len() as u64;
+        let Some(notification) = self.plainly_admitted(sock, bytes, sending) else {
+            let piece = ManuallyDrop::into_inner(piece);
+            return self.send_pieces(sock, piece.into_payload(), sending);
+        };
+        let (opened_ms, quiet) = (self.now_ms, sending.quiet);
+        let opening = Opening { bytes, socket: sock.0.slot, notification, quiet, opened_ms };
+        let id = self.ledger.payloads.open(piece, opening);
+        self.queue(id, opening);
+        Ok(id)
     }
 
+    #[inline(never)]
     fn send_pieces(
         &mut self,
         sock: Socket,
         payload: Payload,
         sending: &SendOptions,
     ) -> Result<PayloadId, SendError> {
-        match self.opening(sock, payload.len() as u64, sending) {
-            Ok(opening) => {
-                let id = self.ledger.payloads.open_payload(payload, &opening);
-                Ok(self.queue(id, &opening))
+        let bytes = payload.len() as u64;
+        let notification = match self.admit(sock, bytes, sending) {
+            Ok(notification) => notification,
+            Err(why) => {
+                self.stats.limit_refusals += u64::from(matches!(why, Error::LimitReached { .. }));
+                return Err(SendError { payload, why });
             }
-            Err(why) => Err(self.refuse(payload, why)),
-        }
-    }
-
-    #[cold]
-    fn refuse(&mut self, payload: Payload, why: Error) -> SendError {
-        self.stats.limit_refusals += u64::from(matches!(why, Error::LimitReached { .. }));
-        SendError { payload, why }
-    }
-
-    /// What the ledger is to know about a payload, if it may be sent.
-    #[inline]
-    fn opening(
-        &mut self,
-        sock: Socket,
-        bytes: u64,
-        sending: &SendOptions,
-    ) -> Result<Opening, Error> {
-        let notification = match self.plainly_admitted(sock, bytes, sending) {
-            true => NONE,
-            false => self.admit(sock, bytes, sending)?,
         };
         if self.in_flight_payloads == 0 {
             // Nobody may have turned for long, and this payload's age counts from now.
             self.look_at_clock();
         }
-        Ok(Opening {
-            bytes,
-            socket: sock.0.slot,
-            address: sending.address,
-            notification,
-            quiet: sending.quiet,
-            opened_ms: self.now_ms,
-        })
+        let (opened_ms, quiet) = (self.now_ms, sending.quiet);
+        let opening = Opening { bytes, socket: sock.0.slot, notification, quiet, opened_ms };
+        let id = self.ledger.payloads.open_payload(payload, opening, sending.address);
+        self.queue(id, opening);
+        Ok(id)
     }
 
-    #[inline]
-    fn queue(&mut self, id: PayloadId, opening: &Opening) -> PayloadId {
-        let (slot, bytes) = (opening.socket, opening.bytes);
-        self.ledger.notifications.attach(opening.notification);
-        if let Some(entry) = self.sockets.at_mut(slot) {
-            entry.in_flight_bytes += bytes;
-            entry.in_flight_payloads += 1;
-            entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
+    #[inline(always)]
+    fn queue(&mut self, id: PayloadId, opening: Opening) {
+        let Opening { socket: slot, bytes, notification, .. } = opening;
+        if notification != NONE {
+            self.ledger.notifications.attach(notification);
         }
         self.in_flight_bytes += bytes;
         self.in_flight_payloads += 1;
         self.stats.payloads += 1;
         self.stats.payload_bytes += bytes;
-        self.make_ready(slot);
-        id
+        let Some(entry) = self.sockets.at_mut(slot) else { return };
+        entry.in_flight_bytes += bytes;
+        entry.in_flight_payloads += 1;
+        entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
+        if !mem::replace(&mut entry.ready, true) {
+            self.ready.push_back(slot);
+        }
     }
 
-    /// Whether nothing speaks against a payload without options, found without looking at what it
-    /// would be. [`Core::admit`] has the last word.
-    #[inline]
-    fn plainly_admitted(&self, sock: Socket, bytes: u64, sending: &SendOptions) -> bool {
-        let Some(entry) = self.sockets.get(sock.0) else { return false };
+    /// The notification of a payload to which nothing speaks against, found without asking what it
+    /// would be. If there is something, or the payload has an address, [`Core::admit`] has the last
+    /// word.
+    #[inline(always)]
+    fn plainly_admitted(&self, sock: Socket, bytes: u64, sending: &SendOptions) -> Option<u32> {
+        let entry = self.sockets.get(sock.0)?;
         let limits = &self.limits;
         let fits = |max: u64, used: u64| bytes <= max.saturating_sub(used);
-        entry.stage == Stage::Open
+        let plain = entry.stage == Stage::Open
             && sending.address.is_none()
-            && sending.notifier.is_none()
             && bytes <= PAYLOAD_BYTES_MAX
             && self.cancelled_places == 0
             && fits(limits.socket_bytes, entry.in_flight_bytes)
             && fits(limits.ring_bytes, self.in_flight_bytes)
             && entry.in_flight_payloads < limits.socket_payloads
-            && self.in_flight_payloads < limits.ring_payloads
+            // With nothing in flight the clock is to be looked at first.
+            && (1..limits.ring_payloads).contains(&self.in_flight_payloads);
+        match sending.notifier {
+            _ if !plain => None,
+            None => Some(NONE),
+            Some(notifier) => self.ledger.notifications.current(notifier),
+        }
     }
 
     /// Checks everything that may speak against a payload. Returns the notification to attach to.

@@ -144,7 +144,7 @@ fn cost_of_a_payload() {
                     let place = order[at];
                     at = if at + 1 == order.len() { 0 } else { at + 1 };
                     let start = place % places * bytes;
-                    let block = big[place / places].clone().slice(start..start + bytes);
+                    let block = big[place / places].slice(start..start + bytes);
                     let options = SendOptions {
                         notifier: quiet.then_some(notifier),
                         quiet,
