@@ -21,6 +21,7 @@
 //! What is measured, and how, is in `docs/BENCH.md`.
 #![deny(unsafe_code)]
 
+pub mod child;
 pub mod error;
 pub mod host;
 pub mod html;
@@ -33,6 +34,7 @@ pub mod net;
 pub mod plan;
 pub mod row;
 pub mod runner;
+pub mod serve;
 pub mod stage;
 pub mod walk;
 

@@ -42,6 +42,13 @@ pub struct Plan {
     pub runs: u32,
 }
 
+impl Plan {
+    /// Whether a method of this name is to be measured.
+    pub fn wants(&self, method: &str) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|name| name == method)
+    }
+}
+
 /// Payload sizes of TCP, from where system calls cost most to where copying does.
 pub const TCP_SIZES: [u64; 7] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
 

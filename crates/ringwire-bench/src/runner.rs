@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::child;
 use crate::error::Error;
 use crate::host::Host;
 use crate::job::{Job, Measurement, Order, Protocol, Settings};
@@ -38,15 +39,17 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
 }
 
 fn tcp(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
+    // Before the wire, which keeps this thread on one processor.
+    let peers = peers(watch);
     let net = Net::new(plan.wire)?;
     let host = Host::new(plan, &net);
     let stage = Rc::new(Stage::new(net, plan.working_set_bytes));
     let mut methods: Vec<Box<dyn Method>> = Vec::new();
     for recipe in recipes(Protocol::Tcp) {
-        if plan.methods.is_empty() || plan.methods.iter().any(|name| name == recipe.name) {
-            methods.push(Box::new(Local::new(&stage, recipe)));
-        }
+        methods.push(Box::new(Local::new(&stage, recipe)));
     }
+    methods.extend(peers);
+    methods.retain(|method| method.protocol() == Protocol::Tcp && plan.wants(method.name()));
     let sizes = if plan.sizes.is_empty() { TCP_SIZES.to_vec() } else { plan.sizes.clone() };
     let mut side = SideBySide::new("tcp", plan, &sizes, &mut methods);
     for order in &plan.orders {
@@ -56,6 +59,19 @@ fn tcp(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
     }
     let rows = side.rows;
     Ok(Report { schema: SCHEMA, host, medians: medians(&rows), rows })
+}
+
+/// The file name of the program with the peers' methods, which lies beside this one where it was
+/// built.
+const PEERS: &str = "ringwire-peers";
+
+fn peers(watch: &mut dyn Watch) -> Vec<Box<dyn Method>> {
+    let beside = std::env::current_exe().ok().map(|path| path.with_file_name(PEERS));
+    let Some(path) = beside.filter(|path| path.is_file()) else { return Vec::new() };
+    child::start(&path).unwrap_or_else(|error| {
+        watch.note(&format!("the peers' methods are not measured: {error}"));
+        Vec::new()
+    })
 }
 
 /// Measures methods side by side, place by place: a place is a size and an order.

@@ -1,4 +1,4 @@
-//! Sixty-four payloads a system call, gathered by the caller, as somebody would who knows `writev`.
+//! Up to 64 payloads a system call, gathered by the caller, as somebody would who knows `writev`.
 
 use std::io::IoSlice;
 use std::os::fd::AsFd;
@@ -21,8 +21,15 @@ pub(super) const WRITEV64: Recipe = Recipe {
     make: |stage, flow| Ok(Box::new(Writev { stage: stage.clone(), flow, at: 0 })),
 };
 
-/// Payloads of one call.
-pub(super) const PIECES: usize = 64;
+/// Payloads of one call at most.
+const PIECES: usize = 64;
+/// Bytes of one call at most, if that is a payload or more: larger calls gain nothing.
+const CALL_BYTES: usize = 1 << 20;
+
+/// How many of up to `pieces` payloads go into a call.
+pub(super) fn payloads_a_call(pieces: usize, payload_bytes: usize) -> usize {
+    (CALL_BYTES / payload_bytes).clamp(1, pieces)
+}
 
 struct Writev {
     stage: Rc<Stage>,
@@ -38,13 +45,14 @@ impl Loop for Writev {
         let payload_bytes = walk.payload_bytes();
         let mut tally = Tally::default();
         let mut pieces = [IoSlice::new(&[]); PIECES];
+        let pieces = &mut pieces[..payloads_a_call(PIECES, payload_bytes)];
         let mut clock = Clock::start(time);
         while clock.runs() {
-            for piece in &mut pieces {
+            for piece in &mut *pieces {
                 let offset = walk.next();
                 *piece = IoSlice::new(&bytes[offset..offset + payload_bytes]);
             }
-            let mut rest = &mut pieces[..];
+            let mut rest = &mut *pieces;
             while !rest.is_empty() {
                 let taken = rustix::io::writev(self.flow.as_fd(), rest);
                 let taken = taken.map_err(|errno| Error::io("writev", errno))?;
@@ -52,7 +60,7 @@ impl Loop for Writev {
                 self.flow.accepted(taken as u64);
                 IoSlice::advance_slices(&mut rest, taken);
             }
-            tally.payloads += PIECES as u64;
+            tally.payloads += pieces.len() as u64;
         }
         tally.bytes = tally.payloads * payload_bytes as u64;
         tally.copied_bytes = tally.bytes;

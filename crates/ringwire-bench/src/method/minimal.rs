@@ -1,8 +1,8 @@
 //! The requests that ringwire issues, without its books: what its bookkeeping is measured by.
 //!
 //! Payloads are gathered into one request of up to 256 registered pieces, adjoining ones merged, up
-//! to half of what the send buffer may be charged; one request is without a result at a time, and
-//! chains of notifications are cut every 64 KiB. No payload is owned, limited or told of.
+//! to half of what the send buffer may be charged and 4 MiB. One request is without a result at a
+//! time, and chains of notifications are cut every 64 KiB. No payload is owned, limited or told of.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -27,6 +27,9 @@ pub(super) const MINIMAL: Recipe = Recipe {
 };
 
 const PIECES_MAX: usize = 256;
+/// Pages that a request charges at most, in bytes; beyond it nothing is gained, and at 16 MiB the
+/// sender begins to wait (measured: 64 KiB payloads 47 GB/s at 4 MiB, 36 at 1 MiB, 40 at 16 MiB).
+const CHARGE_MAX: usize = 4 << 20;
 const CHAIN_BYTES: usize = 64 << 10;
 const PAGE_BYTES: usize = 4096;
 /// How often the size of the send buffer is looked at; the kernel lets it grow.
@@ -139,7 +142,9 @@ impl Loop for Minimal {
 impl Minimal {
     fn charge_max(&self) -> Result<usize, Error> {
         let bytes = rustix::net::sockopt::socket_send_buffer_size(self.flow.as_fd());
-        bytes.map(|bytes| bytes / 2).map_err(|errno| Error::io("SO_SNDBUF", errno))
+        bytes
+            .map(|bytes| (bytes / 2).min(CHARGE_MAX))
+            .map_err(|errno| Error::io("SO_SNDBUF", errno))
     }
 
     #[inline]

@@ -1,5 +1,5 @@
 //! `MSG_ZEROCOPY`: plain system calls that lend their memory, and an error queue that says when it
-//! is free. One payload a call, or 64 gathered by the caller.
+//! is free. One payload a call, or up to 64 gathered by the caller.
 
 use std::io::IoSlice;
 use std::os::fd::AsFd;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::gathered::payloads_a_call;
 use super::uring::Clock;
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
@@ -25,7 +26,7 @@ pub(super) const MSG_ZEROCOPY: Recipe = Recipe {
     make: |stage, flow| Ok(Box::new(MsgZerocopy::<1>::new(stage, flow)?)),
 };
 
-/// Sixty-four payloads a call.
+/// Up to 64 payloads a call.
 pub(super) const MSG_ZEROCOPY_64: Recipe = Recipe {
     name: "msg-zerocopy-64",
     protocol: Protocol::Tcp,
@@ -131,23 +132,24 @@ impl<const PIECES: usize> Loop for MsgZerocopy<PIECES> {
         let bytes = region.bytes();
         let mut walk = self.stage.walk(job, self.at)?;
         let payload_bytes = walk.payload_bytes();
-        let mut books = Books { bytes_a_call: (payload_bytes * PIECES) as u64, ..Books::default() };
         let mut pieces = [IoSlice::new(&[]); PIECES];
-        let calls_a_look = CALLS_A_LOOK;
+        let pieces = &mut pieces[..payloads_a_call(PIECES, payload_bytes)];
+        let bytes_a_call = (payload_bytes * pieces.len()) as u64;
+        let mut books = Books { bytes_a_call, ..Books::default() };
         let mut clock = Clock::start(time);
         while clock.runs() {
-            for _ in 0..calls_a_look {
-                for piece in &mut pieces {
+            for _ in 0..CALLS_A_LOOK {
+                for piece in &mut *pieces {
                     let offset = walk.next();
                     *piece = IoSlice::new(&bytes[offset..offset + payload_bytes]);
                 }
                 if books.timed.is_none() {
                     books.timed = Some((self.next, Instant::now()));
                 }
-                self.send(&mut books, &mut pieces)?;
+                self.send(&mut books, pieces)?;
             }
             books.look(&self.flow)?;
-            books.tally.payloads += (PIECES * calls_a_look) as u64;
+            books.tally.payloads += (pieces.len() * CALLS_A_LOOK) as u64;
         }
         self.at = walk.at();
         while books.held > 0 {

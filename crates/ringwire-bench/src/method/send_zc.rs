@@ -33,7 +33,7 @@ pub(super) const SEND_ZC_REGISTERED: Recipe = Recipe {
 };
 
 /// Sends that one system call submits, one after the other.
-const CHAIN: usize = 16;
+const CHAIN: usize = 4;
 
 struct SendZc {
     stage: Rc<Stage>,
