@@ -1,7 +1,10 @@
 //! What the perfect wire itself lets through: a loop of plain writes, and what its acknowledger
 //! used for it.
 //!
-//! `cargo run --release -p ringwire-wire --example perfect_pace [ack_us] [payload_bytes]`
+//! `cargo run --release -p ringwire-wire --example perfect_pace [ack_us] [payload_bytes] [silent]`
+//!
+//! A third argument of 1: the writer never says what it has written.
+
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -12,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::env::args().skip(1).map(|word| word.parse()).collect::<Result<_, _>>()?;
     let ack_us = arguments.first().copied().unwrap_or(30);
     let payload_bytes = arguments.get(1).copied().unwrap_or(1 << 20) as usize;
+    let silent = arguments.get(2) == Some(&1);
     let ack_every = Duration::from_micros(ack_us);
     let wire = Perfect::builder().ack_every(ack_every).acker_cpu(1).build()?;
     pin_to_cpu(0)?;
@@ -24,7 +28,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut sent = 0;
         for payload in working_set.chunks_exact(payload_bytes).cycle() {
             stream.write_all(payload)?;
-            flow.written().add(payload_bytes as u64);
+            if !silent {
+                flow.written().add(payload_bytes as u64);
+            }
             sent += payload_bytes;
             if sent.is_multiple_of(4 << 20) && started.elapsed() > Duration::from_millis(500) {
                 break;

@@ -4,6 +4,7 @@
 mod acker;
 mod flow;
 mod segment;
+mod sent;
 mod sys;
 
 use std::fmt;

@@ -1,16 +1,21 @@
 //! The acknowledger: a thread that acknowledges what the flows of one wire have sent.
 //!
-//! Every `ack_every` it looks at each flow. What has been sent it knows without the sockets' locks:
-//! what the sender says it has written ([`Written`](super::Written)) minus what the socket has not
-//! sent yet (`SIOCOUTQNSD`). The written bytes are read first, so the difference is never more than
-//! what was sent.
+//! Every `ack_every` it looks at each flow. What has been sent it tells without the sockets' locks
+//! (`sent.rs`), from what the sender says it has written ([`Written`](super::Written)) and from two
+//! ioctls. Where bytes are under way and nothing moves for 50 µs, as can be when a sender waits inside
+//! of one large request, TCP_INFO tells, which takes the socket's lock: never while a sender runs.
 //!
-//! A sender inside one large request says nothing until it is through, and some never say
-//! anything. So where bytes are under way (`SIOCOUTQ` over `SIOCOUTQNSD`) and 50 µs pass without
-//! progress, TCP_INFO tells, which takes the socket's lock: in the running state never.
+//! Flows of which everything said is acknowledged, and on which nothing has happened lately, are
+//! looked at a few at a time, so a thousand idle ones cost little. If nothing happens on any for
+//! 10 ms, the thread sleeps.
 //!
-//! Flows of which everything said is acknowledged are looked at a few at a time, so a thousand idle
-//! ones cost little. If nothing happens on any for 10 ms, the thread sleeps.
+//! ```text
+//!   sender              socket                 this thread            loopback
+//!     write ──────────▶ write, nxt grow
+//!     written().add ─────────────────────────▶ looks: sent
+//!                       una grows ◀────────────────────────── raw ACK, taken in by this thread,
+//!                       pages are released                    or by the socket's owner
+//! ```
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -23,12 +28,15 @@ use rustix::net::SendFlags;
 use rustix::thread::CpuSet;
 
 use super::flow::Shared;
+use super::sent::{Reading, Sent};
 use super::sys::{self, CpuClock};
 
 /// Without progress for so long, a flow with bytes under way is asked for TCP_INFO.
 const STALL: Duration = Duration::from_micros(50);
-/// Quiet flows that are asked, in a look, whether something is under way.
+/// Flows that are looked at in a look though they are quiet.
 const QUIET_PER_LOOK: usize = 16;
+/// A flow on which something has happened is looked at every time for so long.
+const WARM: Duration = Duration::from_millis(1);
 /// After so long without anything to do the thread sleeps …
 const SLEEP_AFTER: Duration = Duration::from_millis(10);
 /// … for so long at a time, unless it is woken.
@@ -96,11 +104,16 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &cpus)?)
 }
 
+/// Has cache lines of its own.
+#[repr(align(128))]
+struct Lone<T>(T);
+
 /// What the wire, its flows and the thread share.
 pub(super) struct Acker {
+    /// Read by senders for every write, so away from what the thread keeps writing.
+    sleeps: Lone<AtomicBool>,
     ack_every_nanos: AtomicU64,
     stop: AtomicBool,
-    sleeps: AtomicBool,
     /// There are new flows, or closed ones.
     changed: AtomicBool,
     /// Flows that the thread has not taken in yet.
@@ -120,9 +133,9 @@ impl Acker {
         cpu: Option<usize>,
     ) -> io::Result<(Arc<Acker>, JoinHandle<()>)> {
         let acker = Arc::new(Acker {
+            sleeps: Lone(AtomicBool::new(false)),
             ack_every_nanos: AtomicU64::new(0),
             stop: AtomicBool::new(false),
-            sleeps: AtomicBool::new(false),
             changed: AtomicBool::new(false),
             new_flows: Mutex::default(),
             thread: OnceLock::new(),
@@ -180,14 +193,14 @@ impl Acker {
     /// soon.
     #[inline]
     pub(super) fn wake(&self) {
-        if self.sleeps.load(Ordering::Relaxed) {
+        if self.sleeps.0.load(Ordering::Relaxed) {
             self.wake_slowly();
         }
     }
 
     #[cold]
     fn wake_slowly(&self) {
-        if self.sleeps.swap(false, Ordering::Relaxed)
+        if self.sleeps.0.swap(false, Ordering::Relaxed)
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
@@ -215,15 +228,16 @@ impl Acker {
 /// A flow, as the thread knows it.
 struct Watched {
     shared: Arc<Shared>,
-    acknowledged: u64,
-    /// Since when bytes are under way without progress, and what the socket said then: bytes
-    /// unacknowledged and unsent.
-    stalled: Option<(Instant, i64, i64)>,
+    sent: Sent,
+    /// The last reading that found something under way, and since when it has been the same.
+    stalled: Option<(Reading, Instant)>,
+    /// Until when it is looked at whether or not its sender says anything.
+    warm_until: Instant,
     /// The connection has ended.
     ended: bool,
 }
 
-/// What a look at a flow found.
+/// What a look found.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
     Nothing,
@@ -241,7 +255,7 @@ struct Count {
 struct Looker {
     acker: Arc<Acker>,
     watched: Vec<Watched>,
-    /// The quiet flow that was asked last.
+    /// The quiet flow that was looked at last.
     quiet_at: usize,
     spin: Duration,
     count: Count,
@@ -261,7 +275,7 @@ impl Looker {
         let mut busy_at = now;
         while !self.acker.stop.load(Ordering::Acquire) {
             if self.acker.changed.swap(false, Ordering::AcqRel) {
-                self.refresh();
+                self.refresh(now);
             }
             let looked_at = now;
             let found = self.look(now);
@@ -283,18 +297,19 @@ impl Looker {
             self.publish();
         }
         // From now on nobody acknowledges them.
-        self.refresh();
+        self.refresh(now);
         self.watched.iter().for_each(|flow| flow.shared.abort());
     }
 
     /// Takes in new flows and lets go of closed ones.
-    fn refresh(&mut self) {
+    fn refresh(&mut self, now: Instant) {
         self.watched.retain(|watched| !watched.shared.is_closed());
         let new = std::mem::take(&mut *self.acker.new_flows());
         self.watched.extend(new.into_iter().map(|shared| Watched {
             shared,
-            acknowledged: 0,
+            sent: Sent::default(),
             stalled: None,
+            warm_until: now + WARM,
             ended: false,
         }));
     }
@@ -303,15 +318,15 @@ impl Looker {
         self.count.looks += 1;
         let mut found = Found::Nothing;
         for flow in &mut self.watched {
-            if !flow.is_quiet() {
+            if flow.is_active(now) {
                 found = found.max(flow.look(now, &mut self.count));
             }
         }
         for _ in 0..self.watched.len().min(QUIET_PER_LOOK) {
             self.quiet_at = (self.quiet_at + 1) % self.watched.len();
             let flow = &mut self.watched[self.quiet_at];
-            if flow.is_quiet() && !flow.ended {
-                found = found.max(flow.look_closer(now, &mut self.count));
+            if !flow.ended && !flow.is_active(now) {
+                found = found.max(flow.look(now, &mut self.count));
             }
         }
         found
@@ -331,9 +346,9 @@ impl Looker {
     }
 
     fn sleep(&self) {
-        self.acker.sleeps.store(true, Ordering::Relaxed);
+        self.acker.sleeps.0.store(true, Ordering::Relaxed);
         std::thread::park_timeout(SLEEP);
-        self.acker.sleeps.store(false, Ordering::Relaxed);
+        self.acker.sleeps.0.store(false, Ordering::Relaxed);
     }
 
     fn publish(&self) {
@@ -346,83 +361,86 @@ impl Looker {
 }
 
 impl Watched {
-    /// Whether all that its sender has said is acknowledged.
-    fn is_quiet(&self) -> bool {
-        self.ended || self.shared.written() <= self.acknowledged
-    }
-
-    /// A look at a flow that has said more than is acknowledged.
-    fn look(&mut self, now: Instant, count: &mut Count) -> Found {
-        // In this order: see the top of the file.
-        let written = self.shared.written();
-        let Ok(unsent) = sys::unsent(self.shared.stream().as_fd()) else {
-            self.ended = true;
-            return Found::Nothing;
-        };
-        let sent = written.saturating_add_signed(-unsent);
-        if sent > self.acknowledged {
-            self.acknowledge(sent, count);
-            return Found::Progress;
+    /// Whether this flow is to be looked at every time.
+    fn is_active(&mut self, now: Instant) -> bool {
+        if self.shared.take_warmed() {
+            self.warm_until = now + WARM;
         }
-        self.look_closer(now, count)
+        let said = self.shared.written() > self.sent.acknowledged();
+        !self.ended && (said || now < self.warm_until)
     }
 
-    /// A look at a flow without progress: is something under way all the same?
-    fn look_closer(&mut self, now: Instant, count: &mut Count) -> Found {
-        let socket = self.shared.stream().as_fd();
-        // What was written between the two only makes the difference smaller.
-        let (Ok(unacknowledged), Ok(unsent)) = (sys::unacknowledged(socket), sys::unsent(socket))
-        else {
-            self.ended = true;
-            return Found::Nothing;
-        };
-        if unacknowledged <= unsent {
+    fn look(&mut self, now: Instant, count: &mut Count) -> Found {
+        // In this order: see `sent.rs`.
+        let written = self.shared.written();
+        let Ok(reading) = self.read() else { return self.end() };
+        let sent = self.sent.sent_min(written, reading);
+        if sent > self.sent.acknowledged() {
+            return self.acknowledge(sent, now, count);
+        }
+        if !reading.is_under_way() {
             self.stalled = None;
             return Found::Nothing;
         }
+        self.warm_until = now + WARM;
         match self.stalled {
-            Some((since, a, b)) if (a, b) == (unacknowledged, unsent) => {
-                if now.duration_since(since) < STALL {
+            Some((before, since)) if before == reading => {
+                if now - since < STALL {
                     return Found::UnderWay;
                 }
                 self.stalled = None;
-                self.ask(count)
+                self.ask(now, count)
             }
             _ => {
-                self.stalled = Some((now, unacknowledged, unsent));
+                self.stalled = Some((reading, now));
                 Found::UnderWay
             }
         }
     }
 
+    fn read(&self) -> rustix::io::Result<Reading> {
+        let socket = self.shared.stream().as_fd();
+        Ok(Reading {
+            unsent_before: sys::unsent(socket)?,
+            unacknowledged: sys::unacknowledged(socket)?,
+            unsent_after: sys::unsent(socket)?,
+        })
+    }
+
     /// Asks the socket itself.
-    fn ask(&mut self, count: &mut Count) -> Found {
+    fn ask(&mut self, now: Instant, count: &mut Count) -> Found {
         count.fallbacks += 1;
-        let Ok(info) = sys::tcp_info(self.shared.stream().as_fd()) else {
-            self.ended = true;
-            return Found::Nothing;
-        };
+        let Ok(info) = sys::tcp_info(self.shared.stream().as_fd()) else { return self.end() };
         if !can_send(info.tcpi_state) {
-            self.ended = true;
-            return Found::Nothing;
+            return self.end();
         }
-        let mut sent = info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
-        if has_sent_fin(info.tcpi_state) && info.tcpi_notsent_bytes == 0 {
-            sent += 1;
-        }
-        if sent > self.acknowledged || info.tcpi_bytes_acked < self.acknowledged {
+        self.sent.learn_exactly(info.tcpi_bytes_acked);
+        let sent = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
+        let fin = u64::from(has_fin(info.tcpi_state) && info.tcpi_notsent_bytes == 0);
+        let (sent, known) = (sent + fin, self.sent.acknowledged());
+        if sent > known || info.tcpi_bytes_acked < known {
             // More was sent, or the last acknowledgement did not arrive.
-            self.acknowledge(sent, count);
-            return Found::Progress;
+            return self.acknowledge(sent.max(known), now, count);
         }
         Found::UnderWay
     }
 
-    fn acknowledge(&mut self, bytes: u64, count: &mut Count) {
-        self.acknowledged = bytes;
-        self.stalled = None;
+    fn acknowledge(&mut self, bytes: u64, now: Instant, count: &mut Count) -> Found {
+        self.sent.acknowledge(bytes);
         self.shared.acknowledge(bytes);
         count.acks += 1;
+        self.stalled = None;
+        self.warm_until = now + WARM;
+        match self.read() {
+            Ok(reading) => self.sent.learn(reading),
+            Err(_) => return self.end(),
+        }
+        Found::Progress
+    }
+
+    fn end(&mut self) -> Found {
+        self.ended = true;
+        Found::Nothing
     }
 }
 
@@ -434,7 +452,7 @@ fn can_send(state: u8) -> bool {
 }
 
 /// Whether its FIN is sent, or waits to be, and is not acknowledged.
-fn has_sent_fin(state: u8) -> bool {
+fn has_fin(state: u8) -> bool {
     // FIN_WAIT1, LAST_ACK, CLOSING.
     matches!(state, 4 | 9 | 11)
 }

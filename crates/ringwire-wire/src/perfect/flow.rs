@@ -73,6 +73,8 @@ pub(super) struct Shared {
     acknowledged: AtomicU64,
     /// Bytes the peer has sent at least once.
     injected: AtomicU64,
+    /// The socket may be about to send though its sender says nothing; the acknowledger clears it.
+    warmed: AtomicBool,
     /// Set once, when the flow is dropped.
     closed: AtomicBool,
 }
@@ -88,6 +90,11 @@ impl Shared {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody has warmed the flow since this was asked last.
+    pub(super) fn take_warmed(&self) -> bool {
+        self.warmed.load(Ordering::Relaxed) && self.warmed.swap(false, Ordering::Relaxed)
     }
 
     /// Sends an acknowledgement of the first `bytes` bytes.
@@ -149,6 +156,7 @@ impl Flow {
             written: Written { counter: Arc::new(counter) },
             acknowledged: AtomicU64::new(0),
             injected: AtomicU64::new(0),
+            warmed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
         acker.add(Arc::clone(&shared));
