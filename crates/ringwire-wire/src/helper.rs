@@ -1,4 +1,4 @@
-//! The process that stands in two network namespaces and makes sockets there: the parent's side.
+//! The process that stands in network namespaces and makes sockets there: the parent's side.
 //!
 //! A socket belongs for ever to the namespace its maker stood in, and can be used from anywhere.
 //! So all that is needed inside a namespace is the `socket` call. Who can make it? As root any
@@ -48,9 +48,17 @@ const FDS_MAX: usize = 3;
 
 const OP_SOCKET: u8 = b's';
 const OP_OPEN: u8 = b'o';
+const OP_READ: u8 = b'r';
 
 const NEAR: u8 = 0;
 const FAR: u8 = 1;
+
+/// How many network namespaces the child makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    One,
+    Two,
+}
 
 /// What the child was doing; a reply's first byte.
 #[derive(Clone, Copy)]
@@ -94,6 +102,7 @@ struct Reply {
 /// The namespaces that a child made.
 pub(crate) struct Namespaces {
     pub(crate) near: OwnedFd,
+    /// `near` once more, where one was asked for.
     pub(crate) far: OwnedFd,
     /// The user namespace that owns them, where one was needed.
     pub(crate) user: Option<OwnedFd>,
@@ -108,8 +117,8 @@ pub(crate) struct Helper {
 }
 
 impl Helper {
-    /// Forks the child and waits until its namespaces stand.
-    pub(crate) fn start() -> Result<(Helper, Namespaces), Unavailable> {
+    /// Forks the child and waits until its namespaces stand: two, or one that is both sides.
+    pub(crate) fn start(count: Count) -> Result<(Helper, Namespaces), Unavailable> {
         let failed = |what: &str, why: io::Error| Unavailable::new(format!("{what}: {why}"));
         let (ours, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -119,8 +128,8 @@ impl Helper {
         )
         .map_err(|errno| failed("cannot make a socket pair", errno.into()))?;
         let maps = child::IdMaps::of_this_process();
-        let child =
-            child::fork(&theirs, &maps).map_err(|why| failed("cannot fork the helper", why))?;
+        let child = child::fork(&theirs, count, &maps)
+            .map_err(|why| failed("cannot fork the helper", why))?;
         drop(theirs);
 
         let helper = Helper { channel: Mutex::new(Some(ours)), child };
@@ -153,7 +162,16 @@ impl Helper {
     /// A file opened in the namespace of `side`, to be read and written: `/proc/sys/net` shows the
     /// settings of the namespace that whoever opens it stands in.
     pub(crate) fn open(&self, side: Side, path: &str) -> io::Result<OwnedFd> {
-        let mut request = vec![OP_OPEN, code(side)];
+        self.open_as(OP_OPEN, side, path)
+    }
+
+    /// The same for a file that can only be read, as those of `/proc/net`.
+    pub(crate) fn open_to_read(&self, side: Side, path: &str) -> io::Result<OwnedFd> {
+        self.open_as(OP_READ, side, path)
+    }
+
+    fn open_as(&self, op: u8, side: Side, path: &str) -> io::Result<OwnedFd> {
+        let mut request = vec![op, code(side)];
         request.extend(CString::new(path)?.into_bytes_with_nul());
         if request.len() > REQUEST_BYTES_MAX {
             return Err(Errno::NAMETOOLONG.into());

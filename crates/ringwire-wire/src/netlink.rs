@@ -12,19 +12,20 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State, Stats64,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::net::{RecvFlags, SendFlags, netlink::SocketAddrNetlink};
 
@@ -132,6 +133,49 @@ impl Netlink {
         }
     }
 
+    /// Puts a first-in first-out queue before the device, in place of the one that the host's
+    /// administrator likes.
+    pub(crate) fn set_fifo(&self, index: u32) -> io::Result<()> {
+        let mut message = TcMessage::with_index(index as i32);
+        message.header.parent = TcHandle::ROOT;
+        message.attributes = vec![TcAttribute::Kind("pfifo_fast".to_owned())];
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.ask(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+    }
+
+    /// What the device has carried.
+    pub(crate) fn statistics(&self, index: u32) -> io::Result<Stats64> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        let answer = self.ask(RouteNetlinkMessage::GetLink(link), NLM_F_REQUEST)?;
+        let Some(RouteNetlinkMessage::NewLink(link)) = answer else {
+            return Err(io::Error::other(format!("RTM_GETLINK was answered {answer:?}")));
+        };
+        let statistics = |attribute: &LinkAttribute| match attribute {
+            LinkAttribute::Stats64(statistics) => Some(*statistics),
+            _ => None,
+        };
+        let found = link.attributes.iter().find_map(statistics);
+        found.ok_or_else(|| io::Error::other("RTM_GETLINK was answered without statistics"))
+    }
+
+    /// Makes a route to `address` over the device, whose TCP connections wait `rto_min_ms` at
+    /// least before they send anything again.
+    pub(crate) fn add_patient_route(
+        &self,
+        index: u32,
+        address: IpAddr,
+        rto_min_ms: u32,
+    ) -> io::Result<()> {
+        let mut message = host_route(address, RouteType::Unicast);
+        if address.is_ipv4() {
+            message.header.scope = RouteScope::Link;
+        }
+        message.attributes.push(RouteAttribute::Oif(index));
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::RtoMin(rto_min_ms)]));
+        self.create(RouteNetlinkMessage::NewRoute(message))
+    }
+
     /// Gives the device an address that can be used at once (no duplicate address detection).
     pub(crate) fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         let mut message = AddressMessage::default();
@@ -229,13 +273,17 @@ impl Netlink {
 }
 
 fn blackhole(address: IpAddr) -> RouteMessage {
+    host_route(address, RouteType::BlackHole)
+}
+
+fn host_route(address: IpAddr, kind: RouteType) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family_of(address);
     message.header.destination_prefix_length = host_prefix(address);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::BlackHole;
+    message.header.kind = kind;
     message.attributes = vec![RouteAttribute::Destination(address.into())];
     message
 }

@@ -8,16 +8,16 @@ mod sent;
 mod sys;
 
 use std::fmt;
-use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::io::{self, ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::InfoKind;
 use rustix::net::{AddressFamily, Protocol, SocketType};
 
-use crate::helper::{Helper, Namespaces};
+use crate::helper::{Count, Helper};
 use crate::netlink::{LOOPBACK_INDEX, Netlink};
 use crate::{Family, Side, Unavailable};
 
@@ -36,15 +36,28 @@ const PEER_PORT: u16 = 9;
 /// `TCP_MAXSEG` takes no more (`MAX_TCP_WINDOW` of net/tcp.h).
 const MAX_SEGMENT_MAX: u32 = 32_767;
 
+/// IPv6 needs the one, a packet's length has no more bits than the other.
+const MTU_BYTES_MIN: u32 = 1280;
+const MTU_BYTES_MAX: u32 = 65_535;
+
+/// What a connection waits at least before it sends anything again: longer than any pause that the
+/// acknowledger's thread takes on a busy host. What the acknowledger may have to send again it does
+/// itself, much sooner.
+const RTO_MIN_MS: u32 = 10_000;
+
 /// How long the kernel may take to bring up an address.
 const UP_MAX: Duration = Duration::from_secs(10);
 
 /// The namespace's settings, set because it starts with whatever the host's administrator likes:
 /// the kernel's default send and receive buffers; and what keeps a connection's speed from
-/// depending on its past. No probe when the acknowledger is late: it would be counted as sent.
+/// depending on its past. Nobody asks for a router, and no probe is sent when the acknowledger is
+/// late.
 const SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv6/conf/default/router_solicitations", "0"),
     ("net/ipv4/tcp_wmem", "4096 16384 4194304"),
     ("net/ipv4/tcp_rmem", "4096 131072 6291456"),
+    // Repair would count them into every header and then send none.
+    ("net/ipv4/tcp_timestamps", "0"),
     ("net/ipv4/tcp_slow_start_after_idle", "0"),
     ("net/ipv4/tcp_no_metrics_save", "1"),
     ("net/ipv4/tcp_early_retrans", "0"),
@@ -88,9 +101,18 @@ impl PerfectBuilder {
     /// [`Unavailable`] with the reason where the host does not allow it; pass it to
     /// [`crate::skip`].
     pub fn build(self) -> Result<Perfect, Unavailable> {
-        let (helper, namespaces) = Helper::start()?;
+        if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&self.mtu_bytes) {
+            let why = format!("an MTU of {} bytes: 1280 to 65535 can be had", self.mtu_bytes);
+            return Err(Unavailable::new(why));
+        }
         let unavailable = |(what, why)| Unavailable::new(format!("{what}: {why}"));
-        let ground = Ground { helper, _namespaces: namespaces };
+        // The namespace lasts as long as the child stands in it.
+        let (helper, _) = Helper::start(Count::One)?;
+        let link = helper
+            .socket(Side::Near, AddressFamily::NETLINK, SocketType::RAW, None)
+            .and_then(Netlink::new)
+            .map_err(|why| unavailable(("cannot talk to the namespace's rtnetlink", why)))?;
+        let ground = Ground { helper, link: Mutex::new(link) };
         let device = ground.set_up(self.mtu_bytes).map_err(unavailable)?;
         let raw = |family| {
             ground
@@ -109,20 +131,32 @@ impl PerfectBuilder {
             acker,
             thread: Some(thread),
         };
-        // A connection, so that what refuses it is known now.
+        // Connections, so that what refuses them is known now.
         for family in Family::BOTH {
-            wire.tcp(family).map_err(|why| {
+            let (stream, _) = wire.connect(family).map_err(|why| {
                 unavailable(("cannot repair a socket into a connection (TCP_REPAIR)", why))
             })?;
+            flow::abort(&stream);
         }
         Ok(wire)
     }
 }
 
-/// The namespace and who makes sockets in it.
+/// The namespace: who makes sockets in it, and its rtnetlink.
 struct Ground {
     helper: Helper,
-    _namespaces: Namespaces,
+    /// The lock is held from a request to its answer.
+    link: Mutex<Netlink>,
+}
+
+/// What the device of a [`Perfect`] wire was given to transmit since the wire was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transmitted {
+    /// Packets as the device gets them: a train of segments, up to 64 KiB, is one.
+    pub packets: u64,
+    /// Bytes with headers from Ethernet up, one set of them a packet.
+    pub bytes: u64,
 }
 
 /// A network namespace whose only device drops what it transmits, with TCP connections that are
@@ -158,14 +192,25 @@ impl Perfect {
     }
 
     /// An established TCP connection of its own.
+    ///
+    /// # Errors
+    /// Those of making a socket, `EMFILE` among them; `AddrNotAvailable` with 28,000 flows of one
+    /// family.
     pub fn tcp(&self, family: Family) -> io::Result<Flow> {
-        let socket = self.ground.socket(family.domain(), SocketType::STREAM, None)?;
-        let (raw, ip_bytes) = match family {
-            Family::V4 => (&self.raw_v4, 20),
-            Family::V6 => (&self.raw_v6, 40),
+        let raw = match family {
+            Family::V4 => &self.raw_v4,
+            Family::V6 => &self.raw_v6,
         };
+        let (stream, max_segment) = self.connect(family)?;
+        Flow::new(stream, peer(family), max_segment, raw.clone(), &self.acker)
+    }
+
+    /// A connection that nobody acknowledges yet, and its largest segment.
+    fn connect(&self, family: Family) -> io::Result<(TcpStream, u32)> {
+        let socket = self.ground.socket(family.domain(), SocketType::STREAM, None)?;
+        let ip_bytes = if family == Family::V4 { 20 } else { 40 };
         let max_segment = (self.mtu_bytes - ip_bytes - 20).min(MAX_SEGMENT_MAX);
-        Flow::establish(socket, peer(family), max_segment, raw.clone(), &self.acker)
+        Ok((flow::establish(socket, peer(family), max_segment)?, max_segment))
     }
 
     /// A UDP socket connected to the peer.
@@ -189,6 +234,36 @@ impl Perfect {
     /// The acknowledger's pace.
     pub fn ack_every(&self) -> Duration {
         self.acker.ack_every()
+    }
+
+    /// What the device was given to transmit.
+    ///
+    /// # Errors
+    /// Those of asking the kernel over netlink.
+    pub fn transmitted(&self) -> io::Result<Transmitted> {
+        let statistics = self.ground.link().statistics(DEVICE_INDEX)?;
+        Ok(match self.device {
+            // Made to take in what other devices redirect to it, it counts by that word.
+            InfoKind::Ifb => {
+                Transmitted { packets: statistics.rx_packets, bytes: statistics.rx_bytes }
+            }
+            _ => Transmitted { packets: statistics.tx_packets, bytes: statistics.tx_bytes },
+        })
+    }
+
+    /// A file of the namespace's `/proc`, by its path below it, for reading: `net/sockstat`,
+    /// `net/snmp`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path outside of `net/`, or those of opening it.
+    pub fn file(&self, path: &str) -> io::Result<std::fs::File> {
+        if !path.starts_with("net/") || path.contains("..") {
+            let why = format!("{path} is not of a network namespace: net/… is");
+            return Err(io::Error::new(ErrorKind::InvalidInput, why));
+        }
+        // Below the child's own number: /proc/net is of whoever looks.
+        let path = format!("/proc/thread-self/{path}");
+        self.ground.helper.open_to_read(Side::Near, &path).map(std::fs::File::from)
     }
 
     /// The kind of the device that drops: `dummy` or `ifb`.
@@ -215,10 +290,11 @@ impl Ground {
     /// Makes the device and all around it, and answers what kind it is.
     fn set_up(&self, mtu_bytes: u32) -> Result<InfoKind, (&'static str, io::Error)> {
         let at = |what| move |why| (what, why);
-        let link = self
-            .socket(AddressFamily::NETLINK, SocketType::RAW, None)
-            .and_then(Netlink::new)
-            .map_err(at("cannot talk to the namespace's rtnetlink"))?;
+        let link = self.link();
+        // First: a device takes over the defaults of its day.
+        for (name, value) in SYSCTLS {
+            self.set_sysctl(name, value).map_err(at("cannot set the namespace's sysctls"))?;
+        }
         let add =
             |kind: &InfoKind| link.add_sink(kind.clone(), DEVICE_INDEX, DEVICE_NAME, mtu_bytes);
         let kind = match add(&InfoKind::Dummy) {
@@ -228,9 +304,7 @@ impl Ground {
                  module, and may it be loaded?)",
             ))?,
         };
-        for (name, value) in SYSCTLS {
-            self.set_sysctl(name, value).map_err(at("cannot set the namespace's sysctls"))?;
-        }
+        link.set_fifo(DEVICE_INDEX).map_err(at("cannot set the device's queue"))?;
         for index in [LOOPBACK_INDEX, DEVICE_INDEX] {
             link.up(index).map_err(at("cannot bring the device up"))?;
         }
@@ -240,8 +314,14 @@ impl Ground {
                 .map_err(at("cannot set addresses (is IPv6 off?)"))?;
             wait_until(|| link.takes_in(local(family)))
                 .map_err(at("an address does not come up"))?;
+            link.add_patient_route(DEVICE_INDEX, peer(family).ip(), RTO_MIN_MS)
+                .map_err(at("cannot set a route"))?;
         }
         Ok(kind)
+    }
+
+    fn link(&self) -> MutexGuard<'_, Netlink> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
@@ -261,7 +341,7 @@ fn wait_until(holds: impl Fn() -> io::Result<bool>) -> io::Result<()> {
     let started = Instant::now();
     while !holds()? {
         if started.elapsed() > UP_MAX {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(ErrorKind::TimedOut.into());
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketType};
 
-use crate::helper::{Helper, Namespaces};
+use crate::helper::{Count, Helper, Namespaces};
 use crate::netlink::{End, LOOPBACK_INDEX, Netlink};
 use crate::{Family, Side, Unavailable, loopback};
 
@@ -82,7 +82,7 @@ impl Veth {
     /// [`Unavailable`] with the reason where the host does not allow it; pass it to
     /// [`crate::skip`].
     pub fn new() -> Result<Veth, Unavailable> {
-        let (helper, namespaces) = Helper::start()?;
+        let (helper, namespaces) = Helper::start(Count::Two)?;
         let unavailable = |(what, why)| Unavailable::new(format!("{what}: {why}"));
         let netlink = |side| {
             // No protocol is protocol 0, NETLINK_ROUTE.

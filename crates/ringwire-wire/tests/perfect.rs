@@ -1,26 +1,52 @@
-//! The perfect wire takes whatever is sent, at once and truly, and lets no sender wait.
+//! The perfect wire takes whatever is sent, lets no sender wait for ever, and leaves nothing
+//! behind. All of it runs as root and as an ordinary user.
+//!
+//! The tests run one at a time: they count the process's descriptors and time its threads.
 #![expect(clippy::unwrap_used, reason = "a test's helpers, which clippy takes for a program")]
 
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringwire_wire::{Family, Flow, Perfect, skip, unacknowledged_bytes};
+use ringwire_wire::{
+    Family, Flow, Perfect, PerfectBuilder, acknowledged_bytes, skip, unacknowledged_bytes,
+};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 
 /// Long enough for anything here; what hits it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn perfect(test: &str) -> Option<Perfect> {
-    Perfect::builder().build().map_err(|why| skip(test, why.reason())).ok()
+struct Alone {
+    wire: Perfect,
+    _others_wait: MutexGuard<'static, ()>,
+}
+
+fn build(test: &str, builder: PerfectBuilder) -> Option<Alone> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let others_wait = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let wire = builder.build().map_err(|why| skip(test, why.reason())).ok()?;
+    Some(Alone { wire, _others_wait: others_wait })
+}
+
+fn perfect(test: &str) -> Option<Alone> {
+    build(test, Perfect::builder())
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::yield_now();
+        rest(Duration::from_micros(100));
     }
 }
 
+/// Lets time pass: for the acknowledger, which has a pace, and for a processor that others need.
+fn rest(duration: Duration) {
+    // paces: what is tested is what happens, or does not, within a time.
+    std::thread::sleep(duration);
+}
+
+/// Writes all of `bytes` and says so, write by write.
 fn write_all(flow: &Flow, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let written = flow.stream().write(bytes).unwrap();
@@ -29,16 +55,403 @@ fn write_all(flow: &Flow, mut bytes: &[u8]) {
     }
 }
 
+/// Waits until exactly `bytes` are acknowledged, by the wire's word and by the socket's.
+fn is_acknowledged(flow: &Flow, bytes: u64) {
+    wait_until("all is acknowledged", || flow.acknowledged() >= bytes);
+    wait_until("the socket knows", || unacknowledged_bytes(flow.stream()).unwrap() == 0);
+    assert_eq!(flow.acknowledged(), bytes);
+    assert_eq!(acknowledged_bytes(flow.stream()).unwrap(), bytes);
+}
+
+/// Bytes that do not repeat soon (xorshift).
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 #[test]
 fn what_is_written_is_acknowledged() {
-    let Some(wire) = perfect("what_is_written_is_acknowledged") else { return };
+    let Some(alone) = perfect("what_is_written_is_acknowledged") else { return };
     for family in Family::BOTH {
-        let flow = wire.tcp(family).unwrap();
+        let flow = alone.wire.tcp(family).unwrap();
+        let mut all = 0;
         for bytes in [1, 100, 4096, 65_536, 1 << 20, 16 << 20] {
             write_all(&flow, &vec![7; bytes]);
+            all += bytes as u64;
+            is_acknowledged(&flow, all);
         }
-        let all = 1 + 100 + 4096 + 65_536 + (1 << 20) + (16 << 20);
-        wait_until("all is acknowledged", || flow.acknowledged() == all);
+    }
+}
+
+#[test]
+fn what_is_acknowledged_was_transmitted() {
+    let Some(alone) = perfect("what_is_acknowledged_was_transmitted") else { return };
+    for (family, header_bytes) in [(Family::V4, 14 + 20 + 20), (Family::V6, 14 + 40 + 20)] {
+        let before = alone.wire.transmitted().unwrap();
+        let flows: Vec<Flow> = (0..20).map(|_| alone.wire.tcp(family).unwrap()).collect();
+        std::thread::scope(|scope| {
+            for flows in flows.chunks(5) {
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        for flow in flows {
+                            write_all(flow, &vec![1; 1 + round * 1000]);
+                        }
+                    }
+                });
+            }
+        });
+        let each: u64 = (0..50).map(|round| 1 + round * 1000).sum();
+        flows.iter().for_each(|flow| is_acknowledged(flow, each));
+        let after = alone.wire.transmitted().unwrap();
+        let (packets, bytes) = (after.packets - before.packets, after.bytes - before.bytes);
+        assert_eq!(bytes - packets * header_bytes, 20 * each, "{family:?}");
+    }
+}
+
+#[test]
+fn flows_come_and_go() {
+    const FLOWS: usize = 10_000;
+    const AT_ONCE: usize = 500;
+    let Some(alone) = perfect("flows_come_and_go") else { return };
+    let wire = &alone.wire;
+    let before = open_files();
+    for _ in 0..FLOWS / AT_ONCE {
+        let flows: Vec<Flow> =
+            (0..AT_ONCE).map(|i| wire.tcp(Family::BOTH[i % 2]).unwrap()).collect();
+        // A third of them is closed with bytes under way, a third after all is acknowledged, and a
+        // third has nothing to say.
+        for (i, flow) in flows.iter().enumerate() {
+            if i % 3 > 0 {
+                write_all(flow, &[3; 20_000]);
+            }
+            if i % 3 == 1 {
+                is_acknowledged(flow, 20_000);
+            }
+        }
+    }
+    wait_until("the descriptors are closed", || open_files() == before);
+    wait_until("the sockets are gone", || tcp_sockets(wire) == 0);
+}
+
+/// The TCP sockets in the wire's namespace. Of that line of `/proc/net/sockstat` only this number
+/// is the namespace's.
+fn tcp_sockets(wire: &Perfect) -> u64 {
+    let all = io::read_to_string(wire.file("net/sockstat").unwrap()).unwrap();
+    let tcp = all.lines().find_map(|line| line.strip_prefix("TCP: inuse ")).unwrap();
+    tcp.split(' ').next().unwrap().parse().unwrap()
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn sequence_numbers_wrap() {
+    let Some(alone) = perfect("sequence_numbers_wrap") else { return };
+    let payload = vec![5; 4 << 20];
+    for family in Family::BOTH {
+        let flow = alone.wire.tcp(family).unwrap();
+        // The first wrap is within the first payload, the second 4 GiB later.
+        let mut sent = 0;
+        while sent < (4 << 30) + (64 << 20) {
+            write_all(&flow, &payload);
+            sent += payload.len() as u64;
+        }
+        is_acknowledged(&flow, sent);
+    }
+}
+
+#[test]
+fn one_large_write_passes_the_smallest_send_buffer() {
+    let Some(alone) = perfect("one_large_write_passes_the_smallest_send_buffer") else { return };
+    for family in Family::BOTH {
+        let flow = alone.wire.tcp(family).unwrap();
+        set_socket_send_buffer_size(flow.stream(), 0).unwrap();
+        let bytes = vec![9; 16 << 20];
+        let mut stream = flow.stream();
+        assert_eq!(stream.write(&bytes).unwrap(), bytes.len());
+        is_acknowledged(&flow, bytes.len() as u64);
+    }
+}
+
+#[test]
+fn a_silent_sender_goes_on() {
+    let Some(alone) = perfect("a_silent_sender_goes_on") else { return };
+    let flows: Vec<Flow> = (0..100).map(|i| alone.wire.tcp(Family::BOTH[i % 2]).unwrap()).collect();
+    for bytes in [1usize, 1000, 100_000, 3 << 20] {
+        for flow in &flows {
+            let mut stream = flow.stream();
+            stream.write_all(&vec![8; bytes]).unwrap();
+        }
+    }
+    let all = 1 + 1000 + 100_000 + (3 << 20);
+    flows.iter().for_each(|flow| is_acknowledged(flow, all));
+}
+
+#[test]
+fn a_fin_is_acknowledged() {
+    let Some(alone) = perfect("a_fin_is_acknowledged") else { return };
+    for says in [true, false] {
+        let flow = alone.wire.tcp(Family::V4).unwrap();
+        let mut stream = flow.stream();
+        stream.write_all(&[1; 5000]).unwrap();
+        if says {
+            flow.written().add(5000);
+        }
+        flow.stream().shutdown(std::net::Shutdown::Write).unwrap();
+        wait_until("the FIN is", || flow.acknowledged() == 5001);
         wait_until("the socket knows", || unacknowledged_bytes(flow.stream()).unwrap() == 0);
     }
+}
+
+#[test]
+fn injected_bytes_arrive_whole_while_the_socket_sends() {
+    let Some(alone) = perfect("injected_bytes_arrive_whole_while_the_socket_sends") else { return };
+    for family in Family::BOTH {
+        let flow = alone.wire.tcp(family).unwrap();
+        let bytes = noise(1 << 20, 77);
+        let mut received = vec![0; bytes.len()];
+        flow.stream().set_read_timeout(Some(PATIENCE)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..200).for_each(|_| write_all(&flow, &[2; 300_000])));
+            scope.spawn(|| {
+                // Requests of all sizes, then one that is much larger than the window.
+                let (small, large) = bytes.split_at(200_000);
+                for request in small.chunks(777) {
+                    flow.inject(request).unwrap();
+                }
+                flow.inject(large).unwrap();
+            });
+            // The queue is full now and then.
+            for piece in received.chunks_mut(100_000) {
+                rest(Duration::from_millis(2));
+                let mut stream = flow.stream();
+                stream.read_exact(piece).unwrap();
+            }
+        });
+        assert!(received == bytes, "{family:?}: the bytes changed on their way in");
+        is_acknowledged(&flow, 200 * 300_000);
+    }
+}
+
+#[test]
+fn an_answer_to_an_injected_request_needs_no_word() {
+    let Some(alone) = perfect("an_answer_to_an_injected_request_needs_no_word") else { return };
+    // Many, so that most are quiet when their request comes.
+    let flows: Vec<Flow> = (0..300).map(|i| alone.wire.tcp(Family::BOTH[i % 2]).unwrap()).collect();
+    for round in 1..=20 {
+        let flow = &flows[round * 13];
+        flow.inject(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut request = [0; 100];
+        let mut stream = flow.stream();
+        assert_eq!(stream.read(&mut request).unwrap(), 18);
+        stream.write_all(&[4; 30_000]).unwrap();
+        is_acknowledged(flow, 30_000);
+    }
+}
+
+#[test]
+fn nothing_can_be_injected_after_the_end() {
+    let Some(alone) = perfect("nothing_can_be_injected_after_the_end") else { return };
+    let flow = alone.wire.tcp(Family::V4).unwrap();
+    rustix::net::connect_unspec(flow.stream()).unwrap();
+    assert_eq!(flow.inject(b"too late").unwrap_err().kind(), ErrorKind::NotConnected);
+}
+
+#[test]
+fn who_waits_for_room_hears_of_the_end() {
+    let Some(alone) = perfect("who_waits_for_room_hears_of_the_end") else { return };
+    let Alone { wire, _others_wait } = alone;
+    // Nobody acknowledges for as long as this takes.
+    wire.set_ack_every(Duration::from_secs(1));
+    let blocked = |flow: &Flow| {
+        let stream = flow.stream().try_clone().unwrap();
+        std::thread::spawn(move || (&stream).write_all(&vec![0; 256 << 20]).unwrap_err())
+    };
+    let flow = wire.tcp(Family::V4).unwrap();
+    let writer = blocked(&flow);
+    wait_until("it waits", || unacknowledged_bytes(flow.stream()).unwrap() > 10_000);
+    drop(flow);
+    assert!(is_an_end(&writer.join().unwrap()));
+
+    let flow = wire.tcp(Family::V6).unwrap();
+    let writer = blocked(&flow);
+    wait_until("it waits", || unacknowledged_bytes(flow.stream()).unwrap() > 10_000);
+    drop(wire);
+    assert!(is_an_end(&writer.join().unwrap()));
+    // The flow is of no use any more, and harmless.
+    let mut stream = flow.stream();
+    assert!(is_an_end(&stream.write(b"more").unwrap_err()));
+}
+
+fn is_an_end(error: &io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+}
+
+#[test]
+fn an_idle_wire_costs_little() {
+    let Some(alone) = perfect("an_idle_wire_costs_little") else { return };
+    let wire = &alone.wire;
+    raise_file_limit();
+    let flows: Vec<Flow> = (0..1000).map(|i| wire.tcp(Family::BOTH[i % 2]).unwrap()).collect();
+    write_all(&flows[7], &[1; 1000]);
+    is_acknowledged(&flows[7], 1000);
+    // One was aborted by somebody else, one has bytes that it may not send.
+    rustix::net::connect_unspec(flows[8].stream()).unwrap();
+    flows[8].written().add(5000);
+    let corked = |on| rustix::net::sockopt::set_tcp_cork(flows[9].stream(), on).unwrap();
+    corked(true);
+    write_all(&flows[9], &[1; 1000]);
+
+    rest(Duration::from_millis(50));
+    let (before, started) = (wire.acker(), Instant::now());
+    rest(Duration::from_millis(150));
+    let (after, took) = (wire.acker(), started.elapsed());
+    let used = after.cpu - before.cpu;
+    assert!(used < took / 5, "{used:?} of {took:?} for nothing: {before:?} {after:?}");
+    corked(false);
+    is_acknowledged(&flows[9], 1000);
+}
+
+/// Lets the process have as many descriptors as it may.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
+#[test]
+fn a_busy_flow_does_not_wait_for_idle_ones() {
+    let Some(alone) = perfect("a_busy_flow_does_not_wait_for_idle_ones") else { return };
+    let wire = &alone.wire;
+    raise_file_limit();
+    let rate = |flow: &Flow| {
+        let (before, started, payload) = (wire.acker(), Instant::now(), vec![1; 100_000]);
+        while started.elapsed() < Duration::from_millis(300) {
+            write_all(flow, &payload);
+        }
+        let looks = wire.acker().looks - before.looks;
+        looks as f64 / started.elapsed().as_secs_f64()
+    };
+    let flow = wire.tcp(Family::V4).unwrap();
+    let alone = rate(&flow);
+    let _idle: Vec<Flow> = (0..1000).map(|_| wire.tcp(Family::V4).unwrap()).collect();
+    rest(Duration::from_millis(50));
+    let among = rate(&flow);
+    assert!(among > alone * 0.5, "{among:.0} looks/s among a thousand, {alone:.0} alone");
+}
+
+#[test]
+fn it_looks_no_more_often_than_it_was_told() {
+    let Some(alone) = perfect("it_looks_no_more_often_than_it_was_told") else { return };
+    let flow = alone.wire.tcp(Family::V4).unwrap();
+    for ack_us in [100, 30, 1000] {
+        let ack_every = Duration::from_micros(ack_us);
+        alone.wire.set_ack_every(ack_every);
+        assert_eq!(alone.wire.ack_every(), ack_every);
+        write_all(&flow, &[1; 10_000]);
+        rest(Duration::from_millis(2));
+        let (before, started) = (alone.wire.acker(), Instant::now());
+        while started.elapsed() < Duration::from_millis(100) {
+            write_all(&flow, &[1; 10_000]);
+        }
+        let (looks, took) = (alone.wire.acker().looks - before.looks, started.elapsed());
+        let most = took.as_micros() as u64 / ack_us + 2;
+        assert!(looks <= most, "{looks} looks in {took:?}, every {ack_every:?}");
+        // It gets less of a busy host, but some.
+        assert!(looks >= 5, "{looks} looks in {took:?}, every {ack_every:?}");
+    }
+}
+
+#[test]
+fn the_acknowledger_accounts_for_itself() {
+    let builder = Perfect::builder().ack_every(Duration::ZERO);
+    let Some(alone) = build("the_acknowledger_accounts_for_itself", builder) else { return };
+    let flow = alone.wire.tcp(Family::V4).unwrap();
+    for ack_every in [Duration::ZERO, Duration::from_micros(30)] {
+        alone.wire.set_ack_every(ack_every);
+        let (before, started) = (alone.wire.acker(), Instant::now());
+        while started.elapsed() < Duration::from_millis(200) {
+            write_all(&flow, &[1; 10_000]);
+            rest(Duration::from_micros(200));
+        }
+        let (after, took) = (alone.wire.acker(), started.elapsed());
+        let (cpu, spin) = (after.cpu - before.cpu, after.spin - before.spin);
+        assert!(cpu <= took + Duration::from_millis(20), "{cpu:?} in {took:?}");
+        assert!(spin <= cpu + Duration::from_millis(5), "{spin:?} of {cpu:?}");
+        // There is next to nothing to do.
+        assert!(spin > cpu / 2, "{spin:?} of {cpu:?}, every {ack_every:?}");
+        assert!(after.acks > before.acks && after.looks > before.looks);
+    }
+}
+
+#[test]
+fn datagrams_leave() {
+    let Some(alone) = perfect("datagrams_leave") else { return };
+    for family in Family::BOTH {
+        let socket = alone.wire.udp(family).unwrap();
+        let before = alone.wire.transmitted().unwrap();
+        for bytes in [1, 1400, 8000] {
+            for _ in 0..100 {
+                assert_eq!(socket.send(&vec![6; bytes]).unwrap(), bytes);
+            }
+        }
+        let after = alone.wire.transmitted().unwrap();
+        assert_eq!(after.packets - before.packets, 300, "{family:?}");
+        // Nobody ever answers, and nothing says that nobody is there.
+        socket.set_nonblocking(true).unwrap();
+        assert_eq!(socket.recv(&mut [0; 10]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn the_mtu_is_what_was_asked_for() {
+    for (mtu, segment) in [(1500, 1460), (9000, 8960), (65_535, 32_767)] {
+        let builder = Perfect::builder().mtu(mtu);
+        let Some(alone) = build("the_mtu_is_what_was_asked_for", builder) else { return };
+        assert_eq!(alone.wire.mtu(), mtu);
+        let flow = alone.wire.tcp(Family::V4).unwrap();
+        let max_segment = socket2::SockRef::from(flow.stream()).tcp_mss().unwrap();
+        assert_eq!(max_segment, segment, "an MTU of {mtu}");
+        write_all(&flow, &[1; 100_000]);
+        is_acknowledged(&flow, 100_000);
+    }
+}
+
+#[test]
+fn an_mtu_that_cannot_be_is_refused_in_words() {
+    for mtu in [0, 1279, 65_536] {
+        let why = Perfect::builder().mtu(mtu).build().unwrap_err();
+        assert!(why.reason().contains("1280 to 65535"), "{why}");
+    }
+}
+
+#[test]
+fn a_dropped_wire_takes_all_with_it() {
+    let Some(alone) = perfect("a_dropped_wire_takes_all_with_it") else { return };
+    let Alone { wire, _others_wait } = alone;
+    let threads = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.filter_map(|task| std::fs::read(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name == b"wire-acker\n").count()
+    };
+    assert_eq!(threads(), 1);
+    let before = open_files();
+    let flow = wire.tcp(Family::V4).unwrap();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let _wire = wire;
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    wait_until("the thread is gone", || threads() == 0);
+    drop(flow);
+    // The channel to the helper, the raw sockets and rtnetlink are closed.
+    assert_eq!(open_files(), before - 4);
 }

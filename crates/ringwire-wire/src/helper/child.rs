@@ -1,4 +1,4 @@
-//! The process that stands in two network namespaces: the child's side.
+//! The process that stands in network namespaces: the child's side.
 //!
 //! A fork of a process with threads may only do what a signal handler may, because a lock that
 //! another thread held at that moment is never unlocked. So the child allocates nothing, locks
@@ -26,7 +26,7 @@ use rustix::net::{
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use super::{FDS_MAX, NEAR, OP_OPEN, OP_SOCKET, REQUEST_BYTES_MAX, Step};
+use super::{Count, FDS_MAX, NEAR, OP_OPEN, OP_READ, OP_SOCKET, REQUEST_BYTES_MAX, Step};
 
 /// A reply's step and its errno.
 pub(super) const REPLY_BYTES: usize = 5;
@@ -46,7 +46,7 @@ impl IdMaps {
 }
 
 /// Starts the child, which serves `channel` until its other end closes.
-pub(super) fn fork(channel: &OwnedFd, maps: &IdMaps) -> io::Result<Pid> {
+pub(super) fn fork(channel: &OwnedFd, count: Count, maps: &IdMaps) -> io::Result<Pid> {
     let mut old = MaybeUninit::<libc::sigset_t>::uninit();
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigfillset only writes the set it is given (sigsetops(3)).
@@ -59,7 +59,7 @@ pub(super) fn fork(channel: &OwnedFd, maps: &IdMaps) -> io::Result<Pid> {
     // process with threads (see the top of the file) and never returns.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        Child { channel: channel.as_fd(), maps }.run();
+        Child { channel: channel.as_fd(), count, maps }.run();
     }
     let forked = if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) };
     // SAFETY: `old` was filled by the first pthread_sigmask, which cannot fail with SIG_SETMASK.
@@ -76,6 +76,7 @@ struct Stand {
 
 struct Child<'a> {
     channel: BorrowedFd<'a>,
+    count: Count,
     maps: &'a IdMaps,
 }
 
@@ -137,7 +138,9 @@ impl Child<'_> {
             user = Some(open_ns(c"/proc/self/ns/user").map_err(at(Step::NamespaceFile))?);
         }
         let near = open_ns(c"/proc/self/ns/net").map_err(at(Step::NamespaceFile))?;
-        unshare(UnshareFlags::NEWNET).map_err(at(Step::NetNamespace))?;
+        if self.count == Count::Two {
+            unshare(UnshareFlags::NEWNET).map_err(at(Step::NetNamespace))?;
+        }
         let far = open_ns(c"/proc/self/ns/net").map_err(at(Step::NamespaceFile))?;
         Ok(Stand { near, far, user })
     }
@@ -190,9 +193,10 @@ fn answer(stand: &Stand, request: &[u8]) -> rustix::io::Result<OwnedFd> {
             let protocol = protocol.map(Protocol::from_raw);
             rustix::net::socket_with(domain, kind, SocketFlags::CLOEXEC, protocol)
         }
-        OP_OPEN => {
+        OP_OPEN | OP_READ => {
             let path = CStr::from_bytes_until_nul(rest).map_err(|_| Errno::INVAL)?;
-            rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            let how = if *op == OP_OPEN { OFlags::RDWR } else { OFlags::RDONLY };
+            rustix::fs::open(path, how | OFlags::CLOEXEC, Mode::empty())
         }
         _ => Err(Errno::INVAL),
     }

@@ -2,8 +2,9 @@
 //!
 //! Every `ack_every` it looks at each flow. What has been sent it tells without the sockets' locks
 //! (`sent.rs`), from what the sender says it has written ([`Written`](super::Written)) and from two
-//! ioctls. Where bytes are under way and nothing moves for 50 µs, as can be when a sender waits inside
-//! of one large request, TCP_INFO tells, which takes the socket's lock: never while a sender runs.
+//! ioctls. Where bytes are under way and nothing moves for 50 µs, as can be when a sender waits
+//! inside of one large request, TCP_INFO tells, which takes the socket's lock: never while a sender
+//! runs.
 //!
 //! Flows of which everything said is acknowledged, and on which nothing has happened lately, are
 //! looked at a few at a time, so a thousand idle ones cost little. If nothing happens on any for
@@ -177,8 +178,10 @@ impl Acker {
         self.changed.store(true, Ordering::Release);
     }
 
+    /// Says that a flow is closed.
     pub(super) fn forget_closed(&self) {
         self.changed.store(true, Ordering::Release);
+        self.wake();
     }
 
     /// Has the thread abort the flows that are left, and end.

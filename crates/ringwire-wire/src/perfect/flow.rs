@@ -110,12 +110,33 @@ impl Shared {
         PEER_FIRST_SEQUENCE.wrapping_add(self.injected.load(Ordering::Acquire) as u32)
     }
 
-    /// Aborts the connection. In repair, so that nothing is sent about it, and nothing stays.
+    /// See [`abort`].
     pub(super) fn abort(&self) {
-        // It fails on a socket that is aborted already.
-        let _ = sys::repair(self.stream.as_fd());
-        let _ = sys::disconnect(self.stream.as_fd());
+        abort(&self.stream);
     }
+}
+
+/// Repairs `socket`, made in the wire's namespace, into a connection to `peer`.
+pub(super) fn establish(
+    socket: OwnedFd,
+    peer: SocketAddr,
+    max_segment: u32,
+) -> io::Result<TcpStream> {
+    sys::repair(socket.as_fd())?;
+    sys::set_sequence(socket.as_fd(), FIRST_SEQUENCE, PEER_FIRST_SEQUENCE)?;
+    rustix::net::sockopt::set_tcp_congestion(&socket, "reno")?;
+    sys::set_max_segment(socket.as_fd(), max_segment)?;
+    rustix::net::connect(&socket, &peer)?;
+    sys::finish_repair(socket.as_fd(), max_segment, PEER_FIRST_SEQUENCE)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// Aborts a connection, wherever its descriptors are: all of them see it closed, and what was under
+/// way is let go. In repair, so that nothing is sent about it, and nothing stays.
+pub(super) fn abort(stream: &TcpStream) {
+    // It fails on a socket that is aborted already.
+    let _ = sys::repair(stream.as_fd());
+    let _ = rustix::net::connect_unspec(stream);
 }
 
 /// An established TCP connection whose peer takes and acknowledges whatever is sent, at the pace
@@ -133,21 +154,14 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Repairs `socket`, made in the wire's namespace, into a connection to `peer`.
-    pub(super) fn establish(
-        socket: OwnedFd,
+    /// A flow over `stream`, which [`establish`] has made.
+    pub(super) fn new(
+        stream: TcpStream,
         peer: SocketAddr,
         max_segment: u32,
         raw: Raw,
         acker: &Arc<Acker>,
     ) -> io::Result<Flow> {
-        sys::repair(socket.as_fd())?;
-        sys::set_sequence(socket.as_fd(), FIRST_SEQUENCE, PEER_FIRST_SEQUENCE)?;
-        rustix::net::sockopt::set_tcp_congestion(&socket, "reno")?;
-        sys::set_max_segment(socket.as_fd(), max_segment)?;
-        rustix::net::connect(&socket, &peer)?;
-        sys::finish_repair(socket.as_fd(), max_segment, PEER_FIRST_SEQUENCE)?;
-        let stream = TcpStream::from(socket);
         let counter = Counter { bytes: AtomicU64::new(0), acker: Arc::clone(acker) };
         let shared = Arc::new(Shared {
             headers: Headers::new(peer, stream.local_addr()?),
@@ -188,6 +202,7 @@ impl Flow {
     pub fn inject(&self, bytes: &[u8]) -> io::Result<()> {
         let mut packet = self.packet.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
+        let _warms = Warms(shared);
         // All before `start` has arrived, because the last call waited for it.
         let start = shared.injected.load(Ordering::Acquire);
         let (mut arrived, mut progress_at) = (0, Instant::now());
@@ -217,6 +232,16 @@ impl Flow {
             }
         }
         Ok(())
+    }
+}
+
+/// Tells the acknowledger, at its end, that an answer may come.
+struct Warms<'a>(&'a Shared);
+
+impl Drop for Warms<'_> {
+    fn drop(&mut self) {
+        self.0.warmed.store(true, Ordering::Relaxed);
+        self.0.written.counter.acker.wake();
     }
 }
 

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "socket options, ioctls and a clock that rustix lacks")]
 
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use rustix::io::{self, Errno};
@@ -122,12 +122,6 @@ pub(super) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
         )
     };
     if answered == 0 { Ok(info) } else { Err(last_error()) }
-}
-
-/// Aborts a connection wherever its descriptors are: all of them see it closed, and what was under
-/// way is let go.
-pub(super) fn disconnect(socket: impl AsFd) -> io::Result<()> {
-    rustix::net::connect_unspec(socket)
 }
 
 fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
