@@ -106,6 +106,8 @@ pub struct Measurement {
     pub cpu_s: f64,
     /// What was taken off: the acknowledger's waiting by spinning.
     pub spin_s: f64,
+    /// How long threads of the process were ready to run, and others had the processors.
+    pub waited_s: f64,
     /// Payloads accepted.
     pub payloads: u64,
     /// Bytes accepted.

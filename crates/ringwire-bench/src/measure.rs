@@ -3,6 +3,7 @@
 //! CPU time is that of the whole process, user and system, all its threads; what the perfect wire's
 //! acknowledger spun while it waited is taken off, and stated.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::time::ClockId;
@@ -13,6 +14,20 @@ use crate::job::Measurement;
 pub fn process_cpu() -> Duration {
     let time = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+/// How long threads of this process have been ready to run while others had the processors, those
+/// that have ended left out. Zero where the kernel does not tell.
+///
+/// # Kernel
+/// The second number of /proc/PID/task/TID/schedstat (`CONFIG_SCHED_INFO`), in nanoseconds.
+pub fn waited() -> Duration {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Duration::ZERO };
+    let of_task = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.flatten().filter_map(of_task).sum())
 }
 
 /// What a loop has counted. All that it needs not to count is left at 0.
@@ -72,16 +87,19 @@ pub fn around<E>(
     spun: impl Fn() -> Duration,
     work: impl FnOnce() -> Result<Tally, E>,
 ) -> Result<Measurement, E> {
+    let waited_before = waited();
     let (spun_before, cpu_before, started) = (spun(), process_cpu(), Instant::now());
     let mut tally = work()?;
     let seconds = started.elapsed().as_secs_f64();
     let cpu = process_cpu().saturating_sub(cpu_before);
     let spin = spun().saturating_sub(spun_before);
+    let waited = waited().saturating_sub(waited_before);
     let known = tally.copied_bytes + tally.uncopied_bytes;
     Ok(Measurement {
         seconds,
         cpu_s: cpu.saturating_sub(spin).as_secs_f64(),
         spin_s: spin.as_secs_f64(),
+        waited_s: waited.as_secs_f64(),
         payloads: tally.payloads,
         bytes: tally.bytes,
         requests: tally.requests,
@@ -109,6 +127,31 @@ mod tests {
         assert_eq!(delays.quantile_us(0.5), Some(50.0));
         assert_eq!(delays.quantile_us(0.99), Some(99.0));
         assert_eq!(delays.quantile_us(1.0), Some(100.0));
+    }
+
+    #[test]
+    fn two_threads_on_one_processor_wait_for_each_other() {
+        let one_cpu = || {
+            let all = rustix::thread::sched_getaffinity(None).unwrap();
+            let cpu = (0..).find(|cpu| all.is_set(*cpu)).unwrap();
+            ringwire_wire::pin_to_cpu(cpu).unwrap();
+        };
+        let measured = std::thread::spawn(move || {
+            one_cpu();
+            let ends = Instant::now() + Duration::from_millis(100);
+            let spin = move || while Instant::now() < ends {};
+            let work = || {
+                let other = std::thread::spawn(spin);
+                spin();
+                // While both are still there to be asked.
+                let waited = waited();
+                other.join().unwrap();
+                Ok::<_, ()>(Tally { payloads: waited.as_millis() as u64, ..Tally::default() })
+            };
+            around(|| Duration::ZERO, work).unwrap()
+        });
+        let measured = measured.join().unwrap();
+        assert!(measured.waited_s > 0.01 || measured.payloads > 10, "{measured:?}");
     }
 
     #[test]

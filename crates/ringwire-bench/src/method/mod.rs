@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::job::{Backing, Job, Measurement, Protocol, Settings};
+use crate::job::{Backing, Job, Measurement, Order, Protocol, Settings};
 use crate::measure::{self, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
@@ -96,11 +96,26 @@ pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
 }
 
 /// A method of this process.
+///
+/// Before each measurement its loop runs for a moment that does not count: longer when the job is
+/// another than the last one, so that memory is mapped and registered, the connection is up to
+/// speed, and the ring has learned what the path takes.
 pub struct Local {
     stage: Rc<Stage>,
     recipe: Recipe,
-    loops: HashMap<Option<u64>, Box<dyn Loop>>,
+    /// By send buffer.
+    loops: HashMap<Option<u64>, Kept>,
 }
+
+/// A loop, and what it is warm for: payload size, order and pages.
+struct Kept {
+    one: Box<dyn Loop>,
+    warm_for: Option<(u64, Order, Backing)>,
+}
+
+/// How long a loop runs before a measurement when it is warm, and when it is not.
+const WARM_UP: Duration = Duration::from_millis(10);
+const FIRST_WARM_UP: Duration = Duration::from_millis(60);
 
 impl Local {
     /// The method of this recipe on this stage.
@@ -124,22 +139,24 @@ impl Method for Local {
 
     fn measure(&mut self, job: &Job) -> Result<Measurement, Error> {
         let sndbuf_bytes = job.settings.sndbuf_bytes;
-        let kept = match self.loops.remove(&sndbuf_bytes) {
+        // A loop that failed is not used again: its flow may be broken.
+        let mut kept = match self.loops.remove(&sndbuf_bytes) {
             Some(kept) => kept,
             None => {
                 let flow = self.stage.net().flow(job.protocol)?;
                 flow.set_send_buffer(sndbuf_bytes)?;
-                (self.recipe.make)(&self.stage, flow)?
+                Kept { one: (self.recipe.make)(&self.stage, flow)?, warm_for: None }
             }
         };
-        // A loop that failed is not used again: its flow may be broken.
-        let mut kept = kept;
         let time = Duration::try_from_secs_f64(job.seconds)
             .map_err(|_| Error::Misuse(format!("a run of {} seconds", job.seconds)))?;
+        let warm_for = Some((job.payload_bytes, job.order, job.settings.backing));
+        let warm = kept.warm_for.replace((job.payload_bytes, job.order, job.settings.backing));
+        kept.one.run(job, if warm == warm_for { WARM_UP } else { FIRST_WARM_UP })?;
         let spun = || self.stage.net().spun();
-        let mut measured = measure::around(spun, || kept.run(job, time))?;
+        let mut measured = measure::around(spun, || kept.one.run(job, time))?;
         measured.working_set_bytes = self.stage.working_set_bytes() as u64;
-        if let Some((bytes, why)) = kept.working_set() {
+        if let Some((bytes, why)) = kept.one.working_set() {
             measured.working_set_bytes = bytes as u64;
             measured.note = Some(why);
         }
