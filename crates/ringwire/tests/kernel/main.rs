@@ -14,6 +14,7 @@ mod results;
 mod rig;
 mod sockets;
 mod usage;
+mod wire;
 
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]
