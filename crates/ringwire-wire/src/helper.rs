@@ -159,18 +159,24 @@ impl Helper {
         self.ask(&request)
     }
 
-    /// A file opened in the namespace of `side`, to be read and written: `/proc/sys/net` shows the
-    /// settings of the namespace that whoever opens it stands in.
-    pub(crate) fn open(&self, side: Side, path: &str) -> io::Result<OwnedFd> {
-        self.open_as(OP_OPEN, side, path)
+    /// A setting of the namespace of `side`, by its path below `/proc/sys`, to be read and written:
+    /// that directory shows the settings of the namespace that whoever opens it stands in.
+    ///
+    /// Refuses what is no setting of a network namespace, with `InvalidInput`: others are the
+    /// host's.
+    pub(crate) fn open_sysctl(&self, side: Side, name: &str) -> io::Result<OwnedFd> {
+        is_of_namespace(name)?;
+        self.open(OP_OPEN, side, &format!("/proc/sys/{name}"))
     }
 
-    /// The same for a file that can only be read, as those of `/proc/net`.
-    pub(crate) fn open_to_read(&self, side: Side, path: &str) -> io::Result<OwnedFd> {
-        self.open_as(OP_READ, side, path)
+    /// A file of the namespace's `/proc/net`, by its path below `/proc`, to be read.
+    pub(crate) fn open_proc(&self, side: Side, name: &str) -> io::Result<OwnedFd> {
+        is_of_namespace(name)?;
+        // Of the child, which stands in the namespace.
+        self.open(OP_READ, side, &format!("/proc/thread-self/{name}"))
     }
 
-    fn open_as(&self, op: u8, side: Side, path: &str) -> io::Result<OwnedFd> {
+    fn open(&self, op: u8, side: Side, path: &str) -> io::Result<OwnedFd> {
         let mut request = vec![op, code(side)];
         request.extend(CString::new(path)?.into_bytes_with_nul());
         if request.len() > REQUEST_BYTES_MAX {
@@ -206,6 +212,14 @@ impl Drop for Helper {
             rustix::process::waitpid(Some(self.child), WaitOptions::empty())
         });
     }
+}
+
+fn is_of_namespace(name: &str) -> io::Result<()> {
+    if name.starts_with("net/") && !name.contains("..") {
+        return Ok(());
+    }
+    let why = format!("{name} is not of a network namespace: net/… is");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
 fn code(side: Side) -> u8 {

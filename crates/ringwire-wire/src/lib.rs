@@ -1,11 +1,17 @@
 //! Networks to send into, for ringwire's tests and measurements.
 //!
-//! A *wire* is what a test sends into. There are two so far:
+//! A *wire* is what a test or a measurement sends into. There are three, and [`Wire`] is any of
+//! them:
 //!
 //! - [`loopback`]: sockets on this host's own loopback. Always there, always copies.
 //! - [`Veth`]: two network namespaces joined by a cable of their own. No rights are needed where
 //!   an ordinary user may make a user namespace. It copies too when the peer reads, but it has an
 //!   MTU, a far side that can be told to keep its acknowledgements, and nobody else's traffic.
+//! - [`Perfect`]: a namespace with a device that drops what it transmits, and a thread that
+//!   acknowledges it. As few rights, and it copies nothing.
+//!
+//! A copy on the way hides what zero copy is for, so gains show on the perfect wire alone, and
+//! losses on the others.
 //!
 //! ```text
 //!   the test's process                          two namespaces, private to one Veth
@@ -14,7 +20,22 @@
 //!   │                   │                      │  fd00:77::1   veth ══╪═╪══ veth   10.77.0.2   │
 //!   │ TcpStream  far  ──┼──────────────────────┼──────────────────────┼─┼─      fd00:77::2     │
 //!   └───────────────────┘                      └──────────────────────┘ └──────────────────────┘
+//!
+//!   the test's process                          one namespace, private to one Perfect
+//!   ┌───────────────────┐                      ┌─────────────────────────────────────────────┐
+//!   │ Flow.stream() ────┼──────────────────────┼─ 10.78.0.1    data   sink: dummy or ifb,    │
+//!   │   written().add() │                      │  fd00:78::1 ───────▶ which drops it, to     │
+//!   │        │          │                      │      ▲               10.78.0.2, fd00:78::2, │
+//!   │        ▼          │                      │      │ ACKs          where nobody is        │
+//!   │ acknowledger ─────┼── raw socket ────────┼─▶ lo ┘                                      │
+//!   │   asks the socket │                      │                                             │
+//!   └───────────────────┘                      └─────────────────────────────────────────────┘
 //! ```
+//!
+//! On the perfect wire a TCP connection is made by `TCP_REPAIR` (no handshake: there is no peer),
+//! what it sends is freed by the device's driver as if a card had transmitted it, and an
+//! acknowledgement of all that was sent so far comes in every 30 µs, as a packet over the
+//! namespace's loopback. UDP needs none of that.
 //!
 //! A socket stays in the namespace it was made in, whoever uses it. So tests keep their threads
 //! where they are and use plain `std` sockets; only the making of one goes through a small helper
@@ -30,6 +51,7 @@ mod perfect;
 mod skip;
 mod socket;
 mod veth;
+mod wire;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -38,6 +60,7 @@ pub use perfect::{AckerUse, Flow, Perfect, PerfectBuilder, Transmitted, Written,
 pub use skip::skip;
 pub use socket::{acknowledged_bytes, set_max_pacing_rate, set_zerocopy, unacknowledged_bytes};
 pub use veth::Veth;
+pub use wire::{Stream, Wire};
 
 /// Which internet protocol a pair of sockets speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

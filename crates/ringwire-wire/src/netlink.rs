@@ -145,18 +145,34 @@ impl Netlink {
 
     /// What the device has carried.
     pub(crate) fn statistics(&self, index: u32) -> io::Result<Stats64> {
+        self.attribute(index, |attribute| match attribute {
+            LinkAttribute::Stats64(statistics) => Some(*statistics),
+            _ => None,
+        })
+    }
+
+    /// The device's MTU in bytes.
+    pub(crate) fn mtu(&self, index: u32) -> io::Result<u32> {
+        self.attribute(index, |attribute| match attribute {
+            LinkAttribute::Mtu(bytes) => Some(*bytes),
+            _ => None,
+        })
+    }
+
+    /// What the kernel says of a device: the first attribute that `find` takes.
+    fn attribute<T>(
+        &self,
+        index: u32,
+        find: impl Fn(&LinkAttribute) -> Option<T>,
+    ) -> io::Result<T> {
         let mut link = LinkMessage::default();
         link.header.index = index;
         let answer = self.ask(RouteNetlinkMessage::GetLink(link), NLM_F_REQUEST)?;
-        let Some(RouteNetlinkMessage::NewLink(link)) = answer else {
-            return Err(io::Error::other(format!("RTM_GETLINK was answered {answer:?}")));
-        };
-        let statistics = |attribute: &LinkAttribute| match attribute {
-            LinkAttribute::Stats64(statistics) => Some(*statistics),
+        let found = match &answer {
+            Some(RouteNetlinkMessage::NewLink(link)) => link.attributes.iter().find_map(find),
             _ => None,
         };
-        let found = link.attributes.iter().find_map(statistics);
-        found.ok_or_else(|| io::Error::other("RTM_GETLINK was answered without statistics"))
+        found.ok_or_else(|| io::Error::other(format!("RTM_GETLINK was answered {answer:?}")))
     }
 
     /// Makes a route to `address` over the device, whose TCP connections wait `rto_min_ms` at

@@ -8,6 +8,7 @@ mod sent;
 mod sys;
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -251,19 +252,23 @@ impl Perfect {
         })
     }
 
-    /// A file of the namespace's `/proc`, by its path below it, for reading: `net/sockstat`,
-    /// `net/snmp`.
+    /// A file of the namespace's `/proc/net`, by its path below `/proc`, for reading:
+    /// `net/sockstat`, `net/snmp`.
     ///
     /// # Errors
     /// `InvalidInput` for a path outside of `net/`, or those of opening it.
-    pub fn file(&self, path: &str) -> io::Result<std::fs::File> {
-        if !path.starts_with("net/") || path.contains("..") {
-            let why = format!("{path} is not of a network namespace: net/… is");
-            return Err(io::Error::new(ErrorKind::InvalidInput, why));
-        }
-        // Below the child's own number: /proc/net is of whoever looks.
-        let path = format!("/proc/thread-self/{path}");
-        self.ground.helper.open_to_read(Side::Near, &path).map(std::fs::File::from)
+    pub fn file(&self, path: &str) -> io::Result<File> {
+        self.ground.helper.open_proc(Side::Near, path).map(File::from)
+    }
+
+    /// Changes a setting of the namespace, by its path below `/proc/sys`, `net/ipv4/tcp_wmem`, and
+    /// of nothing else.
+    ///
+    /// # Errors
+    /// `NotFound` for a setting that the namespace does not have of its own, `InvalidInput` for one
+    /// of something else, among others.
+    pub fn set_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
+        self.ground.set_sysctl(name, value)
     }
 
     /// The kind of the device that drops: `dummy` or `ifb`.
@@ -325,8 +330,8 @@ impl Ground {
     }
 
     fn set_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
-        let file = self.helper.open(Side::Near, &format!("/proc/sys/{name}"))?;
-        std::fs::File::from(file).write_all(value.as_bytes())
+        let file = self.helper.open_sysctl(Side::Near, name)?;
+        File::from(file).write_all(value.as_bytes())
     }
 
     fn raw_socket(&self, family: Family) -> io::Result<Raw> {

@@ -1,6 +1,7 @@
 //! Two network namespaces joined by a cable.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -265,11 +266,16 @@ impl Veth {
         Ok(())
     }
 
+    /// The MTU of the cable's near end in bytes.
+    pub fn mtu(&self) -> io::Result<u32> {
+        self.netlink(Side::Near, |link| link.mtu(Side::Near.device().index))
+    }
+
     /// A setting of the side's namespace, by its path below `/proc/sys`: `net/ipv4/tcp_wmem`.
     /// White space inside a value is one blank each.
     pub fn sysctl(&self, side: Side, name: &str) -> io::Result<String> {
         let mut value = String::new();
-        std::fs::File::from(self.open_sysctl(side, name)?).read_to_string(&mut value)?;
+        std::fs::File::from(self.helper.open_sysctl(side, name)?).read_to_string(&mut value)?;
         Ok(value.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
@@ -278,16 +284,7 @@ impl Veth {
     /// # Errors
     /// `NotFound` for a setting that the namespace does not have of its own, among others.
     pub fn set_sysctl(&self, side: Side, name: &str, value: &str) -> io::Result<()> {
-        std::fs::File::from(self.open_sysctl(side, name)?).write_all(value.as_bytes())
-    }
-
-    fn open_sysctl(&self, side: Side, name: &str) -> io::Result<OwnedFd> {
-        // Other settings are the host's.
-        if !name.starts_with("net/") || name.contains("..") {
-            let why = format!("{name} is no setting of a network namespace: net/… is");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        self.helper.open(side, &format!("/proc/sys/{name}"))
+        std::fs::File::from(self.helper.open_sysctl(side, name)?).write_all(value.as_bytes())
     }
 
     /// A command that will run in the side's namespace, as its root: `ip`, `tc`, `ss`, or a
@@ -312,6 +309,12 @@ impl Veth {
             Side::Far => &self.far,
         };
         ask(&link.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Veth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Veth").finish_non_exhaustive()
     }
 }
 

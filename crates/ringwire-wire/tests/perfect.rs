@@ -90,6 +90,24 @@ fn what_is_written_is_acknowledged() {
 }
 
 #[test]
+fn acknowledgements_come_from_an_address_that_is_elsewhere() {
+    let test = "acknowledgements_come_from_an_address_that_is_elsewhere";
+    let Some(alone) = perfect(test) else { return };
+    // The strictest look at where a packet comes from; the peer is routed to the other device.
+    for name in ["all", "lo", "default"] {
+        alone.wire.set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "1").unwrap();
+    }
+    for family in Family::BOTH {
+        let flow = alone.wire.tcp(family).unwrap();
+        write_all(&flow, &[7; 100_000]);
+        is_acknowledged(&flow, 100_000);
+    }
+    // And the host's settings are none of the wire's.
+    let refused = alone.wire.set_sysctl("kernel/hostname", "mine").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
 fn what_is_acknowledged_was_transmitted() {
     let Some(alone) = perfect("what_is_acknowledged_was_transmitted") else { return };
     for (family, header_bytes) in [(Family::V4, 14 + 20 + 20), (Family::V6, 14 + 40 + 20)] {
@@ -269,7 +287,7 @@ fn who_waits_for_room_hears_of_the_end() {
     let Some(alone) = perfect("who_waits_for_room_hears_of_the_end") else { return };
     let Alone { wire, _others_wait } = alone;
     // Nobody acknowledges for as long as this takes.
-    wire.set_ack_every(Duration::from_secs(1));
+    wire.set_ack_every(PATIENCE * 10);
     let blocked = |flow: &Flow| {
         let stream = flow.stream().try_clone().unwrap();
         std::thread::spawn(move || (&stream).write_all(&vec![0; 256 << 20]).unwrap_err())
@@ -277,8 +295,11 @@ fn who_waits_for_room_hears_of_the_end() {
     let flow = wire.tcp(Family::V4).unwrap();
     let writer = blocked(&flow);
     wait_until("it waits", || unacknowledged_bytes(flow.stream()).unwrap() > 10_000);
+    let before = open_files();
     drop(flow);
     assert!(is_an_end(&writer.join().unwrap()));
+    // The flow's, and the writer's own.
+    wait_until("the descriptors are closed", || open_files() == before - 2);
 
     let flow = wire.tcp(Family::V6).unwrap();
     let writer = blocked(&flow);
@@ -332,20 +353,21 @@ fn a_busy_flow_does_not_wait_for_idle_ones() {
     let Some(alone) = perfect("a_busy_flow_does_not_wait_for_idle_ones") else { return };
     let wire = &alone.wire;
     raise_file_limit();
-    let rate = |flow: &Flow| {
+    // What a look takes; how many there are depends on what else the host does.
+    let look = |flow: &Flow| {
         let (before, started, payload) = (wire.acker(), Instant::now(), vec![1; 100_000]);
         while started.elapsed() < Duration::from_millis(300) {
             write_all(flow, &payload);
         }
-        let looks = wire.acker().looks - before.looks;
-        looks as f64 / started.elapsed().as_secs_f64()
+        let after = wire.acker();
+        (after.work() - before.work()) / (after.looks - before.looks) as u32
     };
     let flow = wire.tcp(Family::V4).unwrap();
-    let alone = rate(&flow);
+    let alone = look(&flow);
     let _idle: Vec<Flow> = (0..1000).map(|_| wire.tcp(Family::V4).unwrap()).collect();
     rest(Duration::from_millis(50));
-    let among = rate(&flow);
-    assert!(among > alone * 0.5, "{among:.0} looks/s among a thousand, {alone:.0} alone");
+    let among = look(&flow);
+    assert!(among < alone + Duration::from_micros(40), "{among:?} a look, {alone:?} alone");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ringwire_wire::{Family, Side, Veth, loopback, skip, unacknowledged_bytes};
+use ringwire_wire::{
+    Family, Perfect, Side, Unavailable, Veth, Wire, loopback, skip, unacknowledged_bytes,
+};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
 /// Long enough for anything here; what hits it has failed.
@@ -60,6 +62,35 @@ fn loopback_has(family: Family, test: &str) -> bool {
             false
         }
         _ => true,
+    }
+}
+
+#[test]
+fn every_wire_is_used_alike() {
+    let test = "every_wire_is_used_alike";
+    let skipped = |why: Unavailable| skip(test, why.reason());
+    let mut wires = vec![(Wire::Loopback, "loopback", true)];
+    wires.extend(Veth::new().map(|wire| (wire.into(), "veth", true)).map_err(skipped));
+    let perfect = Perfect::builder().build().map_err(skipped);
+    wires.extend(perfect.map(|wire| (wire.into(), "perfect", false)));
+    for (wire, kind, copies) in &wires {
+        assert_eq!((wire.kind(), wire.copies()), (*kind, *copies));
+        assert!(["lo", "veth", "dummy", "ifb"].contains(&wire.device()));
+        assert!((1280..=65_536).contains(&wire.mtu().unwrap()), "{kind}");
+        for family in Family::BOTH {
+            if *kind == "loopback" && !loopback_has(family, test) {
+                continue;
+            }
+            let stream = wire.tcp(family).unwrap();
+            assert_eq!(stream.far().is_some(), *copies);
+            let bytes = stream.near().write(&pattern(10_000)).unwrap();
+            stream.wrote(bytes as u64);
+            let left = || unacknowledged_bytes(stream.near()).unwrap();
+            wait_until("the bytes are acknowledged", || left() == 0);
+            let (near, far) = wire.udp(family).unwrap();
+            assert_eq!(far.is_some(), *copies);
+            assert_eq!(near.send(&pattern(1000)).unwrap(), 1000);
+        }
     }
 }
 

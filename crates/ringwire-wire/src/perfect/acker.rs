@@ -28,14 +28,14 @@ use std::time::{Duration, Instant};
 use rustix::net::SendFlags;
 use rustix::thread::CpuSet;
 
-use super::flow::Shared;
+use super::flow::{Shared, Written};
 use super::sent::{Reading, Sent};
 use super::sys::{self, CpuClock};
 
 /// Without progress for so long, a flow with bytes under way is asked for TCP_INFO.
 const STALL: Duration = Duration::from_micros(50);
 /// Flows that are looked at in a look though they are quiet.
-const QUIET_PER_LOOK: usize = 16;
+const QUIET_PER_LOOK: usize = 8;
 /// The same while others are active: sixteen flows that rest cost half a processor, which who
 /// measures CPU time finds in the figures of the one that does not.
 const QUIET_PER_BUSY_LOOK: usize = 1;
@@ -45,6 +45,8 @@ const WARM: Duration = Duration::from_millis(1);
 const SLEEP_AFTER: Duration = Duration::from_millis(10);
 /// … for so long at a time, unless it is woken.
 const SLEEP: Duration = Duration::from_millis(1);
+/// How late a timer may be.
+const LATE_MAX: Duration = Duration::from_millis(1);
 /// Two readings of the clock further apart than this, in a loop that does nothing else: the thread
 /// did not run meanwhile.
 const PREEMPTED: Duration = Duration::from_micros(5);
@@ -170,6 +172,7 @@ impl Acker {
     pub(super) fn set_ack_every(&self, ack_every: Duration) {
         let nanos = u64::try_from(ack_every.as_nanos()).unwrap_or(u64::MAX);
         self.ack_every_nanos.store(nanos, Ordering::Relaxed);
+        self.unpark();
     }
 
     pub(super) fn ack_every(&self) -> Duration {
@@ -184,12 +187,16 @@ impl Acker {
     /// Says that a flow is closed.
     pub(super) fn forget_closed(&self) {
         self.changed.store(true, Ordering::Release);
-        self.wake();
+        self.unpark();
     }
 
     /// Has the thread abort the flows that are left, and end.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.unpark();
+    }
+
+    fn unpark(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
@@ -206,10 +213,8 @@ impl Acker {
 
     #[cold]
     fn wake_slowly(&self) {
-        if self.sleeps.0.swap(false, Ordering::Relaxed)
-            && let Some(thread) = self.thread.get()
-        {
-            thread.unpark();
+        if self.sleeps.0.swap(false, Ordering::Relaxed) {
+            self.unpark();
         }
     }
 
@@ -234,6 +239,8 @@ impl Acker {
 /// A flow, as the thread knows it.
 struct Watched {
     shared: Arc<Shared>,
+    /// The shared part's; kept here because every look reads it.
+    written: Written,
     sent: Sent,
     /// The last reading that found something under way, and since when it has been the same.
     stalled: Option<(Reading, Instant)>,
@@ -280,25 +287,22 @@ impl Looker {
         let mut now = Instant::now();
         let mut busy_at = now;
         while !self.acker.stop.load(Ordering::Acquire) {
-            if self.acker.changed.swap(false, Ordering::AcqRel) {
-                self.refresh(now);
-            }
+            self.refresh(now);
             let looked_at = now;
             let found = self.look(now);
             now = Instant::now();
             if found != Found::Nothing {
                 busy_at = now;
             }
-            let ack_every = self.acker.ack_every();
             if now - busy_at > SLEEP_AFTER {
                 self.sleep();
                 now = Instant::now();
-            } else if ack_every.is_zero() {
+            } else if self.acker.ack_every().is_zero() {
                 if found != Found::Progress && now - looked_at < PREEMPTED {
                     self.spin += now - looked_at;
                 }
             } else {
-                now = self.wait_until(now, looked_at + ack_every);
+                now = self.wait(now, looked_at);
             }
             self.publish();
         }
@@ -309,15 +313,20 @@ impl Looker {
 
     /// Takes in new flows and lets go of closed ones.
     fn refresh(&mut self, now: Instant) {
-        self.watched.retain(|watched| !watched.shared.is_closed());
+        let changed = &self.acker.changed;
+        if !(changed.load(Ordering::Relaxed) && changed.swap(false, Ordering::AcqRel)) {
+            return;
+        }
         let new = std::mem::take(&mut *self.acker.new_flows());
         self.watched.extend(new.into_iter().map(|shared| Watched {
+            written: shared.written().clone(),
             shared,
             sent: Sent::default(),
             stalled: None,
             warm_until: now + WARM,
             ended: false,
         }));
+        self.watched.retain(|watched| !watched.shared.is_closed());
     }
 
     fn look(&mut self, now: Instant) -> Found {
@@ -333,17 +342,27 @@ impl Looker {
         for _ in 0..self.watched.len().min(quiet_per_look) {
             self.quiet_at = (self.quiet_at + 1) % self.watched.len();
             let flow = &mut self.watched[self.quiet_at];
-            if !flow.ended && !flow.is_active(now) {
+            if !flow.is_active(now) && flow.may_have_sent() {
                 found = found.max(flow.look(now, &mut self.count));
             }
         }
         found
     }
 
-    /// Waits for `deadline` on the processor, because a timer is late by more than the cadence.
-    fn wait_until(&mut self, mut now: Instant, deadline: Instant) -> Instant {
-        while now < deadline {
-            std::hint::spin_loop();
+    /// Waits for the next look. On the processor, because a timer is late by more than the cadence;
+    /// only the most of a long wait goes by asleep.
+    fn wait(&mut self, mut now: Instant, looked_at: Instant) -> Instant {
+        while !self.acker.stop.load(Ordering::Relaxed) {
+            let left = (looked_at + self.acker.ack_every()).saturating_duration_since(now);
+            if left.is_zero() {
+                break;
+            }
+            if left > LATE_MAX * 2 {
+                std::thread::park_timeout(left - LATE_MAX);
+            } else {
+                std::hint::spin_loop();
+            }
+            self.refresh(now);
             let next = Instant::now();
             if next - now < PREEMPTED {
                 self.spin += next - now;
@@ -371,16 +390,21 @@ impl Looker {
 impl Watched {
     /// Whether this flow is to be looked at every time.
     fn is_active(&mut self, now: Instant) -> bool {
-        if self.shared.take_warmed() {
+        if self.written.take_warmed() {
             self.warm_until = now + WARM;
         }
-        let said = self.shared.written() > self.sent.acknowledged();
+        let said = self.written.bytes() > self.sent.acknowledged();
         !self.ended && (said || now < self.warm_until)
+    }
+
+    /// Whether a flow that says nothing is worth a look.
+    fn may_have_sent(&self) -> bool {
+        !self.ended && sys::unacknowledged(self.shared.stream().as_fd()) != Ok(0)
     }
 
     fn look(&mut self, now: Instant, count: &mut Count) -> Found {
         // In this order: see `sent.rs`.
-        let written = self.shared.written();
+        let written = self.written.bytes();
         let Ok(reading) = self.read() else { return self.end() };
         let sent = self.sent.sent_min(written, reading);
         if sent > self.sent.acknowledged() {

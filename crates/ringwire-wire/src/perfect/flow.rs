@@ -36,6 +36,8 @@ pub struct Written {
 #[repr(align(128))]
 struct Counter {
     bytes: AtomicU64,
+    /// The socket may be about to send though its sender says nothing; the acknowledger clears it.
+    warmed: AtomicBool,
     acker: Arc<Acker>,
 }
 
@@ -55,6 +57,18 @@ impl Written {
     pub fn bytes(&self) -> u64 {
         self.counter.bytes.load(Ordering::Acquire)
     }
+
+    /// Says that the socket may be about to send.
+    fn warm(&self) {
+        self.counter.warmed.store(true, Ordering::Relaxed);
+        self.counter.acker.wake();
+    }
+
+    /// Whether somebody has said so since this was asked last.
+    pub(super) fn take_warmed(&self) -> bool {
+        let warmed = &self.counter.warmed;
+        warmed.load(Ordering::Relaxed) && warmed.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl fmt::Debug for Written {
@@ -73,15 +87,13 @@ pub(super) struct Shared {
     acknowledged: AtomicU64,
     /// Bytes the peer has sent at least once.
     injected: AtomicU64,
-    /// The socket may be about to send though its sender says nothing; the acknowledger clears it.
-    warmed: AtomicBool,
     /// Set once, when the flow is dropped.
     closed: AtomicBool,
 }
 
 impl Shared {
-    pub(super) fn written(&self) -> u64 {
-        self.written.bytes()
+    pub(super) fn written(&self) -> &Written {
+        &self.written
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
@@ -90,11 +102,6 @@ impl Shared {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
-    }
-
-    /// Whether somebody has warmed the flow since this was asked last.
-    pub(super) fn take_warmed(&self) -> bool {
-        self.warmed.load(Ordering::Relaxed) && self.warmed.swap(false, Ordering::Relaxed)
     }
 
     /// Sends an acknowledgement of the first `bytes` bytes.
@@ -162,7 +169,11 @@ impl Flow {
         raw: Raw,
         acker: &Arc<Acker>,
     ) -> io::Result<Flow> {
-        let counter = Counter { bytes: AtomicU64::new(0), acker: Arc::clone(acker) };
+        let counter = Counter {
+            bytes: AtomicU64::new(0),
+            warmed: AtomicBool::new(false),
+            acker: Arc::clone(acker),
+        };
         let shared = Arc::new(Shared {
             headers: Headers::new(peer, stream.local_addr()?),
             stream,
@@ -170,7 +181,6 @@ impl Flow {
             written: Written { counter: Arc::new(counter) },
             acknowledged: AtomicU64::new(0),
             injected: AtomicU64::new(0),
-            warmed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
         acker.add(Arc::clone(&shared));
@@ -202,7 +212,7 @@ impl Flow {
     pub fn inject(&self, bytes: &[u8]) -> io::Result<()> {
         let mut packet = self.packet.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
-        let _warms = Warms(shared);
+        let _warms = Warms(&shared.written);
         // All before `start` has arrived, because the last call waited for it.
         let start = shared.injected.load(Ordering::Acquire);
         let (mut arrived, mut progress_at) = (0, Instant::now());
@@ -236,12 +246,11 @@ impl Flow {
 }
 
 /// Tells the acknowledger, at its end, that an answer may come.
-struct Warms<'a>(&'a Shared);
+struct Warms<'a>(&'a Written);
 
 impl Drop for Warms<'_> {
     fn drop(&mut self) {
-        self.0.warmed.store(true, Ordering::Relaxed);
-        self.0.written.counter.acker.wake();
+        self.0.warm();
     }
 }
 

@@ -166,3 +166,61 @@ impl CpuClock {
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::{tcp_info, unacknowledged, unsent};
+    use crate::{Family, Perfect, skip};
+
+    const PAYLOAD: usize = 256 << 10;
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// One write on a fresh connection, watched by another thread: did `unacknowledged` and
+    /// `unsent` show a part of it? `TCP_INFO`, which waits for the lock, must not.
+    fn parts_seen(wire: &Perfect) -> (bool, bool) {
+        let flow = wire.tcp(Family::V4).unwrap();
+        // Room for all of it, so that the writer never waits and keeps the lock throughout.
+        rustix::net::sockopt::set_socket_send_buffer_size(flow.stream(), PAYLOAD).unwrap();
+        let (socket, written) = (flow.stream().as_fd(), AtomicBool::new(false));
+        let is_part = |bytes: i64| bytes > 0 && bytes < PAYLOAD as i64;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut stream = flow.stream();
+                stream.write_all(&[1; PAYLOAD]).unwrap();
+                written.store(true, Ordering::Release);
+            });
+            let mut seen = (false, false);
+            while !written.load(Ordering::Acquire) {
+                seen.0 |= is_part(unacknowledged(socket).unwrap());
+                // What does not fit the first window stays unsent for good; less than that is seen
+                // before it is all there.
+                seen.1 |= (1..100_000).contains(&unsent(socket).unwrap());
+                let info = tcp_info(socket).unwrap();
+                let taken = info.tcpi_bytes_sent + u64::from(info.tcpi_notsent_bytes);
+                assert!(!is_part(taken as i64), "TCP_INFO showed {taken} bytes of a write");
+            }
+            seen
+        })
+    }
+
+    #[test]
+    fn what_is_queued_can_be_asked_while_the_socket_is_locked() {
+        let test = "what_is_queued_can_be_asked_while_the_socket_is_locked";
+        // Nobody acknowledges, so that the numbers are the writer's alone.
+        let wire = match Perfect::builder().ack_every(PATIENCE * 10).build() {
+            Ok(wire) => wire,
+            Err(why) => return skip(test, why.reason()),
+        };
+        let (started, mut seen) = (Instant::now(), (false, false));
+        while seen != (true, true) {
+            assert!(started.elapsed() < PATIENCE, "seen so far: {seen:?}");
+            let now = parts_seen(&wire);
+            seen = (seen.0 | now.0, seen.1 | now.1);
+        }
+    }
+}
