@@ -1,7 +1,7 @@
 //! Methods of another program, which answers jobs in lines of JSON; its end is `serve.rs`.
 //!
-//! One line of [`Hello`] comes first, then one [`Answer`] to each [`Question`]. The program builds a
-//! wire of its own from the job's description, by the same code, and is idle while others run. It
+//! One line of [`Hello`] comes first, then one [`Answer`] to each [`Question`]. The program builds
+//! a wire of its own from the job's description, by the same code, and is idle while others run. It
 //! ends when its input does.
 
 use std::cell::RefCell;

@@ -14,7 +14,7 @@ pub struct Host {
     pub kernel: String,
     /// The processor's name.
     pub cpu: String,
-    /// How many of them this process may use.
+    /// How many of them the host has.
     pub cpus: u32,
     /// The device that payloads left by.
     pub device: String,
@@ -38,10 +38,11 @@ impl Host {
     /// The header for measurements of `plan` over `net`.
     pub fn new(plan: &Plan, net: &Net) -> Host {
         let (device, mtu) = net.device();
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Host {
             kernel: read("/proc/sys/kernel/osrelease"),
-            cpu: processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
-            cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),
+            cpu: processor(&cpuinfo),
+            cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count() as u32,
             device,
             mtu,
             memory: "best of 4 KiB pages and huge pages; ringwire's arena: registered 4 KiB pages"

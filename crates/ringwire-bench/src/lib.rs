@@ -37,6 +37,7 @@ pub mod runner;
 pub mod serve;
 pub mod stage;
 pub mod walk;
+pub mod words;
 
 mod raw;
 mod sys;

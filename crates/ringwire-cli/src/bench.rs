@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ringwire_bench::job::{Order, WireKind, WireSpec};
 use ringwire_bench::plan::{Bench, Plan};
-use ringwire_bench::{Report, Watch};
+use ringwire_bench::{Report, Watch, html, words};
 
 use crate::args::{self, BenchOrder, BenchPart, BenchWire};
 use crate::exit::{Exit, Failure};
@@ -24,16 +24,18 @@ pub(crate) fn run(args: &args::Bench, signals: &Signals, output: &Output) -> Res
     if let Some(signal) = signals.seen() {
         output.warning(format_args!("{signal}: this is what was measured until then"));
     }
-    let json_on_stdout = args.json.as_deref() == Some(Path::new("-"));
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&report).map_err(Failure::new)?;
-        match json_on_stdout {
-            true => output.result(json),
-            false => write(path, &json)?,
-        }
+    // As text, fields are in the order that is promised.
+    let json = serde_json::to_string_pretty(&report).map_err(Failure::new)?;
+    if let Some(path) = args.json.as_deref().filter(|path| *path != Path::new("-")) {
+        write(path, &format!("{json}\n"))?;
     }
-    if !json_on_stdout {
-        show(&report, output);
+    if let Some(path) = &args.html {
+        let document = serde_json::to_value(&report).map_err(Failure::new)?;
+        write(path, &html::render(&document).map_err(Failure::new)?)?;
+    }
+    match args.json.as_deref() == Some(Path::new("-")) {
+        true => output.result(json),
+        false => show(&report, output),
     }
     Ok(match signals.seen() {
         Some(_) => Exit::Error,
@@ -47,17 +49,14 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn show(report: &Report, output: &Output) {
-    for median in &report.medians {
-        output.result(format_args!(
-            "{:>9} {:<22} {:>8.2} GB/s ({:.2} … {:.2}) {:.4} CPU s/GB {}",
-            median.payload_bytes,
-            median.method,
-            median.bytes_per_s / 1e9,
-            median.bytes_per_s_min / 1e9,
-            median.bytes_per_s_max / 1e9,
-            median.cpu_s_per_gb,
-            median.ratio_to_write.map_or(String::new(), |ratio| format!("{ratio:.2}× write")),
-        ));
+    for line in words::header(report) {
+        output.result(line);
+    }
+    for line in words::tables(report) {
+        output.result(line);
+    }
+    for line in words::verdict(report) {
+        output.result(format_args!("\n{line}"));
     }
 }
 

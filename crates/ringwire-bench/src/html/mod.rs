@@ -18,7 +18,7 @@ mod scale;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(crate) mod words;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;

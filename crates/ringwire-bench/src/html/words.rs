@@ -1,7 +1,7 @@
 //! Numbers and names as the page writes them. Pure.
 
 /// A size in bytes, exact: in binary units where it is a whole number of them.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
         Some((name, unit)) => format!("{} {name}", grouped(bytes / unit)),
@@ -10,7 +10,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// A whole number with its thousands apart.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -23,7 +23,7 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// Three digits of a number, and no exponent; what has more before its point keeps them.
-pub(super) fn three_digits(value: f64) -> String {
+pub(crate) fn three_digits(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return if value == 0.0 { "0".into() } else { "–".into() };
     }
@@ -36,7 +36,7 @@ pub(super) fn three_digits(value: f64) -> String {
 }
 
 /// A number without digits that say nothing: for axes.
-pub(super) fn tick(value: f64) -> String {
+pub(crate) fn tick(value: f64) -> String {
     let text = three_digits(value);
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
@@ -45,7 +45,7 @@ pub(super) fn tick(value: f64) -> String {
 }
 
 /// How many times as much: `9.8×`.
-pub(super) fn times(ratio: f64) -> String {
+pub(crate) fn times(ratio: f64) -> String {
     match ratio {
         ratio if ratio >= 99.5 => format!("{ratio:.0}×"),
         ratio if ratio >= 9.95 => format!("{ratio:.1}×"),
@@ -54,7 +54,7 @@ pub(super) fn times(ratio: f64) -> String {
 }
 
 /// A key of the document as words: `sndbuf_bytes` is `send buffer`.
-pub(super) fn key(key: &str) -> String {
+pub(crate) fn key(key: &str) -> String {
     const UNITS: [(&str, &str); 3] = [("_bytes", ""), ("_us", ", µs"), ("_s", ", s")];
     let unit = UNITS.into_iter().find_map(|(end, unit)| Some((key.strip_suffix(end)?, unit)));
     let (bare, unit) = unit.unwrap_or((key, ""));

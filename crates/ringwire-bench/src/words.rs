@@ -1,0 +1,305 @@
+//! The report in words: tables, and what they come to. Pure; the program prints the lines.
+//!
+//! "Faster" and "slower" are said only where every run of one was so against every run of the
+//! other.
+
+use crate::html::words::{size, three_digits, times};
+use crate::job::{Order, Protocol, WireKind};
+use crate::median::{Verdict, compare};
+use crate::row::{Median, Report};
+
+/// The method that all others are related to: `write`, and its like on UDP.
+fn is_plain(method: &str) -> bool {
+    method == "write" || method == "sendmsg"
+}
+
+/// Methods that are not something to choose: `minimal` has no owner for memory, no limits, and
+/// tells nobody of anything.
+fn is_no_choice(method: &str) -> bool {
+    method.starts_with("minimal")
+}
+
+fn is_ours(method: &str) -> bool {
+    method.starts_with("ringwire")
+}
+
+/// What the rows were measured on, a line each.
+pub fn header(report: &Report) -> Vec<String> {
+    let host = &report.host;
+    let mut lines = vec![
+        format!("kernel {}, {} × {}", host.kernel, host.cpus, host.cpu),
+        format!(
+            "device {}, MTU {}, acknowledged {}",
+            host.device,
+            host.mtu,
+            match host.ack_us {
+                0 => "all the time".into(),
+                us => format!("every {us} µs"),
+            }
+        ),
+        format!("memory: {} of {}", size(host.working_set_bytes), host.memory),
+        format!("send buffer: {}", host.send_buffer),
+        format!("commit {}", host.commit),
+    ];
+    lines.extend(host.notes.iter().map(|note| format!("note: {note}")));
+    lines
+}
+
+/// Medians of one part, wire, protocol and order, in the order they were measured.
+fn places(medians: &[Median]) -> Vec<Vec<&Median>> {
+    let key = |m: &Median| (m.bench.clone(), m.wire, m.protocol, m.order);
+    let mut places: Vec<Vec<&Median>> = Vec::new();
+    for median in medians {
+        match places.iter_mut().find(|place| key(place[0]) == key(median)) {
+            Some(place) => place.push(median),
+            None => places.push(vec![median]),
+        }
+    }
+    places
+}
+
+/// Medians of one payload size, in the order they were measured.
+fn by_size<'a>(place: &[&'a Median]) -> Vec<Vec<&'a Median>> {
+    let mut sizes: Vec<Vec<&Median>> = Vec::new();
+    for median in place {
+        match sizes.iter_mut().find(|group| group[0].payload_bytes == median.payload_bytes) {
+            Some(group) => group.push(median),
+            None => sizes.push(vec![median]),
+        }
+    }
+    sizes
+}
+
+fn title(median: &Median) -> String {
+    let protocol = match median.protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    };
+    let wire = match median.wire {
+        WireKind::Perfect => "the perfect wire",
+        WireKind::Loopback => "loopback, which copies",
+        WireKind::Veth => "veth, which copies",
+    };
+    let order = match median.order {
+        Order::Shuffled => "shuffled",
+        Order::Sequential => "sequential",
+    };
+    format!("{protocol} over {wire}, payloads in {order} order")
+}
+
+/// The tables, a line each, with an empty line before each table.
+pub fn tables(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    for place in places(&report.medians) {
+        let first = place[0];
+        lines.push(String::new());
+        lines.push(format!("{}; medians of {} runs", title(first), first.runs));
+        let (rate, scale): (&str, fn(&Median, f64) -> f64) = match first.protocol {
+            Protocol::Tcp => ("GB/s", |_, bytes| bytes / 1e9),
+            Protocol::Udp => ("million/s", |m, bytes| bytes / m.payload_bytes as f64 / 1e6),
+        };
+        lines.push(format!(
+            "{:>8}  {:<22} {rate:>9}  {:<15} {:>9} {:>7} {:>8}  {:>15}",
+            "payload", "method", "min … max", "CPU s/GB", "copied", "× plain", "release µs"
+        ));
+        for group in by_size(&place) {
+            for (nth, median) in group.iter().enumerate() {
+                let shown = if nth == 0 { size(median.payload_bytes) } else { String::new() };
+                let rate = |bytes| three_digits(scale(median, bytes));
+                let spread =
+                    format!("{} … {}", rate(median.bytes_per_s_min), rate(median.bytes_per_s_max));
+                lines.push(format!(
+                    "{shown:>8}  {:<22} {:>9}  {spread:<15} {:>9} {:>7} {:>8}  {:>15}",
+                    median.method,
+                    rate(median.bytes_per_s),
+                    three_digits(median.cpu_s_per_gb),
+                    median.copied_share.map_or("?".into(), percent),
+                    median.ratio_to_write.map_or("–".into(), times),
+                    delays(median),
+                ));
+            }
+        }
+    }
+    lines
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.0} %", part * 100.0)
+}
+
+fn delays(median: &Median) -> String {
+    match (median.release_delay_us_p50, median.release_delay_us_p99) {
+        (Some(half), Some(most)) => format!("{half:.0}, {most:.0}"),
+        _ => "–".into(),
+    }
+}
+
+/// Finds the one that ours is compared with among the methods of one size.
+type Find = fn(&[&Median]) -> Option<usize>;
+
+fn plain(group: &[&Median]) -> Option<usize> {
+    group.iter().position(|median| is_plain(&median.method))
+}
+
+fn best_other(group: &[&Median]) -> Option<usize> {
+    let others = group
+        .iter()
+        .enumerate()
+        .filter(|(_, m)| !is_plain(&m.method) && !is_ours(&m.method) && !is_no_choice(&m.method));
+    others.max_by(|(_, a), (_, b)| a.bytes_per_s.total_cmp(&b.bytes_per_s)).map(|(at, _)| at)
+}
+
+/// What the tables come to, a line each.
+pub fn verdict(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    for place in places(&report.medians) {
+        let sizes = by_size(&place);
+        let against: [(&str, Find); 2] =
+            [("one plain call a payload", plain), ("the best of the others", best_other)];
+        for (whom, find) in against {
+            let said: Vec<String> =
+                sizes.iter().filter_map(|group| at_size(group, find(group)?)).collect();
+            if !said.is_empty() {
+                let title = title(place[0]);
+                lines.push(format!("{title}: ringwire against {whom}: {}", said.join("; ")));
+            }
+        }
+    }
+    lines
+}
+
+/// How the best of ours does against the one at `other`.
+fn at_size(group: &[&Median], other: usize) -> Option<String> {
+    let other = group[other];
+    let ours = group.iter().filter(|m| is_ours(&m.method));
+    let ours = ours.max_by(|a, b| a.bytes_per_s.total_cmp(&b.bytes_per_s))?;
+    let ratio = times(ours.bytes_per_s / other.bytes_per_s);
+    let verdict = match compare(ours, other) {
+        Verdict::Faster => "faster",
+        Verdict::Slower => "slower",
+        Verdict::Overlap => "runs overlap, no difference shown",
+    };
+    let payload = size(ours.payload_bytes);
+    Some(match is_plain(&other.method) {
+        true => format!("{payload} {ratio} ({verdict})"),
+        false => format!("{payload} {ratio} {} ({verdict})", other.method),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use crate::job::Backing;
+    use crate::median::medians;
+    use crate::row::{Row, SCHEMA};
+
+    fn row(method: &str, payload_bytes: u64, gigabytes: f64) -> Row {
+        Row {
+            bench: "tcp".into(),
+            wire: WireKind::Perfect,
+            protocol: Protocol::Tcp,
+            method: method.into(),
+            payload_bytes,
+            working_set_bytes: 1 << 28,
+            order: Order::Shuffled,
+            backing: Backing::Small,
+            sndbuf_bytes: None,
+            run: 1,
+            payloads_per_s: gigabytes * 1e9 / payload_bytes as f64,
+            bytes_per_s: gigabytes * 1e9,
+            cpu_s_per_gb: 1.0 / gigabytes,
+            copied_share: Some(0.0),
+            requests_per_payload: 1.0,
+            notifications_per_payload: 1.0,
+            release_delay_us_p50: Some(31.2),
+            release_delay_us_p99: Some(64.0),
+            errors: 0,
+        }
+    }
+
+    fn report(rows: Vec<Row>) -> Report {
+        let host = Host {
+            kernel: "6.18".into(),
+            cpu: "CPU".into(),
+            cpus: 2,
+            device: "ifb".into(),
+            mtu: 9000,
+            memory: "pages".into(),
+            send_buffer: "both".into(),
+            ack_us: 30,
+            working_set_bytes: 1 << 28,
+            commit: "abc".into(),
+            notes: vec!["a warning".into()],
+        };
+        Report { schema: SCHEMA, host, medians: medians(&rows), rows }
+    }
+
+    #[test]
+    fn a_difference_is_told_only_where_runs_do_not_overlap() {
+        let rows = vec![
+            row("write", 4096, 1.0),
+            row("write", 4096, 2.0),
+            row("send-zc", 4096, 6.0),
+            row("send-zc", 4096, 10.0),
+            row("minimal", 4096, 99.0),
+            row("minimal", 4096, 99.0),
+            row("ringwire", 4096, 9.0),
+            row("ringwire", 4096, 9.0),
+            row("write", 65_536, 8.0),
+            row("send-zc", 65_536, 20.0),
+            row("ringwire", 65_536, 10.0),
+        ];
+        assert_eq!(
+            verdict(&report(rows)),
+            [
+                "TCP over the perfect wire, payloads in shuffled order: ringwire against one plain \
+                 call a payload: 4 KiB 6.00× (faster); 64 KiB 1.25× (faster)",
+                "TCP over the perfect wire, payloads in shuffled order: ringwire against the best \
+                 of the others: 4 KiB 1.12× send-zc (runs overlap, no difference shown); 64 KiB \
+                 0.50× send-zc (slower)",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_ringwire_there_is_nothing_to_say() {
+        assert!(verdict(&report(vec![row("write", 4096, 1.0)])).is_empty());
+        assert!(verdict(&report(Vec::new())).is_empty());
+        assert!(tables(&report(Vec::new())).is_empty());
+    }
+
+    #[test]
+    fn a_table_has_a_line_a_method() {
+        let rows = vec![row("write", 4096, 2.0), row("ringwire", 4096, 20.6)];
+        let lines = tables(&report(rows));
+        assert_eq!(
+            lines,
+            [
+                "",
+                "TCP over the perfect wire, payloads in shuffled order; medians of 1 runs",
+                " payload  method                      GB/s  min … max        CPU s/GB  copied  \
+                 × plain       release µs",
+                "   4 KiB  write                       2.00  2.00 … 2.00         0.500     0 %    \
+                 1.00×           31, 64",
+                "          ringwire                    20.6  20.6 … 20.6        0.0485     0 %    \
+                 10.3×           31, 64",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_header_has_everything_beside_the_code() {
+        assert_eq!(
+            header(&report(Vec::new())),
+            [
+                "kernel 6.18, 2 × CPU",
+                "device ifb, MTU 9000, acknowledged every 30 µs",
+                "memory: 256 MiB of pages",
+                "send buffer: both",
+                "commit abc",
+                "note: a warning",
+            ]
+        );
+    }
+}
