@@ -63,18 +63,6 @@ fn is_acknowledged(flow: &Flow, bytes: u64) {
     assert_eq!(acknowledged_bytes(flow.stream()).unwrap(), bytes);
 }
 
-/// Bytes that do not repeat soon (xorshift).
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..bytes).map(|_| next()).collect()
-}
-
 #[test]
 fn what_is_written_is_acknowledged() {
     let Some(alone) = perfect("what_is_written_is_acknowledged") else { return };
@@ -233,7 +221,8 @@ fn injected_bytes_arrive_whole_while_the_socket_sends() {
     let Some(alone) = perfect("injected_bytes_arrive_whole_while_the_socket_sends") else { return };
     for family in Family::BOTH {
         let flow = alone.wire.tcp(family).unwrap();
-        let bytes = noise(1 << 20, 77);
+        let mut dice = Dice(77);
+        let bytes: Vec<u8> = (0..1 << 20).map(|_| dice.below(256) as u8).collect();
         let mut received = vec![0; bytes.len()];
         flow.stream().set_read_timeout(Some(PATIENCE)).unwrap();
         std::thread::scope(|scope| {
@@ -314,6 +303,70 @@ fn who_waits_for_room_hears_of_the_end() {
 fn is_an_end(error: &io::Error) -> bool {
     use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+}
+
+/// A generator of small numbers (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+}
+
+/// One connection's life: writes of any size, some of them said and some at once, requests to it,
+/// a small buffer, an end at any time.
+fn live(wire: &Perfect, dice: &mut Dice, bytes: &[u8]) {
+    let flow = wire.tcp(Family::BOTH[dice.below(2) as usize]).unwrap();
+    let mut stream = flow.stream();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(dice.below(2) == 0).unwrap();
+    if dice.below(4) == 0 {
+        set_socket_send_buffer_size(stream, dice.below(100_000) as usize).unwrap();
+    }
+    let (silent, mut all) = (dice.below(3) == 0, 0);
+    for _ in 0..dice.below(30) {
+        let most = [100, 10_000, 3_000_000][dice.below(3) as usize];
+        let length = 1 + dice.below(most) as usize;
+        stream.write_all(&bytes[..length]).unwrap();
+        all += length as u64;
+        if !silent {
+            flow.written().add(length as u64);
+        }
+        if dice.below(10) == 0 {
+            let request = &bytes[..1 + dice.below(20_000) as usize];
+            flow.inject(request).unwrap();
+            stream.read_exact(&mut vec![0; request.len()]).unwrap();
+        }
+    }
+    match dice.below(3) {
+        // With bytes under way.
+        0 => {}
+        1 => rustix::net::connect_unspec(stream).unwrap(),
+        _ => is_acknowledged(&flow, all),
+    }
+}
+
+#[test]
+fn no_sender_waits_whatever_all_of_them_do() {
+    let test = "no_sender_waits_whatever_all_of_them_do";
+    let Some(alone) = perfect(test) else { return };
+    let (started, bytes) = (Instant::now(), vec![3; 3_000_000]);
+    std::thread::scope(|scope| {
+        for seed in 1..=6 {
+            let (wire, bytes) = (&alone.wire, &bytes);
+            scope.spawn(move || {
+                let mut dice = Dice(seed << 32 | 0x9e37_79b9);
+                while started.elapsed() < Duration::from_secs(2) {
+                    live(wire, &mut dice, bytes);
+                }
+            });
+        }
+    });
+    wait_until("the sockets are gone", || tcp_sockets(&alone.wire) == 0);
 }
 
 #[test]

@@ -405,10 +405,21 @@ impl Watched {
     fn look(&mut self, now: Instant, count: &mut Count) -> Found {
         // In this order: see `sent.rs`.
         let written = self.written.bytes();
-        let Ok(reading) = self.read() else { return self.end() };
-        let sent = self.sent.sent_min(written, reading);
+        let Ok(unsent) = self.unsent() else { return self.end() };
+        let sent = self.sent.sent_by_word(written, unsent);
         if sent > self.sent.acknowledged() {
+            // The usual case, and the rest of this costs as much again.
             return self.acknowledge(sent, now, count);
+        }
+        let Ok(reading) = self.read(unsent) else { return self.end() };
+        let sent = self.sent.sent_by_socket(reading);
+        if sent > self.sent.acknowledged() {
+            let found = self.acknowledge(sent, now, count);
+            // It is known best right now.
+            let read = self.unsent().and_then(|unsent| self.read(unsent));
+            let Ok(reading) = read else { return self.end() };
+            self.sent.learn(reading);
+            return found;
         }
         if !reading.is_under_way() {
             self.stalled = None;
@@ -430,13 +441,13 @@ impl Watched {
         }
     }
 
-    fn read(&self) -> rustix::io::Result<Reading> {
-        let socket = self.shared.stream().as_fd();
-        Ok(Reading {
-            unsent_before: sys::unsent(socket)?,
-            unacknowledged: sys::unacknowledged(socket)?,
-            unsent_after: sys::unsent(socket)?,
-        })
+    fn unsent(&self) -> rustix::io::Result<i64> {
+        sys::unsent(self.shared.stream().as_fd())
+    }
+
+    fn read(&self, unsent_before: i64) -> rustix::io::Result<Reading> {
+        let unacknowledged = sys::unacknowledged(self.shared.stream().as_fd())?;
+        Ok(Reading { unsent_before, unacknowledged, unsent_after: self.unsent()? })
     }
 
     /// Asks the socket itself.
@@ -463,10 +474,6 @@ impl Watched {
         count.acks += 1;
         self.stalled = None;
         self.warm_until = now + WARM;
-        match self.read() {
-            Ok(reading) => self.sent.learn(reading),
-            Err(_) => return self.end(),
-        }
         Found::Progress
     }
 
