@@ -82,6 +82,11 @@ impl Region {
     }
 }
 
+// SAFETY: the mapping belongs to the region alone, and is only read once `new` has returned.
+unsafe impl Send for Region {}
+// SAFETY: as above: shared references only read.
+unsafe impl Sync for Region {}
+
 impl Drop for Region {
     fn drop(&mut self) {
         let (start, length) = self.mapped;

@@ -5,8 +5,11 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use ringwire::{Arena, Block};
 
 use crate::error::Error;
@@ -17,27 +20,40 @@ use crate::walk::{Walk, visits};
 
 /// More than the working set, for the pages that a ring keeps for headers.
 const ARENA_SLACK_BYTES: usize = 4 << 20;
+/// The blocks that the arena's working set is made of.
+const WHOLE_BYTES: usize = 16 << 20;
 
 /// The wire, the memory and the orders of a process.
 pub struct Stage {
     net: Net,
     working_set_bytes: usize,
-    small: OnceCell<Rc<Region>>,
-    huge: OnceCell<Rc<Region>>,
+    small: OnceCell<Arc<Region>>,
+    huge: OnceCell<Arc<Region>>,
     arena: OnceCell<Arena>,
     visits: RefCell<HashMap<(u32, Order), Visits>>,
-    blocks: RefCell<Option<Blocks>>,
+    whole: OnceCell<Vec<Block>>,
+    blocks: RefCell<Option<Parts<Block>>>,
+    bytes: RefCell<Option<(Parts<Bytes>, Backing)>>,
 }
 
 /// Payloads' numbers in the order of their visits.
 type Visits = Rc<[u32]>;
 
-/// The arena's blocks of one payload size, in one order.
+/// Payloads of one size, in one order.
 #[derive(Debug)]
-struct Blocks {
-    payload_bytes: usize,
+struct Parts<T> {
+    payload_bytes: u64,
     order: Order,
-    blocks: Rc<[Block]>,
+    parts: Rc<[T]>,
+}
+
+/// A region as an owner of bytes.
+struct Shared(Arc<Region>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
 }
 
 impl Stage {
@@ -50,7 +66,9 @@ impl Stage {
             huge: OnceCell::new(),
             arena: OnceCell::new(),
             visits: RefCell::default(),
+            whole: OnceCell::new(),
             blocks: RefCell::new(None),
+            bytes: RefCell::new(None),
         }
     }
 
@@ -68,7 +86,7 @@ impl Stage {
     ///
     /// # Errors
     /// `Io` if there is no memory.
-    pub fn region(&self, backing: Backing) -> Result<Rc<Region>, Error> {
+    pub fn region(&self, backing: Backing) -> Result<Arc<Region>, Error> {
         let cell = match backing {
             Backing::Small => &self.small,
             Backing::Huge => &self.huge,
@@ -76,7 +94,7 @@ impl Stage {
         if let Some(region) = cell.get() {
             return Ok(region.clone());
         }
-        let region = Rc::new(Region::new(self.working_set_bytes, backing)?);
+        let region = Arc::new(Region::new(self.working_set_bytes, backing)?);
         Ok(cell.get_or_init(|| region).clone())
     }
 
@@ -115,37 +133,86 @@ impl Stage {
         if let Some(arena) = self.arena.get() {
             return Ok(arena);
         }
-        let capacity = self.working_set_bytes + ARENA_SLACK_BYTES;
+        let capacity = self.working_set_bytes.next_multiple_of(WHOLE_BYTES) + ARENA_SLACK_BYTES;
         let arena = Arena::builder().capacity_bytes(capacity).build()?;
         Ok(self.arena.get_or_init(|| arena))
     }
 
-    /// A filled, frozen block for each of `job`'s payloads, in the order they are visited.
+    /// A frozen block for each of `job`'s payloads, in the order they are visited: a part of a large
+    /// one, as a program has them that keeps its data in as few allocations as it can.
     ///
     /// # Errors
     /// ringwire's.
     pub fn blocks(&self, job: &Job) -> Result<Rc<[Block]>, Error> {
-        let payload_bytes = job.payload_bytes as usize;
         let mut cached = self.blocks.borrow_mut();
         if let Some(known) = cached.as_ref()
-            && (known.payload_bytes, known.order) == (payload_bytes, job.order)
+            && (known.payload_bytes, known.order) == (job.payload_bytes, job.order)
         {
-            return Ok(known.blocks.clone());
+            return Ok(known.parts.clone());
         }
         *cached = None;
-        let visits = self.visits(job, self.working_set_bytes)?;
-        let arena = self.arena()?;
-        let mut blocks = Vec::with_capacity(visits.len());
-        for number in 0..visits.len() {
-            let mut block = arena.alloc(payload_bytes)?;
-            block.spare_mut()[..payload_bytes].fill(number as u8);
-            block.advance(payload_bytes);
-            blocks.push(block.freeze());
+        let whole = self.whole_blocks()?;
+        let parts = self.parts(job, WHOLE_BYTES, |at, range| whole[at].slice(range))?;
+        let (payload_bytes, order) = (job.payload_bytes, job.order);
+        *cached = Some(Parts { payload_bytes, order, parts: parts.clone() });
+        Ok(parts)
+    }
+
+    /// The arena as blocks of the largest size, filled.
+    fn whole_blocks(&self) -> Result<&[Block], Error> {
+        if let Some(whole) = self.whole.get() {
+            return Ok(whole);
         }
-        blocks.sort_unstable_by_key(|block| block.as_ptr());
-        let blocks: Rc<[Block]> =
-            visits.iter().map(|number| blocks[*number as usize].clone()).collect();
-        *cached = Some(Blocks { payload_bytes, order: job.order, blocks: blocks.clone() });
-        Ok(blocks)
+        let arena = self.arena()?;
+        let mut whole = Vec::new();
+        for number in 0..self.working_set_bytes.div_ceil(WHOLE_BYTES) {
+            let mut block = arena.alloc(WHOLE_BYTES)?;
+            block.spare_mut().fill(number as u8);
+            block.advance(WHOLE_BYTES);
+            whole.push(block.freeze());
+        }
+        Ok(self.whole.get_or_init(|| whole))
+    }
+
+    /// `Bytes` for each of `job`'s payloads, in the order they are visited: parts of the working
+    /// set on such pages, which are no arena's.
+    ///
+    /// # Errors
+    /// As [`Stage::region`] and [`Stage::visits`].
+    pub fn bytes(&self, job: &Job) -> Result<Rc<[Bytes]>, Error> {
+        let mut cached = self.bytes.borrow_mut();
+        if let Some((known, backing)) = cached.as_ref()
+            && (known.payload_bytes, known.order) == (job.payload_bytes, job.order)
+            && *backing == job.settings.backing
+        {
+            return Ok(known.parts.clone());
+        }
+        *cached = None;
+        let region = self.region(job.settings.backing)?;
+        let whole = Bytes::from_owner(Shared(region));
+        let parts = self.parts(job, self.working_set_bytes, |_, range| whole.slice(range))?;
+        let (payload_bytes, order) = (job.payload_bytes, job.order);
+        *cached = Some((Parts { payload_bytes, order, parts: parts.clone() }, job.settings.backing));
+        Ok(parts)
+    }
+
+    /// Cuts the working set, which lies in pieces of `whole_bytes`, into `job`'s payloads.
+    fn parts<T>(
+        &self,
+        job: &Job,
+        whole_bytes: usize,
+        cut: impl Fn(usize, Range<usize>) -> T,
+    ) -> Result<Rc<[T]>, Error> {
+        let bytes = job.payload_bytes as usize;
+        if bytes > whole_bytes {
+            return Err(Error::Misuse(format!("a payload of {bytes} bytes; {whole_bytes} is most")));
+        }
+        let visits = self.visits(job, self.working_set_bytes)?;
+        let in_whole = (whole_bytes / bytes).max(1);
+        let part = |number: &u32| {
+            let start = *number as usize % in_whole * bytes;
+            cut(*number as usize / in_whole, start..start + bytes)
+        };
+        Ok(visits.iter().map(part).collect())
     }
 }

@@ -1,23 +1,25 @@
 //! ringwire through its public API: one `send` a payload, nothing gathered by the caller.
+//!
+//! On 4 KiB pages payloads are parts of registered blocks, on huge ones `Bytes` of plain memory.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, Event, Events, Ring, Socket};
+use ringwire::{Copied, Event, Events, IntoPayload, Ring, Socket};
 
-use super::{Loop, Recipe, SMALL_PAGES};
+use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
-use crate::job::{Job, Protocol};
+use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Delays, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
 
-/// One `Ring::send` of a frozen block a payload.
+/// One `Ring::send` of shared memory a payload.
 pub(super) const RINGWIRE: Recipe = Recipe {
     name: "ringwire",
     protocol: Protocol::Tcp,
-    backings: SMALL_PAGES,
+    backings: ANY_PAGES,
     make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow)?)),
 };
 
@@ -93,24 +95,37 @@ impl Run {
 
 impl Loop for Ringwire {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
-        let blocks = self.stage.blocks(job)?;
+        match job.settings.backing {
+            Backing::Small => self.run_over(&self.stage.blocks(job)?, job, time),
+            Backing::Huge => self.run_over(&self.stage.bytes(job)?, job, time),
+        }
+    }
+}
+
+impl Ringwire {
+    fn run_over<T: IntoPayload + Clone>(
+        &mut self,
+        payloads: &[T],
+        job: &Job,
+        time: Duration,
+    ) -> Result<Tally, Error> {
         let window = (WINDOW_BYTES / job.payload_bytes).clamp(4, WINDOW_PAYLOADS);
         let before = self.ring.stats();
         let tally = Tally { delays: Delays::default(), ..Tally::default() };
         let mut run = Run { under_way: 0, tally, timed: None };
         let started = Instant::now();
         let mut now = started;
-        let mut at = self.at % blocks.len();
+        let mut at = self.at % payloads.len();
         while now - started < time {
             if run.timed.is_none() && run.under_way < window {
-                let id = self.ring.send(self.sock, blocks[at].clone()).map_err(|e| e.why)?;
+                let id = self.ring.send(self.sock, payloads[at].clone()).map_err(|e| e.why)?;
                 run.timed = Some((id, now));
-                at = if at + 1 == blocks.len() { 0 } else { at + 1 };
+                at = if at + 1 == payloads.len() { 0 } else { at + 1 };
                 run.under_way += 1;
             }
             while run.under_way < window {
-                self.ring.send(self.sock, blocks[at].clone()).map_err(|e| e.why)?;
-                at = if at + 1 == blocks.len() { 0 } else { at + 1 };
+                self.ring.send(self.sock, payloads[at].clone()).map_err(|e| e.why)?;
+                at = if at + 1 == payloads.len() { 0 } else { at + 1 };
                 run.under_way += 1;
             }
             self.turn(&mut run)?;
@@ -127,9 +142,7 @@ impl Loop for Ringwire {
         self.flow.drain()?;
         Ok(run.tally)
     }
-}
 
-impl Ringwire {
     fn turn(&mut self, run: &mut Run) -> Result<(), Error> {
         self.ring.turn(PATIENCE, &mut self.events)?;
         if self.events.is_empty() {
