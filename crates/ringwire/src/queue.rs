@@ -24,6 +24,10 @@ pub(crate) const PIECES_MAX: usize = 256;
 /// Bytes of one request. The kernel takes less than `INT_MAX`, and answers ENOMEM when the pages of
 /// several registered pieces come to a GiB (K11).
 pub(crate) const REQUEST_BYTES_MAX: u64 = 512 << 20;
+/// What the pages of a gathered request charge to the send buffer at most. Beyond it nothing is
+/// gained, and at four times as much the sender begins to wait: 64 KiB payloads, 64 MiB of send
+/// buffer, perfect wire: 36 GB/s at 1 MiB, 47 at 4 MiB, 40 at 16 MiB.
+const REQUEST_CHARGE_MAX: u64 = 4 << 20;
 /// A chain of notifications is cut after this many bytes, or after a path's 10 ms if that is less.
 const CHAIN_BYTES: u64 = 64 << 10;
 /// What a path delivers in this time is the most that a request gathers: the first payload of a
@@ -123,8 +127,10 @@ impl Pace {
     }
 
     fn bounds(&self) -> Bounds {
-        let charge =
-            if self.send_buffer_bytes == 0 { u64::MAX } else { self.send_buffer_bytes / 2 };
+        let charge = match self.send_buffer_bytes {
+            0 => REQUEST_CHARGE_MAX,
+            bytes => (bytes / 2).min(REQUEST_CHARGE_MAX),
+        };
         Bounds { bytes: self.bound_bytes.min(REQUEST_BYTES_MAX), charge }
     }
 }

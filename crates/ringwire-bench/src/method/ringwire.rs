@@ -25,7 +25,7 @@ pub(super) const RINGWIRE: Recipe = Recipe {
 
 /// Payloads that a good user keeps under way: enough that a request can be gathered while another
 /// is sent and others wait for their acknowledgement.
-const WINDOW_PAYLOADS: u64 = 4096;
+const WINDOW_PAYLOADS: u64 = 1536;
 /// The same in bytes.
 const WINDOW_BYTES: u64 = 32 << 20;
 /// How long a turn may wait before the run counts as stuck.

@@ -423,6 +423,7 @@ impl Count {
 
     /// One more holder. A count past 2^31 aborts, as `Arc` does: it only comes from forgetting
     /// clones in a loop, and wrapping round would hand memory out twice.
+    #[inline]
     pub(super) fn add_one(&self) {
         // Relaxed: the new handle is made from one that exists.
         if self.0.fetch_add(1, Ordering::Relaxed) > i32::MAX as u32 {
@@ -431,6 +432,7 @@ impl Count {
     }
 
     /// One holder less; `true` to the last, who then owns the block alone.
+    #[inline]
     pub(super) fn drop_one(&self) -> bool {
         // A count of one seen by a holder is its own, and nobody else can raise it: so the
         // read-modify-write is saved where a block is not shared. Acquire pairs with the Release

@@ -5,7 +5,7 @@
 //! payloads has been released, so notifications of one notifier may be posted out of order.
 //! Invariant: `0 <= outstanding <= payloads`.
 
-use crate::ledger::{Key, NONE, Table};
+use crate::ledger::{Key, Table};
 use crate::release::{Copied, Events, Sum};
 
 /// A notification slot: attach payloads to it, flush it, and get one `Notified` for all of them.
@@ -121,24 +121,14 @@ impl NotificationTable {
         Some(())
     }
 
-    /// Takes in the release of one attached payload.
-    pub(crate) fn on_released(
-        &mut self,
-        notification: u32,
-        accepted: u64,
-        copied: Copied,
-        failed: bool,
-        events: &mut Events,
-    ) {
-        if notification == NONE {
-            return;
-        }
+    /// Takes in the release of attached payloads.
+    pub(crate) fn on_released(&mut self, notification: u32, released: Sum, events: &mut Events) {
         let Some(entry) = self.notifications.at_mut(notification) else { return };
-        debug_assert!(entry.outstanding > 0);
-        entry.outstanding -= 1;
-        entry.bytes += accepted;
-        entry.copied = entry.copied.and(copied);
-        entry.failed += u64::from(failed);
+        debug_assert!(entry.outstanding >= released.payloads);
+        entry.outstanding -= released.payloads;
+        entry.bytes += released.bytes;
+        entry.copied = entry.copied.and(released.copied);
+        entry.failed += released.failed;
         self.post_if_due(notification, events);
     }
 
@@ -160,6 +150,10 @@ impl NotificationTable {
 mod tests {
     use super::*;
     use crate::release::Event;
+
+    fn one(bytes: u64, copied: Copied, failed: bool) -> Sum {
+        Sum { payloads: 1, bytes, copied, failed: u64::from(failed) }
+    }
 
     fn posted(events: &mut Events) -> Vec<(u64, u32, u64, u64, Copied, u64)> {
         let row = |event| match event {
@@ -194,11 +188,11 @@ mod tests {
         assert_ne!(first, second);
         table.attach(second);
         assert_eq!(table.flush(notifier, &mut events), Some(1));
-        table.on_released(first, 10, Copied::No, false, &mut events);
+        table.on_released(first, one(10, Copied::No, false), &mut events);
         assert!(events.is_empty());
-        table.on_released(second, 5, Copied::Yes, false, &mut events);
+        table.on_released(second, one(5, Copied::Yes, false), &mut events);
         assert_eq!(posted(&mut events), [(9, 1, 1, 5, Copied::Yes, 0)]);
-        table.on_released(first, 3, Copied::Unknown, true, &mut events);
+        table.on_released(first, one(3, Copied::Unknown, true), &mut events);
         assert_eq!(posted(&mut events), [(9, 0, 2, 13, Copied::Unknown, 1)]);
     }
 
@@ -224,9 +218,9 @@ mod tests {
         table.attach(open);
         assert_eq!(table.remove(notifier), Some(()));
         assert_eq!(table.flush(notifier, &mut events), None);
-        table.on_released(open, 1, Copied::No, false, &mut events);
+        table.on_released(open, one(1, Copied::No, false), &mut events);
         assert!(events.is_empty());
-        table.on_released(flushed, 1, Copied::No, false, &mut events);
+        table.on_released(flushed, one(1, Copied::No, false), &mut events);
         assert_eq!(posted(&mut events), [(3, 0, 1, 1, Copied::No, 0)]);
         assert_eq!(table.notifications(), 0);
     }

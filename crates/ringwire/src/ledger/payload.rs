@@ -19,7 +19,7 @@ use crate::error::Errno;
 use crate::ledger::notifier::NotificationTable;
 use crate::ledger::{Key, NONE, Position, Table};
 use crate::payload::{Payload, Piece};
-use crate::release::{Copied, Events};
+use crate::release::{Copied, Events, Sum};
 
 /// Names one payload between `send` and its release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +101,35 @@ pub(crate) struct Freed {
     pub places: u32,
     /// Payloads that were settled as failed on the way.
     pub failed: u32,
+}
+
+/// Released payloads of one notification, which is told of them together.
+struct Together {
+    notification: u32,
+    payloads: u64,
+    bytes: u64,
+    copied: Copied,
+}
+
+impl Together {
+    const NONE: Together =
+        Together { notification: NONE, payloads: 0, bytes: 0, copied: Copied::No };
+
+    #[inline]
+    fn add(&mut self, bytes: u64, copied: Copied) {
+        self.payloads += 1;
+        self.bytes += bytes;
+        self.copied = self.copied.and(copied);
+    }
+
+    /// Tells the notification, and begins anew.
+    fn tell(&mut self, notifications: &mut NotificationTable, events: &mut Events) {
+        let Together { notification, payloads, bytes, copied } = mem::replace(self, Self::NONE);
+        if payloads > 0 {
+            let released = Sum { payloads, bytes, copied, failed: 0 };
+            notifications.on_released(notification, released, events);
+        }
+    }
 }
 
 /// Quiet payloads that one turn releases without growing their list.
@@ -327,48 +356,63 @@ impl Payloads {
         true
     }
 
-    /// Takes `parts` requests off a payload, and in what was observed of it. Releases it if it is
-    /// settled, its queue has gone past it, and no request covers it. Returns the next payload of
-    /// the socket.
-    #[inline]
-    pub(crate) fn release_if_due(
+    /// Takes `parts` requests off each of `count` payloads from `slot` on, and in what was observed
+    /// of them. Releases those that are settled, whose queue has gone past them, and that no request
+    /// covers. Returns what became free.
+    pub(crate) fn release_run(
         &mut self,
-        slot: u32,
+        mut slot: u32,
+        count: u32,
         parts: u32,
         observed: Copied,
         notifications: &mut NotificationTable,
         events: &mut Events,
-        freed: &mut Freed,
-    ) -> u32 {
-        let Some((key, entry)) = self.table.entry_mut(slot) else { return NONE };
-        let next = entry.next;
-        entry.parts -= parts;
-        if observed != Copied::No {
-            entry.copied = entry.copied.and(observed);
-        }
-        if entry.parts == 0 && entry.settled && entry.passed {
-            let one_piece = entry.held && !entry.ptr.is_null();
-            if one_piece
-                && !entry.failed
-                && !entry.quiet
-                && let Some(owner) = self.owners.get_mut(slot as usize)
-                && owner.notification == NONE
-                && owner.address == NONE
-                && let Held::Piece(piece) = mem::replace(&mut owner.held, Held::Nothing)
-            {
-                // Nearly every payload.
-                freed.payloads += 1;
-                freed.bytes += entry.bytes;
-                let copied = if entry.bytes == 0 { Copied::Unknown } else { entry.copied };
-                events.released(PayloadId(key), piece, copied);
-            } else {
-                let payloads = freed.payloads;
-                self.hand_back(slot, notifications, events, freed);
-                freed.places += u32::from(freed.payloads == payloads);
+    ) -> Freed {
+        let mut freed = Freed::default();
+        let mut together = Together::NONE;
+        for _ in 0..count {
+            let Some((key, entry)) = self.table.entry_mut(slot) else { break };
+            let next = entry.next;
+            entry.parts -= parts;
+            if observed != Copied::No {
+                entry.copied = entry.copied.and(observed);
             }
-            self.table.forget(slot);
+            if entry.parts == 0 && entry.settled && entry.passed {
+                let plain = !entry.ptr.is_null() && !entry.failed;
+                match self.owners.get_mut(slot as usize) {
+                    // Nearly every payload: whole, of one piece, to its socket's peer.
+                    Some(owner) if plain && owner.address == NONE => {
+                        let copied = if entry.bytes == 0 { Copied::Unknown } else { entry.copied };
+                        freed.payloads += 1;
+                        freed.bytes += entry.bytes;
+                        if owner.notification != NONE {
+                            if owner.notification != together.notification {
+                                together.tell(notifications, events);
+                                together.notification = owner.notification;
+                            }
+                            together.add(entry.bytes, copied);
+                        }
+                        match mem::replace(&mut owner.held, Held::Nothing) {
+                            Held::Piece(piece) if !entry.quiet => {
+                                events.released(PayloadId(key), piece, copied);
+                            }
+                            Held::Piece(piece) if piece.drops_quietly() => drop(piece),
+                            Held::Piece(piece) => self.quiet.push(piece),
+                            Held::Pieces(_) | Held::Nothing => {}
+                        }
+                    }
+                    _ => {
+                        let payloads = freed.payloads;
+                        self.hand_back(slot, notifications, events, &mut freed);
+                        freed.places += u32::from(freed.payloads == payloads);
+                    }
+                }
+                self.table.forget(slot);
+            }
+            slot = next;
         }
-        next
+        together.tell(notifications, events);
+        freed
     }
 
     /// Hands the memory back now and keeps the entry's place in its queue, for a payload that was
@@ -407,9 +451,9 @@ impl Payloads {
             self.addresses.remove(mem::replace(&mut owner.address, NONE));
         }
         if owner.notification != NONE {
-            let accepted = if entry.failed { owner.accepted } else { entry.bytes };
-            let (notification, failed) = (owner.notification, entry.failed);
-            notifications.on_released(notification, accepted, copied, failed, events);
+            let bytes = if entry.failed { owner.accepted } else { entry.bytes };
+            let released = Sum { payloads: 1, bytes, copied, failed: u64::from(entry.failed) };
+            notifications.on_released(owner.notification, released, events);
         }
     }
 }

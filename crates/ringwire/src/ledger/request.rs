@@ -131,12 +131,12 @@ impl Ledger {
     ) -> Freed {
         let mut freed = Freed::default();
         for _ in 0..count {
-            if self.payloads.at(slot).is_none() {
-                break;
-            }
+            let Some(entry) = self.payloads.at(slot) else { break };
+            let next = entry.next;
             freed.failed += u32::from(self.payloads.fail(slot, error, events));
             self.payloads.pass(slot);
-            slot = self.release_if_due(slot, 0, Copied::No, events, &mut freed);
+            freed.add(self.release_run(slot, 1, Copied::No, events));
+            slot = next;
         }
         freed
     }
@@ -144,28 +144,12 @@ impl Ledger {
     /// Releases the settled ones among `count` payloads that no request ever covered.
     pub(crate) fn release_run(
         &mut self,
-        mut slot: u32,
+        slot: u32,
         count: u32,
         copied: Copied,
         events: &mut Events,
     ) -> Freed {
-        let mut freed = Freed::default();
-        for _ in 0..count {
-            slot = self.release_if_due(slot, 0, copied, events, &mut freed);
-        }
-        freed
-    }
-
-    #[inline]
-    fn release_if_due(
-        &mut self,
-        slot: u32,
-        parts: u32,
-        observed: Copied,
-        events: &mut Events,
-        freed: &mut Freed,
-    ) -> u32 {
-        self.payloads.release_if_due(slot, parts, observed, &mut self.notifications, events, freed)
+        self.payloads.release_run(slot, count, 0, copied, &mut self.notifications, events)
     }
 
     /// Closes a request: the kernel refers to none of its memory any more. Returns the request and
@@ -178,13 +162,20 @@ impl Ledger {
     ) -> Option<(Request, Freed)> {
         self.requests.get(token)?;
         let request = self.requests.remove(token.slot)?;
-        let mut freed = Freed::default();
-        let mut slot = request.first;
         // Nothing can be observed of what was not accepted.
         let observed = if request.accepted > 0 { copied } else { Copied::No };
-        for _ in 0..request.count {
-            slot = self.release_if_due(slot, 1, observed, events, &mut freed);
-        }
+        let (first, count) = (request.first, request.count);
+        let notifications = &mut self.notifications;
+        let freed = self.payloads.release_run(first, count, 1, observed, notifications, events);
         Some((request, freed))
+    }
+}
+
+impl Freed {
+    fn add(&mut self, other: Freed) {
+        self.payloads += other.payloads;
+        self.bytes += other.bytes;
+        self.places += other.places;
+        self.failed += other.failed;
     }
 }
