@@ -192,7 +192,8 @@ impl Stage {
         let whole = Bytes::from_owner(Shared(region));
         let parts = self.parts(job, self.working_set_bytes, |_, range| whole.slice(range))?;
         let (payload_bytes, order) = (job.payload_bytes, job.order);
-        *cached = Some((Parts { payload_bytes, order, parts: parts.clone() }, job.settings.backing));
+        *cached =
+            Some((Parts { payload_bytes, order, parts: parts.clone() }, job.settings.backing));
         Ok(parts)
     }
 
@@ -205,7 +206,9 @@ impl Stage {
     ) -> Result<Rc<[T]>, Error> {
         let bytes = job.payload_bytes as usize;
         if bytes > whole_bytes {
-            return Err(Error::Misuse(format!("a payload of {bytes} bytes; {whole_bytes} is most")));
+            return Err(Error::Misuse(format!(
+                "a payload of {bytes} bytes; {whole_bytes} is most"
+            )));
         }
         let visits = self.visits(job, self.working_set_bytes)?;
         let in_whole = (whole_bytes / bytes).max(1);

@@ -11,6 +11,7 @@
 
 use std::mem;
 use std::ops::Range;
+use std::ptr;
 use std::time::{Duration, Instant};
 
 use crate::engine::Span;
@@ -392,23 +393,12 @@ impl<'a> Gathering<'a> {
 
     /// `None` if the first payload cannot be sent in this mode.
     fn run(mut self, payloads: &Payloads) -> Option<Gathered> {
-        while let Some(entry) = payloads.at(self.gathered.end.slot) {
-            let first = self.gathered.count == 0;
-            if let Some((ptr, bytes)) = entry.rest(self.gathered.end.skip)
-                && self.may_read(ptr, bytes)
-            {
-                // Nearly every payload: one piece, taken as it is or not at all.
-                if !self.take_whole(Span { ptr, bytes }, first) {
-                    break;
-                }
-                self.gathered.count += 1;
-                self.gathered.bytes += bytes as u64;
-                self.gathered.end = Position { slot: entry.next, skip: 0 };
-                if !self.limits.stream {
-                    break;
-                }
-                continue;
+        loop {
+            if !self.take_wholes(payloads) {
+                break;
             }
+            let Some(entry) = payloads.at(self.gathered.end.slot) else { break };
+            let first = self.gathered.count == 0;
             let before = (self.spans.len(), self.spans.last().copied(), self.charge, self.chain);
             let mut bytes = 0;
             let mut whole = true;
@@ -454,38 +444,51 @@ impl<'a> Gathering<'a> {
         Some(self.gathered)
     }
 
-    /// Whether some bytes are no more than a request takes, and lie where it reads.
-    fn may_read(&self, ptr: *const u8, bytes: usize) -> bool {
-        let start = ptr as usize;
-        self.window.contains(&start)
-            && bytes <= self.window.end - start
-            && (1..=REQUEST_BYTES_MAX).contains(&(bytes as u64))
-    }
-
-    /// Adds a payload of one piece, if it fits. The first one always does.
-    fn take_whole(&mut self, span: Span, first: bool) -> bool {
-        let bounds = self.limits.bounds;
-        if !first && self.gathered.bytes + span.bytes as u64 > bounds.bytes {
-            return false;
-        }
-        if let Some(last) = self.spans.last_mut()
-            && last.ptr.wrapping_add(last.bytes) == span.ptr
-        {
-            let merged = Span { ptr: last.ptr, bytes: last.bytes + span.bytes };
-            let charged = self.charge - charge(*last) + charge(merged);
-            let fits = charged <= bounds.charge;
-            if fits {
-                (*last, self.charge) = (merged, charged);
+    /// Takes payloads as long as they are what nearly every payload is: one piece, which may be read
+    /// where it is, and taken whole or not at all. Returns whether there may be more to take of what
+    /// comes next.
+    fn take_wholes(&mut self, payloads: &Payloads) -> bool {
+        let Limits { bounds, pieces_max, stream } = self.limits;
+        let mut last = self.spans.pop().unwrap_or(Span { ptr: ptr::null(), bytes: 0 });
+        // Without the last span's, which may still grow.
+        let mut charged = self.charge - charge(last);
+        let Gathered { mut end, mut count, mut bytes, .. } = self.gathered;
+        let more = loop {
+            let Some(entry) = payloads.at(end.slot) else { break false };
+            let Some((start, len)) = entry.rest(end.skip) else { break true };
+            let inside =
+                self.window.contains(&start.addr()) && len <= self.window.end - start.addr();
+            if !inside || !(1..=REQUEST_BYTES_MAX).contains(&(len as u64)) {
+                break true;
             }
-            return fits;
+            let adjoins = last.ptr.wrapping_add(last.bytes) == start && last.bytes > 0;
+            let (span, before) = match adjoins {
+                true => (Span { ptr: last.ptr, bytes: last.bytes + len }, charged),
+                false => (Span { ptr: start, bytes: len }, charged + charge(last)),
+            };
+            let fits = bytes + len as u64 <= bounds.bytes
+                && before + charge(span) <= bounds.charge
+                && (adjoins || self.spans.len() + 1 < pieces_max);
+            if count > 0 && !fits {
+                break false;
+            }
+            if !adjoins && last.bytes > 0 {
+                self.spans.push(last);
+            }
+            (last, charged) = (span, before);
+            count += 1;
+            bytes += len as u64;
+            end = Position { slot: entry.next, skip: 0 };
+            if !stream {
+                break false;
+            }
+        };
+        if last.bytes > 0 {
+            self.spans.push(last);
         }
-        let charged = self.charge + charge(span);
-        let fits = first || (charged <= bounds.charge && self.spans.len() < self.limits.pieces_max);
-        if fits {
-            self.charge = charged;
-            self.spans.push(span);
-        }
-        fits
+        self.charge = charged + charge(last);
+        self.gathered = Gathered { end, count, bytes, ..self.gathered };
+        more
     }
 
     /// Whether the request is at a bound that even a single payload must keep.

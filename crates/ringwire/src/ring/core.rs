@@ -280,15 +280,44 @@ impl<E: Engine> Core<E> {
     ) -> Result<PayloadId, SendError> {
         let piece = ManuallyDrop::new(piece);
         let bytes = piece.as_slice().len() as u64;
-        let Some(notification) = self.plainly_admitted(sock, bytes, sending) else {
-            let piece = ManuallyDrop::into_inner(piece);
-            return self.send_pieces(sock, piece.into_payload(), sending);
+        let limits = &self.limits;
+        let fits = |max: u64, used: u64| bytes <= max.saturating_sub(used);
+        let notification = match sending.notifier {
+            None => Some(NONE),
+            Some(notifier) => self.ledger.notifications.current(notifier),
         };
-        let (opened_ms, quiet) = (self.now_ms, sending.quiet);
-        let opening = Opening { bytes, socket: sock.0.slot, notification, quiet, opened_ms };
-        let id = self.ledger.payloads.open(piece, opening);
-        self.queue(id, opening);
-        Ok(id)
+        if let Some(entry) = self.sockets.get_mut(sock.0)
+            && let Some(notification) = notification
+            && entry.stage == Stage::Open
+            && sending.address.is_none()
+            && self.cancelled_places == 0
+            && fits(limits.socket_bytes.min(PAYLOAD_BYTES_MAX), entry.in_flight_bytes)
+            && fits(limits.ring_bytes, self.in_flight_bytes)
+            && entry.in_flight_payloads < limits.socket_payloads
+            && self.in_flight_payloads < limits.ring_payloads
+            // With nothing in flight the clock is to be looked at first.
+            && self.in_flight_payloads > 0
+        {
+            let (opened_ms, quiet) = (self.now_ms, sending.quiet);
+            let opening = Opening { bytes, socket: sock.0.slot, notification, quiet, opened_ms };
+            let id = self.ledger.payloads.open(piece, opening);
+            if notification != NONE {
+                self.ledger.notifications.attach(notification);
+            }
+            self.in_flight_bytes += bytes;
+            self.in_flight_payloads += 1;
+            self.stats.payloads += 1;
+            self.stats.payload_bytes += bytes;
+            entry.in_flight_bytes += bytes;
+            entry.in_flight_payloads += 1;
+            entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
+            if !entry.ready {
+                self.make_ready(sock.0.slot);
+            }
+            return Ok(id);
+        }
+        let piece = ManuallyDrop::into_inner(piece);
+        self.send_pieces(sock, piece.into_payload(), sending)
     }
 
     #[inline(never)]
@@ -313,51 +342,18 @@ impl<E: Engine> Core<E> {
         let (opened_ms, quiet) = (self.now_ms, sending.quiet);
         let opening = Opening { bytes, socket: sock.0.slot, notification, quiet, opened_ms };
         let id = self.ledger.payloads.open_payload(payload, opening, sending.address);
-        self.queue(id, opening);
-        Ok(id)
-    }
-
-    #[inline(always)]
-    fn queue(&mut self, id: PayloadId, opening: Opening) {
-        let Opening { socket: slot, bytes, notification, .. } = opening;
-        if notification != NONE {
-            self.ledger.notifications.attach(notification);
-        }
+        self.ledger.notifications.attach(notification);
         self.in_flight_bytes += bytes;
         self.in_flight_payloads += 1;
         self.stats.payloads += 1;
         self.stats.payload_bytes += bytes;
-        let Some(entry) = self.sockets.at_mut(slot) else { return };
-        entry.in_flight_bytes += bytes;
-        entry.in_flight_payloads += 1;
-        entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
-        if !mem::replace(&mut entry.ready, true) {
-            self.ready.push_back(slot);
+        if let Some(entry) = self.sockets.at_mut(sock.0.slot) {
+            entry.in_flight_bytes += bytes;
+            entry.in_flight_payloads += 1;
+            entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
         }
-    }
-
-    /// The notification of a payload to which nothing speaks against, found without asking what it
-    /// would be. If there is something, or the payload has an address, [`Core::admit`] has the last
-    /// word.
-    #[inline(always)]
-    fn plainly_admitted(&self, sock: Socket, bytes: u64, sending: &SendOptions) -> Option<u32> {
-        let entry = self.sockets.get(sock.0)?;
-        let limits = &self.limits;
-        let fits = |max: u64, used: u64| bytes <= max.saturating_sub(used);
-        let plain = entry.stage == Stage::Open
-            && sending.address.is_none()
-            && bytes <= PAYLOAD_BYTES_MAX
-            && self.cancelled_places == 0
-            && fits(limits.socket_bytes, entry.in_flight_bytes)
-            && fits(limits.ring_bytes, self.in_flight_bytes)
-            && entry.in_flight_payloads < limits.socket_payloads
-            // With nothing in flight the clock is to be looked at first.
-            && (1..limits.ring_payloads).contains(&self.in_flight_payloads);
-        match sending.notifier {
-            _ if !plain => None,
-            None => Some(NONE),
-            Some(notifier) => self.ledger.notifications.current(notifier),
-        }
+        self.make_ready(sock.0.slot);
+        Ok(id)
     }
 
     /// Checks everything that may speak against a payload. Returns the notification to attach to.
