@@ -21,10 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     pin_to_cpu(0)?;
     let flow = wire.tcp(Family::V4)?;
     flow.stream().set_nodelay(true)?;
+    println!("{}, MTU {}", wire.device(), wire.mtu());
     let working_set = vec![7u8; 256 << 20];
     let mut stream = flow.stream();
     for _ in 0..5 {
-        let (before, started) = (wire.acker(), Instant::now());
+        let (device, before, started) = (wire.transmitted()?, wire.acker(), Instant::now());
         let mut sent = 0;
         for payload in working_set.chunks_exact(payload_bytes).cycle() {
             stream.write_all(payload)?;
@@ -37,10 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         let (seconds, after) = (started.elapsed().as_secs_f64(), wire.acker());
+        let packets = wire.transmitted()?.packets - device.packets;
         println!(
-            "{:.2} GB/s; acknowledger: {:.0} % of a core, {:.0} % waiting, {} looks/s, {} acks/s, \
+            "{:.2} GB/s, {} bytes a packet; acknowledger: {:.0} % of a core, {:.0} % waiting, {} looks/s, {} acks/s, \
              {} fallbacks/s",
             sent as f64 / seconds / 1e9,
+            sent as u64 / packets.max(1),
             (after.cpu - before.cpu).as_secs_f64() / seconds * 100.0,
             (after.spin - before.spin).as_secs_f64() / seconds * 100.0,
             ((after.looks - before.looks) as f64 / seconds) as u64,

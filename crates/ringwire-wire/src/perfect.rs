@@ -46,6 +46,13 @@ const MTU_BYTES_MAX: u32 = 65_535;
 /// itself, much sooner.
 const RTO_MIN_MS: u32 = 10_000;
 
+const RAW_REFUSED: &str = "cannot make a raw socket, not even as root of a namespace; seccomp or \
+                           AppArmor may forbid it, which whoever runs the container can change";
+const REPAIR_REFUSED: &str = "cannot repair a socket into a connection (TCP_REPAIR); seccomp may \
+                              forbid it, or this is not Linux' own TCP (gVisor)";
+const DEVICE_REFUSED: &str = "cannot make a device that drops; root can load the kernel's module \
+                              for one: modprobe dummy, or modprobe ifb";
+
 /// How long the kernel may take to bring up an address.
 const UP_MAX: Duration = Duration::from_secs(10);
 
@@ -80,7 +87,8 @@ impl PerfectBuilder {
         self
     }
 
-    /// The device's MTU in bytes, 1,280 to 65,535; 9,000 by default.
+    /// The device's MTU in bytes, 1,280 to 65,535; 9,000 by default. A TCP segment has 32,767 bytes
+    /// at most all the same.
     pub fn mtu(mut self, mtu_bytes: u32) -> Self {
         self.mtu_bytes = mtu_bytes;
         self
@@ -115,11 +123,7 @@ impl PerfectBuilder {
             .map_err(|why| unavailable(("cannot talk to the namespace's rtnetlink", why)))?;
         let ground = Ground { helper, link: Mutex::new(link) };
         let device = ground.set_up(self.mtu_bytes).map_err(unavailable)?;
-        let raw = |family| {
-            ground
-                .raw_socket(family)
-                .map_err(|why| unavailable(("cannot make a raw socket in a namespace", why)))
-        };
+        let raw = |family| ground.raw_socket(family).map_err(|why| unavailable((RAW_REFUSED, why)));
         let (raw_v4, raw_v6) = (raw(Family::V4)?, raw(Family::V6)?);
         let (acker, thread) = Acker::start(self.ack_every, self.acker_cpu)
             .map_err(|why| unavailable(("cannot start the acknowledger", why)))?;
@@ -134,9 +138,8 @@ impl PerfectBuilder {
         };
         // Connections, so that what refuses them is known now.
         for family in Family::BOTH {
-            let (stream, _) = wire.connect(family).map_err(|why| {
-                unavailable(("cannot repair a socket into a connection (TCP_REPAIR)", why))
-            })?;
+            let (stream, _) =
+                wire.connect(family).map_err(|why| unavailable((REPAIR_REFUSED, why)))?;
             flow::abort(&stream);
         }
         Ok(wire)
@@ -304,10 +307,7 @@ impl Ground {
             |kind: &InfoKind| link.add_sink(kind.clone(), DEVICE_INDEX, DEVICE_NAME, mtu_bytes);
         let kind = match add(&InfoKind::Dummy) {
             Ok(()) => InfoKind::Dummy,
-            Err(_) => add(&InfoKind::Ifb).map(|()| InfoKind::Ifb).map_err(at(
-                "cannot make a device that drops (does the kernel have the dummy or the ifb \
-                 module, and may it be loaded?)",
-            ))?,
+            Err(_) => add(&InfoKind::Ifb).map(|()| InfoKind::Ifb).map_err(at(DEVICE_REFUSED))?,
         };
         link.set_fifo(DEVICE_INDEX).map_err(at("cannot set the device's queue"))?;
         for index in [LOOPBACK_INDEX, DEVICE_INDEX] {

@@ -175,7 +175,10 @@ mod tests {
         /// However the loads fall between what the socket does, nothing unsent is acknowledged;
         /// and once the socket stands still, everything sent is.
         #[test]
-        fn never_more_than_is_sent_and_in_the_end_all(steps in steps(), by_word_too in any::<bool>()) {
+        fn never_more_than_is_sent_and_in_the_end_all(
+            steps in steps(),
+            by_word_too in any::<bool>(),
+        ) {
             let (mut socket, mut sent) = (Socket::default(), Sent::default());
             let (mut loads, mut written) = (Vec::new(), 0);
             for step in steps {
