@@ -40,8 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (seconds, after) = (started.elapsed().as_secs_f64(), wire.acker());
         let packets = wire.transmitted()?.packets - device.packets;
         println!(
-            "{:.2} GB/s, {} bytes a packet; acknowledger: {:.0} % of a core, {:.0} % waiting, {} looks/s, {} acks/s, \
-             {} fallbacks/s",
+            "{:.2} GB/s, {} bytes a packet; acknowledger: {:.0} % of a core, {:.0} % waiting, \
+             {} looks/s, {} acks/s, {} fallbacks/s",
             sent as f64 / seconds / 1e9,
             sent as u64 / packets.max(1),
             (after.cpu - before.cpu).as_secs_f64() / seconds * 100.0,
