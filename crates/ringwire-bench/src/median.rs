@@ -14,6 +14,11 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
+/// Whether this is the method that others are related to: one plain system call a payload.
+pub fn is_plain(method: &str) -> bool {
+    method == "write" || method == "sendmsg"
+}
+
 /// What may be said of two medians.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -50,13 +55,13 @@ pub fn medians(rows: &[Row]) -> Vec<Median> {
             firsts.push(row);
         }
     }
-    let runs_of = |first: &Row, method: &str| -> Vec<&Row> {
-        let same = |row: &&Row| row.run > 0 && same_place(first, row) && row.method == method;
+    let runs_of = |first: &Row, is: &dyn Fn(&str) -> bool| -> Vec<&Row> {
+        let same = |row: &&Row| row.run > 0 && same_place(first, row) && is(&row.method);
         rows.iter().filter(same).collect()
     };
     let of = |first: &&Row| {
-        let runs = runs_of(first, &first.method);
-        let written = median(runs_of(first, "write").iter().map(|row| row.bytes_per_s));
+        let runs = runs_of(first, &|method| method == first.method);
+        let written = median(runs_of(first, &is_plain).iter().map(|row| row.bytes_per_s));
         one(first, &runs, written)
     };
     firsts.iter().map(of).collect()

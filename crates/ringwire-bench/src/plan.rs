@@ -52,5 +52,9 @@ impl Plan {
 /// Payload sizes of TCP, from where system calls cost most to where copying does.
 pub const TCP_SIZES: [u64; 7] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
 
+/// Sizes of datagrams: what a path of 1,500 bytes takes beside other headers, what it takes at
+/// most, and what jumbo frames take.
+pub const UDP_SIZES: [u64; 3] = [1_200, 1_400, 8_000];
+
 /// The send buffers that every method is tried with.
 pub const SEND_BUFFERS: [Option<u64>; 2] = [None, Some(64 << 20)];

@@ -9,6 +9,7 @@ use std::io;
 use std::mem::{self, offset_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::slice;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
@@ -52,6 +53,35 @@ pub(crate) struct RawRing {
     ring: IoUring,
     /// Message headers of requests that are not submitted; never grows, so nothing moves.
     messages: Vec<libc::msghdr>,
+    /// How trains are cut. The kernel reads it until a request has its result, so it never moves,
+    /// and changes only when none is without.
+    cut: Box<Cut>,
+    /// Requests without a result.
+    open: u32,
+}
+
+/// A control message that says how a train is cut: `UDP_SEGMENT` (udp(7), cmsg(3)).
+#[repr(C, align(8))]
+struct Cut {
+    header: libc::cmsghdr,
+    segment_bytes: u16,
+}
+
+const _: () = {
+    // CMSG_SPACE of two bytes, and the data where CMSG_DATA has them.
+    assert!(size_of::<Cut>() == 24 && size_of::<libc::cmsghdr>() == 16);
+    assert!(offset_of!(Cut, segment_bytes) == 16);
+};
+
+impl Cut {
+    fn new() -> Cut {
+        let header = libc::cmsghdr {
+            cmsg_len: (size_of::<libc::cmsghdr>() + size_of::<u16>()) as _,
+            cmsg_level: libc::SOL_UDP,
+            cmsg_type: libc::UDP_SEGMENT,
+        };
+        Cut { header, segment_bytes: 0 }
+    }
 }
 
 /// What completed.
@@ -111,7 +141,8 @@ impl RawRing {
         ring.submitter()
             .register_buffers_sparse(BUFFERS)
             .map_err(|error| Error::io("io_uring_register(BUFFERS2)", error))?;
-        Ok(RawRing { ring, messages: Vec::with_capacity(SUBMISSION_ENTRIES as usize) })
+        let messages = Vec::with_capacity(SUBMISSION_ENTRIES as usize);
+        Ok(RawRing { ring, messages, cut: Box::new(Cut::new()), open: 0 })
     }
 
     /// Registers memory as buffer `index`, 0 or 1, instead of what it was.
@@ -146,10 +177,43 @@ impl RawRing {
     /// Prepares a zero-copy send of several pieces, which stay in place until it is submitted.
     #[inline]
     pub(crate) fn push_many(&mut self, pieces: &[libc::iovec], how: How) -> Result<(), Error> {
+        self.push_message(pieces, ptr::null(), how)
+    }
+
+    /// Prepares a zero-copy send of a piece that the kernel cuts into datagrams of `segment_bytes`
+    /// bytes. The piece stays in place until it is submitted.
+    #[inline]
+    pub(crate) fn push_train(
+        &mut self,
+        piece: &libc::iovec,
+        segment_bytes: u16,
+        how: How,
+    ) -> Result<(), Error> {
+        if self.cut.segment_bytes != segment_bytes {
+            if self.open > 0 {
+                return Err(Error::Misuse("trains of two kinds at a time".into()));
+            }
+            self.cut.segment_bytes = segment_bytes;
+        }
+        let cut: *const Cut = &raw const *self.cut;
+        self.push_message(slice::from_ref(piece), cut, how)
+    }
+
+    #[inline]
+    fn push_message(
+        &mut self,
+        pieces: &[libc::iovec],
+        cut: *const Cut,
+        how: How,
+    ) -> Result<(), Error> {
         // SAFETY: all-zero bytes are a valid `msghdr` of no parts.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_iov = pieces.as_ptr().cast_mut();
         message.msg_iovlen = pieces.len() as _;
+        if !cut.is_null() {
+            message.msg_control = cut.cast_mut().cast();
+            message.msg_controllen = size_of::<Cut>() as _;
+        }
         if self.messages.len() == self.messages.capacity() {
             return Err(Error::Misuse("more messages than a submission takes".into()));
         }
@@ -171,10 +235,13 @@ impl RawRing {
         let link = if how.linked { Flags::IO_LINK } else { Flags::empty() };
         let entry = entry.flags(Flags::FIXED_FILE | link).user_data(how.number);
         // SAFETY: the header lies in `messages`, which neither moves nor is cleared before the
-        // entry is submitted; pieces stay until then by this file's contract. A bad address would
+        // entry is submitted; pieces stay until then by this file's contract, and
+        // control messages until the result (see `cut`). A bad address would
         // be answered by EFAULT. The bytes are never written, and the kernel holds their pages.
         unsafe { self.ring.submission().push(&entry) }
-            .map_err(|_| Error::Misuse("more requests than a submission takes".into()))
+            .map_err(|_| Error::Misuse("more requests than a submission takes".into()))?;
+        self.open += 1;
+        Ok(())
     }
 
     /// Submits, and waits for `wait` completions. One system call.
@@ -206,6 +273,7 @@ impl RawRing {
     pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) {
         for entry in self.ring.completion() {
             let (number, flags) = (entry.user_data(), entry.flags());
+            self.open -= u32::from(!cqueue::notif(flags));
             take(match cqueue::notif(flags) {
                 true => Completion::Notification { number, copied: entry.result() == USAGE_COPIED },
                 false => {

@@ -106,7 +106,8 @@ pub struct Median {
     pub release_delay_us_p99: Option<f64>,
     /// Payloads that failed, in all runs.
     pub errors: u64,
-    /// Its bytes a second over those of `write` with its own best settings; null without `write`.
+    /// Its bytes a second over those of `write`, on UDP of `sendmsg`, which has its own best
+    /// settings; null where that was not measured.
     pub ratio_to_write: Option<f64>,
     /// How many runs there were.
     pub runs: u32,

@@ -9,7 +9,7 @@ use crate::job::{Job, Measurement, Order, Protocol, Settings};
 use crate::median::medians;
 use crate::method::{Local, Method, recipes};
 use crate::net::Net;
-use crate::plan::{Bench, Plan, SEND_BUFFERS, TCP_SIZES};
+use crate::plan::{Bench, Plan, SEND_BUFFERS, TCP_SIZES, UDP_SIZES};
 use crate::row::{Report, Row, SCHEMA};
 use crate::stage::Stage;
 
@@ -33,25 +33,30 @@ const TRIAL_PART: f64 = 0.25;
 /// `Misuse` for a plan that makes no sense.
 pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
     match plan.bench {
-        Bench::Short | Bench::Tcp => tcp(plan, watch),
+        Bench::Short | Bench::Tcp => side_by_side(plan, Protocol::Tcp, watch),
+        Bench::Udp => side_by_side(plan, Protocol::Udp, watch),
         other => Err(Error::Unavailable(format!("{other:?} is not there yet"))),
     }
 }
 
-fn tcp(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
+fn side_by_side(plan: &Plan, protocol: Protocol, watch: &mut dyn Watch) -> Result<Report, Error> {
+    let (bench, own_sizes) = match protocol {
+        Protocol::Tcp => ("tcp", &TCP_SIZES[..]),
+        Protocol::Udp => ("udp", &UDP_SIZES[..]),
+    };
     // Before the wire, which keeps this thread on one processor.
     let peers = peers(watch);
     let net = Net::new(plan.wire)?;
     let mut host = Host::new(plan, &net);
     let stage = Rc::new(Stage::new(net, plan.working_set_bytes));
     let mut methods: Vec<Box<dyn Method>> = Vec::new();
-    for recipe in recipes(Protocol::Tcp) {
+    for recipe in recipes(protocol) {
         methods.push(Box::new(Local::new(&stage, recipe)));
     }
     methods.extend(peers);
-    methods.retain(|method| method.protocol() == Protocol::Tcp && plan.wants(method.name()));
-    let sizes = if plan.sizes.is_empty() { TCP_SIZES.to_vec() } else { plan.sizes.clone() };
-    let mut side = SideBySide::new("tcp", plan, &sizes, &mut methods);
+    methods.retain(|method| method.protocol() == protocol && plan.wants(method.name()));
+    let sizes = if plan.sizes.is_empty() { own_sizes.to_vec() } else { plan.sizes.clone() };
+    let mut side = SideBySide::new(bench, plan, &sizes, &mut methods);
     for order in &plan.orders {
         for size in &sizes {
             side.place(*size, *order, watch)?;

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use ringwire::{Arena, Block};
 
 use crate::error::Error;
-use crate::job::{Backing, Job, Order};
+use crate::job::{Backing, Order};
 use crate::memory::Region;
 use crate::net::Net;
-use crate::walk::{Walk, visits};
+use crate::walk::{Layout, Walk, visits};
 
 /// More than the working set, for the pages that a ring keeps for headers.
 const ARENA_SLACK_BYTES: usize = 4 << 20;
@@ -30,19 +30,18 @@ pub struct Stage {
     small: OnceCell<Arc<Region>>,
     huge: OnceCell<Arc<Region>>,
     arena: OnceCell<Arena>,
-    visits: RefCell<HashMap<(u32, Order), Visits>>,
+    offsets: RefCell<HashMap<(Layout, Order), Offsets>>,
     whole: OnceCell<Vec<Block>>,
     blocks: RefCell<Option<Parts<Block>>>,
     bytes: RefCell<Option<(Parts<Bytes>, Backing)>>,
 }
 
-/// Payloads' numbers in the order of their visits.
-type Visits = Rc<[u32]>;
+/// Where payloads begin, in the order of their visits.
+type Offsets = Rc<[u32]>;
 
-/// Payloads of one size, in one order.
-#[derive(Debug)]
+/// Payloads of one layout, in one order.
 struct Parts<T> {
-    payload_bytes: u64,
+    layout: Layout,
     order: Order,
     parts: Rc<[T]>,
 }
@@ -65,7 +64,7 @@ impl Stage {
             small: OnceCell::new(),
             huge: OnceCell::new(),
             arena: OnceCell::new(),
-            visits: RefCell::default(),
+            offsets: RefCell::default(),
             whole: OnceCell::new(),
             blocks: RefCell::new(None),
             bytes: RefCell::new(None),
@@ -98,31 +97,20 @@ impl Stage {
         Ok(cell.get_or_init(|| region).clone())
     }
 
-    /// The order of `job`'s payloads in a working set of `bytes` bytes.
+    /// A walk over payloads of this layout in the whole working set, from visit number `at` on.
     ///
     /// # Errors
     /// `Misuse` if not even one payload fits in.
-    pub fn visits(&self, job: &Job, bytes: usize) -> Result<Visits, Error> {
-        let payloads = bytes / job.payload_bytes.max(1) as usize;
-        if job.payload_bytes == 0 || payloads == 0 {
-            return Err(Error::Misuse(format!(
-                "no payload of {} bytes in a working set of {bytes}",
-                job.payload_bytes
-            )));
+    pub fn walk(&self, layout: Layout, order: Order, at: usize) -> Result<Walk, Error> {
+        let mut known = self.offsets.borrow_mut();
+        if let Some(offsets) = known.get(&(layout, order)) {
+            return Ok(Walk::new(offsets.clone(), at, layout.payload_bytes));
         }
-        let payloads = u32::try_from(payloads).unwrap_or(u32::MAX);
-        let mut known = self.visits.borrow_mut();
-        let entry = known.entry((payloads, job.order));
-        Ok(entry.or_insert_with(|| visits(payloads, job.order)).clone())
-    }
-
-    /// A walk over `job`'s payloads in the whole working set, from visit number `at` on.
-    ///
-    /// # Errors
-    /// As [`Stage::visits`].
-    pub fn walk(&self, job: &Job, at: usize) -> Result<Walk, Error> {
-        let visits = self.visits(job, self.working_set_bytes)?;
-        Ok(Walk::new(visits, at, job.payload_bytes as usize))
+        let visits = visits_of(layout, order, self.working_set_bytes, 1)?;
+        let offset = |number: u32| layout.offset(number as usize) as u32;
+        let offsets: Offsets = visits.into_iter().map(offset).collect();
+        known.insert((layout, order), offsets.clone());
+        Ok(Walk::new(offsets, at, layout.payload_bytes))
     }
 
     /// The arena that ringwire sends from, as large as the working set and a little.
@@ -133,89 +121,129 @@ impl Stage {
         if let Some(arena) = self.arena.get() {
             return Ok(arena);
         }
-        let capacity = self.working_set_bytes.next_multiple_of(WHOLE_BYTES) + ARENA_SLACK_BYTES;
+        let whole = self.whole_bytes();
+        let capacity = self.working_set_bytes.next_multiple_of(whole) + ARENA_SLACK_BYTES;
         let arena = Arena::builder().capacity_bytes(capacity).build()?;
         Ok(self.arena.get_or_init(|| arena))
     }
 
-    /// A frozen block for each of `job`'s payloads, in the order they are visited: a part of a large
-    /// one, as a program has them that keeps its data in as few allocations as it can.
+    /// A frozen block for each payload of this layout, in the order they are visited: a part of a
+    /// large one, as a program has them that keeps its data in as few allocations as it can.
     ///
     /// # Errors
-    /// ringwire's.
-    pub fn blocks(&self, job: &Job) -> Result<Rc<[Block]>, Error> {
+    /// ringwire's; `Misuse` if not even one payload fits in.
+    pub fn blocks(&self, layout: Layout, order: Order) -> Result<Rc<[Block]>, Error> {
         let mut cached = self.blocks.borrow_mut();
         if let Some(known) = cached.as_ref()
-            && (known.payload_bytes, known.order) == (job.payload_bytes, job.order)
+            && (known.layout, known.order) == (layout, order)
         {
             return Ok(known.parts.clone());
         }
         *cached = None;
         let whole = self.whole_blocks()?;
-        let parts = self.parts(job, WHOLE_BYTES, |at, range| whole[at].slice(range))?;
-        let (payload_bytes, order) = (job.payload_bytes, job.order);
-        *cached = Some(Parts { payload_bytes, order, parts: parts.clone() });
+        let visits = visits_of(layout, order, self.whole_bytes(), whole.len())?;
+        let cut = |at: usize, range| whole[at].slice(range);
+        let parts = parts(layout, &visits, self.whole_bytes(), cut);
+        *cached = Some(Parts { layout, order, parts: parts.clone() });
         Ok(parts)
     }
 
-    /// The arena as blocks of the largest size, filled.
+    /// The size of the blocks that the arena's working set is made of.
+    fn whole_bytes(&self) -> usize {
+        WHOLE_BYTES.min(self.working_set_bytes)
+    }
+
+    /// The arena as large blocks, filled.
     fn whole_blocks(&self) -> Result<&[Block], Error> {
         if let Some(whole) = self.whole.get() {
             return Ok(whole);
         }
-        let arena = self.arena()?;
+        let (arena, bytes) = (self.arena()?, self.whole_bytes());
         let mut whole = Vec::new();
-        for number in 0..self.working_set_bytes.div_ceil(WHOLE_BYTES) {
-            let mut block = arena.alloc(WHOLE_BYTES)?;
-            block.spare_mut().fill(number as u8);
-            block.advance(WHOLE_BYTES);
+        for number in 0..self.working_set_bytes.div_ceil(bytes) {
+            let mut block = arena.alloc(bytes)?;
+            block.spare_mut()[..bytes].fill(number as u8);
+            block.advance(bytes);
             whole.push(block.freeze());
         }
         Ok(self.whole.get_or_init(|| whole))
     }
 
-    /// `Bytes` for each of `job`'s payloads, in the order they are visited: parts of the working
+    /// `Bytes` for each payload of this layout, in the order they are visited: parts of the working
     /// set on such pages, which are no arena's.
     ///
     /// # Errors
-    /// As [`Stage::region`] and [`Stage::visits`].
-    pub fn bytes(&self, job: &Job) -> Result<Rc<[Bytes]>, Error> {
+    /// As [`Stage::region`] and [`Stage::walk`].
+    pub fn bytes(
+        &self,
+        layout: Layout,
+        order: Order,
+        backing: Backing,
+    ) -> Result<Rc<[Bytes]>, Error> {
         let mut cached = self.bytes.borrow_mut();
-        if let Some((known, backing)) = cached.as_ref()
-            && (known.payload_bytes, known.order) == (job.payload_bytes, job.order)
-            && *backing == job.settings.backing
+        if let Some((known, on)) = cached.as_ref()
+            && (known.layout, known.order, *on) == (layout, order, backing)
         {
             return Ok(known.parts.clone());
         }
         *cached = None;
-        let region = self.region(job.settings.backing)?;
-        let whole = Bytes::from_owner(Shared(region));
-        let parts = self.parts(job, self.working_set_bytes, |_, range| whole.slice(range))?;
-        let (payload_bytes, order) = (job.payload_bytes, job.order);
-        *cached =
-            Some((Parts { payload_bytes, order, parts: parts.clone() }, job.settings.backing));
+        let whole = Bytes::from_owner(Shared(self.region(backing)?));
+        let visits = visits_of(layout, order, self.working_set_bytes, 1)?;
+        let cut = |_, range| whole.slice(range);
+        let parts = parts(layout, &visits, self.working_set_bytes, cut);
+        *cached = Some((Parts { layout, order, parts: parts.clone() }, backing));
         Ok(parts)
     }
+}
 
-    /// Cuts the working set, which lies in pieces of `whole_bytes`, into `job`'s payloads.
-    fn parts<T>(
-        &self,
-        job: &Job,
-        whole_bytes: usize,
-        cut: impl Fn(usize, Range<usize>) -> T,
-    ) -> Result<Rc<[T]>, Error> {
-        let bytes = job.payload_bytes as usize;
-        if bytes > whole_bytes {
-            return Err(Error::Misuse(format!(
-                "a payload of {bytes} bytes; {whole_bytes} is most"
-            )));
-        }
-        let visits = self.visits(job, self.working_set_bytes)?;
-        let in_whole = (whole_bytes / bytes).max(1);
-        let part = |number: &u32| {
-            let start = *number as usize % in_whole * bytes;
-            cut(*number as usize / in_whole, start..start + bytes)
-        };
-        Ok(visits.iter().map(part).collect())
+/// The order of the payloads that lie in `count` pieces of memory of `whole_bytes` each.
+fn visits_of(
+    layout: Layout,
+    order: Order,
+    whole_bytes: usize,
+    count: usize,
+) -> Result<Vec<u32>, Error> {
+    if layout.payload_bytes == 0 {
+        return Err(Error::Misuse("payloads of 0 bytes".into()));
+    }
+    match layout.payloads(whole_bytes) * count {
+        0 => Err(Error::Misuse(format!(
+            "memory in pieces of {whole_bytes} bytes has no room for payloads of {}",
+            layout.payload_bytes
+        ))),
+        payloads => Ok(visits(payloads, order)),
+    }
+}
+
+/// Cuts memory, which lies in pieces of `whole_bytes`, into payloads, in the order of their visits.
+fn parts<T>(
+    layout: Layout,
+    visits: &[u32],
+    whole_bytes: usize,
+    cut: impl Fn(usize, Range<usize>) -> T,
+) -> Rc<[T]> {
+    let in_whole = layout.payloads(whole_bytes);
+    let part = |number: &u32| {
+        let (whole, nth) = (*number as usize / in_whole, *number as usize % in_whole);
+        let start = layout.offset(nth);
+        cut(whole, start..start + layout.payload_bytes)
+    };
+    visits.iter().map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_lie_inside_their_pieces_of_memory() {
+        // Two datagrams of 3 bytes every 8 bytes, in pieces of 20 bytes.
+        let layout = Layout { payload_bytes: 3, group: 2, stride: 8 };
+        let visits = visits_of(layout, Order::Sequential, 20, 2).unwrap();
+        let parts = parts(layout, &visits, 20, |whole, range| (whole, range));
+        let first = [(0, 0..3), (0, 3..6), (0, 8..11), (0, 11..14)];
+        let second = [(1, 0..3), (1, 3..6), (1, 8..11), (1, 11..14)];
+        assert_eq!(*parts, [first, second].concat());
+        assert!(visits_of(layout, Order::Sequential, 7, 100).is_err());
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::IoSlice;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 
 use crate::error::Error;
@@ -53,6 +53,23 @@ pub(crate) fn set_send_buffer(socket: BorrowedFd<'_>, bytes: u64) -> Result<(), 
         )));
     }
     Ok(())
+}
+
+/// Has the kernel cut what is sent on a UDP socket into datagrams of `bytes` bytes.
+#[doc(alias = "UDP_SEGMENT")]
+pub(crate) fn set_segment(socket: impl AsFd, bytes: u64) -> std::io::Result<()> {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the kernel reads an int from `value` while the call runs (udp(7)).
+    let answered = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if answered == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Takes up to `bytes` bytes from a stream and throws them away without a copy; 0 at its end.

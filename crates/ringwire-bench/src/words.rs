@@ -5,13 +5,8 @@
 
 use crate::html::words::{size, three_digits, times};
 use crate::job::{Order, Protocol, WireKind};
-use crate::median::{Verdict, compare};
+use crate::median::{Verdict, compare, is_plain};
 use crate::row::{Median, Report};
-
-/// The method that all others are related to: `write`, and its like on UDP.
-fn is_plain(method: &str) -> bool {
-    method == "write" || method == "sendmsg"
-}
 
 /// Methods that are not something to choose: `minimal` has no owner for memory, no limits, and
 /// tells nobody of anything.

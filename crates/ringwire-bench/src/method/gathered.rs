@@ -12,6 +12,7 @@ use crate::job::{Job, Protocol};
 use crate::measure::Tally;
 use crate::net::Flow;
 use crate::stage::Stage;
+use crate::walk::Layout;
 
 /// `writev` of 64 payloads.
 pub(super) const WRITEV64: Recipe = Recipe {
@@ -41,7 +42,7 @@ impl Loop for Writev {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
         let region = self.stage.region(job.settings.backing)?;
         let bytes = region.bytes();
-        let mut walk = self.stage.walk(job, self.at)?;
+        let mut walk = self.stage.walk(Layout::of(job), job.order, self.at)?;
         let payload_bytes = walk.payload_bytes();
         let mut tally = Tally::default();
         let mut pieces = [IoSlice::new(&[]); PIECES];

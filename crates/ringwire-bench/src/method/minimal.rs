@@ -16,6 +16,7 @@ use crate::measure::Tally;
 use crate::net::Flow;
 use crate::raw::{How, RawRing, iovec};
 use crate::stage::Stage;
+use crate::walk::Layout;
 use crate::walk::Walk;
 
 /// Gathered registered sends of the ring, and nothing else.
@@ -115,10 +116,10 @@ impl Loop for Minimal {
             self.ring.register(0, region.bytes())?;
             self.registered = true;
         }
-        let mut walk = self.stage.walk(job, self.at)?;
+        let mut walk = self.stage.walk(Layout::of(job), job.order, self.at)?;
         let next = walk.next();
         let mut gathering = Gathering { bytes: region.bytes(), walk, next };
-        let mut books = Books::default();
+        let mut books = Books::of_stream();
         let mut charge_max = self.charge_max()?;
         let mut clock = Clock::start(time);
         let mut looked = clock.now;

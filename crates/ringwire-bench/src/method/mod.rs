@@ -9,6 +9,7 @@ mod minimal;
 mod msg_zerocopy;
 mod ringwire;
 mod send_zc;
+mod udp;
 mod uring;
 mod write;
 
@@ -91,6 +92,16 @@ pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
         send_zc::SEND_ZC_REGISTERED,
         minimal::MINIMAL,
         ringwire::RINGWIRE,
+        udp::SENDMSG,
+        udp::SENDMSG_TRAIN,
+        udp::MSG_ZEROCOPY,
+        udp::MSG_ZEROCOPY_TRAIN,
+        udp::SEND_ZC,
+        udp::SEND_ZC_REGISTERED,
+        udp::SEND_ZC_TRAIN,
+        udp::SEND_ZC_REGISTERED_TRAIN,
+        udp::MINIMAL_TRAIN,
+        ringwire::RINGWIRE_UDP,
     ];
     all.into_iter().filter(|recipe| recipe.protocol == protocol).collect()
 }

@@ -17,6 +17,7 @@ use crate::measure::Tally;
 use crate::net::Flow;
 use crate::stage::Stage;
 use crate::sys::{self, Freed};
+use crate::walk::Layout;
 
 /// One payload a call.
 pub(super) const MSG_ZEROCOPY: Recipe = Recipe {
@@ -49,15 +50,21 @@ struct MsgZerocopy<const PIECES: usize> {
 
 /// The books of one run.
 #[derive(Default)]
-struct Books {
-    tally: Tally,
+pub(super) struct Books {
+    pub(super) tally: Tally,
     /// Calls whose memory is lent.
-    held: u64,
-    timed: Option<(u32, Instant)>,
+    pub(super) held: u64,
+    /// The call whose release is timed.
+    pub(super) timed: Option<(u32, Instant)>,
     bytes_a_call: u64,
 }
 
 impl Books {
+    /// For calls of so many bytes each.
+    pub(super) fn new(bytes_a_call: u64) -> Books {
+        Books { bytes_a_call, ..Books::default() }
+    }
+
     fn take(&mut self, freed: Freed) {
         let calls = u64::from(freed.last.wrapping_sub(freed.first)) + 1;
         self.held = self.held.saturating_sub(calls);
@@ -75,7 +82,7 @@ impl Books {
     }
 
     /// Empties the error queue. Returns whether there was something in it.
-    fn look(&mut self, flow: &Flow) -> Result<bool, Error> {
+    pub(super) fn look(&mut self, flow: &Flow) -> Result<bool, Error> {
         let mut some = false;
         while let Some(freed) = sys::freed(flow.as_fd()).map_err(|e| Error::io("recvmsg", e))? {
             self.take(freed);
@@ -85,7 +92,7 @@ impl Books {
     }
 
     /// Waits for the error queue, and empties it.
-    fn wait(&mut self, flow: &Flow) -> Result<(), Error> {
+    pub(super) fn wait(&mut self, flow: &Flow) -> Result<(), Error> {
         while !self.look(flow)? {
             let mut fds = [PollFd::new(flow, PollFlags::empty())];
             let ready = poll(&mut fds, Some(&PATIENCE)).map_err(|e| Error::io("poll", e))?;
@@ -130,12 +137,12 @@ impl<const PIECES: usize> Loop for MsgZerocopy<PIECES> {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
         let region = self.stage.region(job.settings.backing)?;
         let bytes = region.bytes();
-        let mut walk = self.stage.walk(job, self.at)?;
+        let mut walk = self.stage.walk(Layout::of(job), job.order, self.at)?;
         let payload_bytes = walk.payload_bytes();
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let pieces = &mut pieces[..payloads_a_call(PIECES, payload_bytes)];
         let bytes_a_call = (payload_bytes * pieces.len()) as u64;
-        let mut books = Books { bytes_a_call, ..Books::default() };
+        let mut books = Books::new(bytes_a_call);
         let mut clock = Clock::start(time);
         while clock.runs() {
             for _ in 0..CALLS_A_LOOK {

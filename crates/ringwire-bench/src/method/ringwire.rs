@@ -14,6 +14,7 @@ use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Delays, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
+use crate::walk::Layout;
 
 /// One `Ring::send` of shared memory a payload.
 pub(super) const RINGWIRE: Recipe = Recipe {
@@ -22,6 +23,9 @@ pub(super) const RINGWIRE: Recipe = Recipe {
     backings: ANY_PAGES,
     make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow)?)),
 };
+
+/// The same of datagrams.
+pub(super) const RINGWIRE_UDP: Recipe = Recipe { protocol: Protocol::Udp, ..RINGWIRE };
 
 /// Payloads that a good user keeps under way: enough that a request can be gathered while another
 /// is sent and others wait for their acknowledgement.
@@ -96,8 +100,14 @@ impl Run {
 impl Loop for Ringwire {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
         match job.settings.backing {
-            Backing::Small => self.run_over(&self.stage.blocks(job)?, job, time),
-            Backing::Huge => self.run_over(&self.stage.bytes(job)?, job, time),
+            Backing::Small => {
+                let blocks = self.stage.blocks(Layout::of(job), job.order)?;
+                self.run_over(&blocks, job, time)
+            }
+            Backing::Huge => {
+                let bytes = self.stage.bytes(Layout::of(job), job.order, Backing::Huge)?;
+                self.run_over(&bytes, job, time)
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::measure::Tally;
 use crate::net::Flow;
 use crate::raw::{How, RawRing};
 use crate::stage::Stage;
+use crate::walk::Layout;
 
 /// Normal memory: the kernel looks up and pins the pages of every payload.
 pub(super) const SEND_ZC: Recipe = Recipe {
@@ -64,9 +65,9 @@ impl Loop for SendZc {
         }
         let mut how = How { flags: libc::MSG_WAITALL, ..How::default() };
         how.buffer = self.registers.then_some(place as u16);
-        let mut walk = self.stage.walk(job, self.at)?;
+        let mut walk = self.stage.walk(Layout::of(job), job.order, self.at)?;
         let payload_bytes = walk.payload_bytes();
-        let mut books = Books::default();
+        let mut books = Books::of_stream();
         let mut clock = Clock::start(time);
         while clock.runs() {
             for nth in 1..=CHAIN {

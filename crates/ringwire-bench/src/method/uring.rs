@@ -8,7 +8,8 @@ use crate::measure::Tally;
 use crate::net::Flow;
 use crate::raw::{Completion, RawRing};
 
-/// Below this size the kernel says "copied" of sends that it only merged into earlier ones.
+/// Below this size the kernel says "copied" of a stream's sends that it only merged into earlier
+/// ones.
 const BELIEVED_BYTES: u32 = 64 << 10;
 
 /// A request's number: how many came before it, and its length.
@@ -28,9 +29,21 @@ pub(super) struct Books {
     /// The request whose release is timed.
     timed: Option<(u64, Instant)>,
     failed: Option<i32>,
+    /// From this size on the kernel is believed when it says that it copied.
+    believed_bytes: u32,
 }
 
 impl Books {
+    /// For a stream.
+    pub(super) fn of_stream() -> Books {
+        Books { believed_bytes: BELIEVED_BYTES, ..Books::default() }
+    }
+
+    /// For datagrams, which are never merged.
+    pub(super) fn of_datagrams() -> Books {
+        Books::default()
+    }
+
     /// Counts a request that was prepared; times one at a time.
     #[inline]
     pub(super) fn sent(&mut self, number: u64, now: Instant) {
@@ -61,7 +74,7 @@ impl Books {
                 let bytes = number as u32;
                 if !copied {
                     self.tally.uncopied_bytes += u64::from(bytes);
-                } else if bytes >= BELIEVED_BYTES {
+                } else if bytes >= self.believed_bytes {
                     self.tally.copied_bytes += u64::from(bytes);
                 }
                 if let Some((timed, since)) = self.timed

@@ -12,6 +12,7 @@ use crate::job::{Job, Protocol};
 use crate::measure::Tally;
 use crate::net::Flow;
 use crate::stage::Stage;
+use crate::walk::Layout;
 
 /// A write of every payload, one by one.
 pub(super) const WRITE: Recipe = Recipe {
@@ -34,7 +35,7 @@ impl Loop for Write {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
         let region = self.stage.region(job.settings.backing)?;
         let bytes = region.bytes();
-        let mut walk = self.stage.walk(job, self.at)?;
+        let mut walk = self.stage.walk(Layout::of(job), job.order, self.at)?;
         let payload_bytes = walk.payload_bytes();
         let a_look = (LOOK_BYTES / payload_bytes).max(1);
         let mut tally = Tally::default();
