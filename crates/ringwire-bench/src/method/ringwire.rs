@@ -29,9 +29,9 @@ pub(super) const RINGWIRE_UDP: Recipe = Recipe { protocol: Protocol::Udp, ..RING
 
 /// Payloads that a good user keeps under way: enough that a request can be gathered while another
 /// is sent and others wait for their acknowledgement.
-const WINDOW_PAYLOADS: u64 = 1536;
+const WINDOW_PAYLOADS: u64 = 1024;
 /// The same in bytes.
-const WINDOW_BYTES: u64 = 32 << 20;
+const WINDOW_BYTES: u64 = 12 << 20;
 /// How long a turn may wait before the run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 
