@@ -13,6 +13,9 @@
 //!         ▼  stage.rs: the wire, the memory and the orders that all loops of a process share
 //!  row.rs      rows and medians, the JSON        host.rs: what they were measured on
 //!  median.rs   medians, spread, ratios, and whether one may be called faster
+//!
+//!  ratio.rs    ratios and intervals of what takes turns: alternate.rs, for wires.rs
+//!
 //!  words.rs    the same in words
 //!  html/       the same as a page with charts
 //! ```
@@ -21,6 +24,7 @@
 //! What is measured, and how, is in `docs/BENCH.md`.
 #![deny(unsafe_code)]
 
+pub mod alternate;
 pub mod child;
 pub mod error;
 pub mod host;
@@ -32,11 +36,13 @@ pub mod memory;
 pub mod method;
 pub mod net;
 pub mod plan;
+pub mod ratio;
 pub mod row;
 pub mod runner;
 pub mod serve;
 pub mod stage;
 pub mod walk;
+pub mod wires;
 pub mod words;
 
 mod raw;

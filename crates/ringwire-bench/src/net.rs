@@ -1,8 +1,9 @@
 //! The wires to send into, behind one interface, and what a flow over one needs.
 //!
 //! Over the copying wires somebody has to read: a thread of this process throws away what arrives,
-//! and its CPU time is part of what is measured there. On the perfect wire the sender stays on one
-//! processor and the acknowledger on another.
+//! and its CPU time is part of what is measured there. The sender stays on one processor, and who
+//! reads or acknowledges on another: an acknowledgement wakes the sender that waits for it, and the
+//! scheduler likes to put it where it was woken.
 
 use std::io;
 use std::net::{TcpStream, UdpSocket};
@@ -21,8 +22,16 @@ use crate::sys;
 pub struct Net {
     spec: WireSpec,
     wire: Wire,
-    /// Where the thread that made the wire could run before.
-    before: Option<CpuSet>,
+    /// The processors that are kept apart; `None` where there is one only.
+    pinned: Option<Pinned>,
+}
+
+/// A thread that stays on one processor, until this is dropped on it.
+struct Pinned {
+    /// Where it could run before.
+    before: CpuSet,
+    /// A processor for the other end.
+    other: usize,
 }
 
 enum Wire {
@@ -32,13 +41,13 @@ enum Wire {
 }
 
 impl Net {
-    /// The wire of this description. The perfect one keeps the calling thread, which is to send, on
-    /// one processor until it is dropped.
+    /// The wire of this description. It keeps the calling thread, which is to send, on one processor
+    /// until it is dropped.
     ///
     /// # Errors
     /// `Unavailable` where the host cannot give it.
     pub fn new(spec: WireSpec) -> Result<Net, Error> {
-        let mut before = None;
+        let pinned = Pinned::pin()?;
         let wire = match spec.kind {
             WireKind::Loopback => Wire::Loopback,
             WireKind::Veth => {
@@ -54,17 +63,15 @@ impl Net {
                 if let Some(mtu) = spec.mtu {
                     builder = builder.mtu(mtu);
                 }
-                if let Some((all, sender, acker)) = two_cpus() {
-                    builder = builder.acker_cpu(acker);
-                    pin_to_cpu(sender).map_err(|e| Error::io("pinning to a processor", e))?;
-                    before = Some(all);
+                if let Some(pinned) = &pinned {
+                    builder = builder.acker_cpu(pinned.other);
                 }
                 let unavailable =
                     |why: ringwire_wire::Unavailable| Error::Unavailable(why.reason().to_string());
                 Wire::Perfect(Box::new(builder.build().map_err(unavailable)?))
             }
         };
-        Ok(Net { spec, wire, before })
+        Ok(Net { spec, wire, pinned })
     }
 
     /// What was asked for.
@@ -89,6 +96,28 @@ impl Net {
         }
     }
 
+    /// The processor for whoever reads at the other end; `None` where there is none to spare.
+    pub fn other_cpu(&self) -> Option<usize> {
+        self.pinned.as_ref().map(|pinned| pinned.other)
+    }
+
+    /// Both ends of a connection over a wire that copies, over IPv4, with NODELAY: near and far.
+    ///
+    /// # Errors
+    /// `Misuse` on the perfect wire, where there is no far end; those of making sockets.
+    pub fn pair(&self) -> Result<(TcpStream, TcpStream), Error> {
+        let failed = |error| Error::io("making a connection", error);
+        let (near, far) = match &self.wire {
+            Wire::Loopback => loopback::tcp_pair(Family::V4).map_err(failed)?,
+            Wire::Veth(veth) => veth.tcp_pair(Family::V4).map_err(failed)?,
+            Wire::Perfect(_) => {
+                return Err(Error::Misuse("the perfect wire has no far end to read from".into()));
+            }
+        };
+        near.set_nodelay(true).map_err(failed)?;
+        Ok((near, far))
+    }
+
     /// A new flow, over IPv4.
     ///
     /// # Errors
@@ -97,17 +126,13 @@ impl Net {
         let failed = |error| Error::io("making a flow", error);
         match protocol {
             Protocol::Tcp => {
-                let (near, far) = match &self.wire {
-                    Wire::Perfect(wire) => {
-                        let flow = wire.tcp(Family::V4).map_err(failed)?;
-                        flow.stream().set_nodelay(true).map_err(failed)?;
-                        return Ok(Flow { socket: FlowSocket::Perfect(flow) });
-                    }
-                    Wire::Loopback => loopback::tcp_pair(Family::V4).map_err(failed)?,
-                    Wire::Veth(veth) => veth.tcp_pair(Family::V4).map_err(failed)?,
-                };
-                near.set_nodelay(true).map_err(failed)?;
-                swallow_stream(far).map_err(failed)?;
+                if let Wire::Perfect(wire) = &self.wire {
+                    let flow = wire.tcp(Family::V4).map_err(failed)?;
+                    flow.stream().set_nodelay(true).map_err(failed)?;
+                    return Ok(Flow { socket: FlowSocket::Perfect(flow) });
+                }
+                let (near, far) = self.pair()?;
+                swallow_stream(far, self.other_cpu()).map_err(failed)?;
                 Ok(Flow { socket: FlowSocket::Tcp(near) })
             }
             Protocol::Udp => {
@@ -126,31 +151,41 @@ impl Net {
     }
 }
 
-impl Drop for Net {
-    fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            // The thread was there before, so it may go back.
-            let _ = rustix::thread::sched_setaffinity(None, before);
-        }
+impl Pinned {
+    /// Keeps the calling thread on the first of its processors, if it has two.
+    fn pin() -> Result<Option<Pinned>, Error> {
+        let failed = |error| Error::io("pinning to a processor", error);
+        let before = rustix::thread::sched_getaffinity(None).map_err(|e| failed(e.into()))?;
+        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| before.is_set(*cpu));
+        let (Some(first), Some(other)) = (cpus.next(), cpus.next_back()) else { return Ok(None) };
+        pin_to_cpu(first).map_err(failed)?;
+        Ok(Some(Pinned { before, other }))
     }
 }
 
-/// Where this thread may run, and two of these processors: one to send on and one to acknowledge
-/// on. `None` where there is one only.
-fn two_cpus() -> Option<(CpuSet, usize, usize)> {
-    let all = rustix::thread::sched_getaffinity(None).ok()?;
-    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
-    let (first, last) = (cpus.next()?, cpus.next_back()?);
-    Some((all, first, last))
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The thread was there before, so it may go back.
+        let _ = rustix::thread::sched_setaffinity(None, &self.before);
+    }
 }
 
 /// Reads and throws away until the peer is gone.
-fn swallow_stream(far: TcpStream) -> io::Result<()> {
+fn swallow_stream(far: TcpStream, cpu: Option<usize>) -> io::Result<()> {
     let swallow = move || {
+        keep_on(cpu);
         const BYTES: usize = 1 << 20;
         while matches!(sys::discard(far.as_fd(), BYTES), Ok(bytes) if bytes > 0) {}
     };
     thread::Builder::new().name("sink".into()).spawn(swallow).map(|_| ())
+}
+
+/// Keeps the calling thread on a processor, if there is one to spare for it.
+pub(crate) fn keep_on(cpu: Option<usize>) {
+    if let Some(cpu) = cpu {
+        // Where that is not allowed, figures are less steady, no more.
+        let _ = pin_to_cpu(cpu);
+    }
 }
 
 /// One flow over a wire: a socket of the sender, and what the wire must be told.

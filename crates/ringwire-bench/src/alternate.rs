@@ -1,0 +1,353 @@
+//! Ways to send that take turns of a few milliseconds over one connection, for wires on which runs
+//! of seconds differ by 2× by themselves.
+//!
+//! ```text
+//!  sender   ┌ write ─┐┄┌ ringwire ┐┄┌ write ─┐┄┌ send-zc ┐┄   one round: each side once, in an
+//!  receiver └─ reads ──┘└─ reads ────┘└─ reads ──┘└─ reads ──┘   order drawn anew each time
+//! ```
+//!
+//! Every turn sends the same number of equal payloads, and ends when the receiver has read the last
+//! byte and the sender has its memory back. So nothing of a turn is left for the next one to pay,
+//! and every side starts into an empty connection. The receiver throws away what it reads; its CPU
+//! time counts, as it does for whoever owns the machine. Must not know what is made of the turns:
+//! `ratio.rs` does, for `wires.rs`.
+
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::measure::process_cpu;
+use crate::net::keep_on;
+use crate::ratio::Round;
+use crate::sys;
+
+/// A way to send over a connection that others use too.
+pub trait Side {
+    /// Its name, as rows have it.
+    fn name(&self) -> &'static str;
+
+    /// Sends `payloads` payloads, and returns when all of them are accepted and their memory may
+    /// be used again.
+    ///
+    /// # Errors
+    /// Whatever keeps it from that; the connection is of no use then.
+    fn send(&mut self, payloads: usize) -> Result<(), Error>;
+}
+
+/// One turn of one side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn {
+    /// Wall time until everything was read.
+    pub seconds: f64,
+    /// CPU time of the process in it.
+    pub cpu_s: f64,
+}
+
+/// What was measured: in each round a turn of every side, in the order of the sides.
+#[derive(Clone, Debug, Default)]
+pub struct Turns {
+    rounds: Vec<Vec<Turn>>,
+}
+
+/// A turn is meant to take so long: short against the machine's moods, long against the moment at
+/// its end when the sender waits for the receiver.
+const TURN: Duration = Duration::from_millis(3);
+/// How long a turn may take before the connection counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Turns {
+    /// How many rounds there are.
+    pub fn len(&self) -> usize {
+        self.rounds.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rounds.is_empty()
+    }
+
+    /// The throughput of side `of` over the mean of the sides `to`, round by round. All send the
+    /// same bytes, so it is their time over its own.
+    pub fn throughput(&self, of: usize, to: &[usize]) -> Vec<Round> {
+        self.rounds(of, to, |turn| turn.seconds)
+            .map(|Round { over, under }| Round { over: under, under: over })
+            .collect()
+    }
+
+    /// The CPU time of side `of` over the mean of the sides `to`, round by round.
+    pub fn cpu(&self, of: usize, to: &[usize]) -> Vec<Round> {
+        self.rounds(of, to, |turn| turn.cpu_s).collect()
+    }
+
+    fn rounds<'t>(
+        &'t self,
+        of: usize,
+        to: &'t [usize],
+        value: fn(&Turn) -> f64,
+    ) -> impl Iterator<Item = Round> + 't {
+        self.rounds.iter().map(move |turns| Round {
+            over: value(&turns[of]),
+            under: to.iter().map(|side| value(&turns[*side])).sum::<f64>() / to.len() as f64,
+        })
+    }
+}
+
+/// The receiving end of a connection: a thread that reads and throws away.
+pub struct Sink {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    /// Bytes read so far.
+    read: AtomicU64,
+    /// When as many are read, `waiter` is woken.
+    wanted: AtomicU64,
+    ended: AtomicBool,
+    waiter: Thread,
+}
+
+impl Sink {
+    /// Begins to read from `far`, on a processor of its own if one is given. The calling thread is
+    /// the one that may [`Sink::wait`].
+    ///
+    /// # Errors
+    /// `Io` if there can be no thread.
+    pub fn new(far: TcpStream, cpu: Option<usize>) -> Result<Sink, Error> {
+        let shared = Arc::new(Shared {
+            read: AtomicU64::new(0),
+            wanted: AtomicU64::new(u64::MAX),
+            ended: AtomicBool::new(false),
+            waiter: thread::current(),
+        });
+        let its = shared.clone();
+        let thread = thread::Builder::new()
+            .name("sink".into())
+            .spawn(move || {
+                keep_on(cpu);
+                its.swallow(&far);
+            })
+            .map_err(|error| Error::io("starting the receiver", error))?;
+        Ok(Sink { shared, thread: Some(thread) })
+    }
+
+    /// Waits until `total` bytes have been read since the beginning.
+    ///
+    /// # Errors
+    /// `Stuck` if that takes ten seconds, or the connection ended.
+    pub fn wait(&self, total: u64) -> Result<(), Error> {
+        // Whoever stores last looks at the other's value: one of the two sees both (SeqCst).
+        self.shared.wanted.store(total, Ordering::SeqCst);
+        let started = Instant::now();
+        while self.shared.read.load(Ordering::SeqCst) < total {
+            let left = PATIENCE.saturating_sub(started.elapsed());
+            if left.is_zero() || self.shared.ended.load(Ordering::SeqCst) {
+                let read = self.shared.read.load(Ordering::SeqCst);
+                return Err(Error::Stuck(format!("{read} of {total} bytes were ever read")));
+            }
+            thread::park_timeout(left);
+        }
+        self.shared.wanted.store(u64::MAX, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn swallow(&self, far: &TcpStream) {
+        const BYTES: usize = 1 << 20;
+        while let Ok(bytes @ 1..) = sys::discard(far.as_fd(), BYTES) {
+            let read = self.read.fetch_add(bytes as u64, Ordering::SeqCst) + bytes as u64;
+            if read >= self.wanted.load(Ordering::SeqCst) {
+                self.waiter.unpark();
+            }
+        }
+        self.ended.store(true, Ordering::SeqCst);
+        self.waiter.unpark();
+    }
+}
+
+impl Drop for Sink {
+    /// Waits for the thread, which ends with the connection: the sender's end is to be closed
+    /// first.
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Sides that take turns over one connection.
+pub struct Alternation<'s> {
+    sides: &'s mut [Box<dyn Side>],
+    sink: &'s Sink,
+    payload_bytes: u64,
+    payloads_a_turn: usize,
+    sent_bytes: u64,
+    random: fastrand::Rng,
+    turns: Turns,
+}
+
+impl<'s> Alternation<'s> {
+    /// `sides` over the connection that `sink` reads, with payloads of `payload_bytes` bytes;
+    /// nothing has been sent on it so far. Warms everything up, and finds out how many payloads the
+    /// first side sends in a turn.
+    ///
+    /// # Errors
+    /// A side's, or `Stuck`.
+    pub fn new(
+        sides: &'s mut [Box<dyn Side>],
+        sink: &'s Sink,
+        payload_bytes: u64,
+    ) -> Result<Self, Error> {
+        let mut alternation = Alternation {
+            sides,
+            sink,
+            payload_bytes,
+            payloads_a_turn: 1,
+            sent_bytes: 0,
+            random: fastrand::Rng::with_seed(1),
+            turns: Turns::default(),
+        };
+        alternation.calibrate()?;
+        for side in 0..alternation.sides.len() {
+            for _ in 0..4 {
+                alternation.turn(side)?;
+            }
+        }
+        alternation.calibrate()?;
+        Ok(alternation)
+    }
+
+    /// Sets the payloads of a turn, so that the first side takes about as long as it should.
+    fn calibrate(&mut self) -> Result<(), Error> {
+        loop {
+            let fastest = (0..4).map(|_| self.turn(0).map(|turn| turn.seconds));
+            let mut seconds = f64::INFINITY;
+            for turn in fastest {
+                seconds = seconds.min(turn?);
+            }
+            let wanted = TURN.as_secs_f64();
+            if seconds >= wanted / 2.0 {
+                let payloads = self.payloads_a_turn as f64 * wanted / seconds;
+                self.payloads_a_turn = (payloads.round() as usize).max(1);
+                return Ok(());
+            }
+            self.payloads_a_turn *= 2;
+        }
+    }
+
+    /// Adds a round: one turn of every side.
+    ///
+    /// # Errors
+    /// A side's, or `Stuck`.
+    pub fn round(&mut self) -> Result<(), Error> {
+        let mut order: Vec<usize> = (0..self.sides.len()).collect();
+        self.random.shuffle(&mut order);
+        let mut turns = vec![Turn { seconds: 0.0, cpu_s: 0.0 }; order.len()];
+        for side in order {
+            turns[side] = self.turn(side)?;
+        }
+        self.turns.rounds.push(turns);
+        Ok(())
+    }
+
+    /// The rounds so far.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Bytes of one turn.
+    pub fn turn_bytes(&self) -> u64 {
+        self.payloads_a_turn as u64 * self.payload_bytes
+    }
+
+    fn turn(&mut self, side: usize) -> Result<Turn, Error> {
+        let total = self.sent_bytes + self.turn_bytes();
+        let (cpu, started) = (process_cpu(), Instant::now());
+        self.sides[side].send(self.payloads_a_turn)?;
+        self.sink.wait(total)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let cpu_s = process_cpu().saturating_sub(cpu).as_secs_f64();
+        self.sent_bytes = total;
+        Ok(Turn { seconds, cpu_s })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// Writes each payload `copies` times; only the first is the connection's.
+    struct Writer {
+        stream: TcpStream,
+        payload: Vec<u8>,
+        pause: Duration,
+    }
+
+    impl Side for Writer {
+        fn name(&self) -> &'static str {
+            "writer"
+        }
+
+        fn send(&mut self, payloads: usize) -> Result<(), Error> {
+            let began = process_cpu();
+            for _ in 0..payloads {
+                self.stream.write_all(&self.payload).map_err(|e| Error::io("write", e))?;
+            }
+            while process_cpu() - began < self.pause {}
+            Ok(())
+        }
+    }
+
+    fn sides(stream: &TcpStream, pauses: &[Duration]) -> Vec<Box<dyn Side>> {
+        let side = |pause: &Duration| -> Box<dyn Side> {
+            let stream = stream.try_clone().unwrap();
+            Box::new(Writer { stream, payload: vec![7; 16 << 10], pause: *pause })
+        };
+        pauses.iter().map(side).collect()
+    }
+
+    #[test]
+    fn a_side_that_burns_time_shows_in_both_ratios() {
+        let (near, far) = ringwire_wire::loopback::tcp_pair(ringwire_wire::Family::V4).unwrap();
+        let sink = Sink::new(far, None).unwrap();
+        // The third takes 20 ms of CPU time where the others take about 3.
+        let pauses = [Duration::ZERO, Duration::ZERO, Duration::from_millis(20)];
+        let mut sides = sides(&near, &pauses);
+        let mut alternation = Alternation::new(&mut sides, &sink, 16 << 10).unwrap();
+        for _ in 0..10 {
+            alternation.round().unwrap();
+        }
+        let turns = alternation.turns();
+        let ratio = |rounds: Vec<Round>| crate::ratio::Interval::of(&rounds).unwrap().ratio;
+        assert_eq!(turns.len(), 10);
+        assert!(ratio(turns.throughput(2, &[0, 1])) < 0.7, "{turns:?}");
+        assert!(ratio(turns.cpu(2, &[0, 1])) > 1.5, "{turns:?}");
+        drop((sides, near));
+    }
+
+    #[test]
+    fn ratios_are_of_the_sides_asked_for() {
+        let turn = |seconds, cpu_s| Turn { seconds, cpu_s };
+        let turns = Turns { rounds: vec![vec![turn(2.0, 1.0), turn(4.0, 5.0), turn(1.0, 9.0)]] };
+        assert_eq!(turns.throughput(2, &[0, 1]), [Round { over: 3.0, under: 1.0 }]);
+        assert_eq!(turns.cpu(2, &[0, 1]), [Round { over: 9.0, under: 3.0 }]);
+        assert_eq!(turns.throughput(1, &[0]), [Round { over: 2.0, under: 4.0 }]);
+    }
+
+    #[test]
+    fn a_receiver_says_when_a_connection_ends_early() {
+        let (mut near, far) = ringwire_wire::loopback::tcp_pair(ringwire_wire::Family::V4).unwrap();
+        let sink = Sink::new(far, None).unwrap();
+        near.write_all(&[1; 100]).unwrap();
+        sink.wait(100).unwrap();
+        drop(near);
+        assert!(matches!(sink.wait(101), Err(Error::Stuck(_))));
+    }
+}
