@@ -59,6 +59,9 @@ const TURN: Duration = Duration::from_millis(3);
 /// How long a turn may take before the connection counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Looks before a wait of microseconds becomes a sleep: a few hundred microseconds.
+const SPINS: u32 = 4096;
+
 impl Turns {
     /// How many rounds there are.
     pub fn len(&self) -> usize {
@@ -153,6 +156,22 @@ impl Sink {
         }
         self.shared.wanted.store(u64::MAX, Ordering::SeqCst);
         Ok(())
+    }
+}
+
+impl Sink {
+    /// As [`Sink::wait`], without sleeping: for waits of microseconds.
+    ///
+    /// # Errors
+    /// As those of [`Sink::wait`].
+    pub fn spin(&self, total: u64) -> Result<(), Error> {
+        for _ in 0..SPINS {
+            if self.shared.read.load(Ordering::Acquire) >= total {
+                return Ok(());
+            }
+            std::hint::spin_loop();
+        }
+        self.wait(total)
     }
 }
 

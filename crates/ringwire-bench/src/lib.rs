@@ -14,7 +14,8 @@
 //!  row.rs      rows and medians, the JSON        host.rs: what they were measured on
 //!  median.rs   medians, spread, ratios, and whether one may be called faster
 //!
-//!  ratio.rs    ratios and intervals of what takes turns: alternate.rs, for wires.rs
+//!  alternate.rs, ratio.rs   turns of milliseconds on wires that copy, and what they show: wires.rs
+//!  fanout/, latency.rs      one block to many; one payload at a time
 //!
 //!  words.rs    the same in words
 //!  html/       the same as a page with charts
@@ -27,9 +28,11 @@
 pub mod alternate;
 pub mod child;
 pub mod error;
+pub mod fanout;
 pub mod host;
 pub mod html;
 pub mod job;
+pub mod latency;
 pub mod measure;
 pub mod median;
 pub mod memory;

@@ -41,8 +41,8 @@ enum Wire {
 }
 
 impl Net {
-    /// The wire of this description. It keeps the calling thread, which is to send, on one processor
-    /// until it is dropped.
+    /// The wire of this description. It keeps the calling thread, which is to send, on one
+    /// processor until it is dropped.
     ///
     /// # Errors
     /// `Unavailable` where the host cannot give it.
@@ -93,6 +93,18 @@ impl Net {
         match &self.wire {
             Wire::Perfect(wire) => wire.acker().spin,
             Wire::Loopback | Wire::Veth(_) => Duration::ZERO,
+        }
+    }
+
+    /// Changes how often the perfect wire acknowledges; returns when it does so. Where it is to be
+    /// sooner, the acknowledger first waits as long as it was to before.
+    pub(crate) fn set_ack_every(&self, ack_every: Duration) {
+        if let Wire::Perfect(wire) = &self.wire {
+            let before = wire.ack_every();
+            wire.set_ack_every(ack_every);
+            if before < ack_every {
+                thread::sleep(2 * before + Duration::from_micros(100));
+            }
         }
     }
 
@@ -234,16 +246,24 @@ impl Flow {
         sys::set_send_buffer(self.as_fd(), bytes)
     }
 
+    /// Bytes that the kernel has accepted and the peer has not acknowledged; 0 on UDP.
+    ///
+    /// # Errors
+    /// `Io` if the kernel does not say.
+    pub fn unacknowledged(&self) -> Result<u64, Error> {
+        let Some(stream) = self.stream() else { return Ok(0) };
+        ringwire_wire::unacknowledged_bytes(stream)
+            .map_err(|error| Error::io("asking what is unacknowledged", error))
+    }
+
     /// Waits until the peer has acknowledged everything.
     ///
     /// # Errors
     /// `Stuck` after ten seconds.
     pub fn drain(&self) -> Result<(), Error> {
-        let Some(stream) = self.stream() else { return Ok(()) };
         let started = Instant::now();
         loop {
-            let left = ringwire_wire::unacknowledged_bytes(stream)
-                .map_err(|error| Error::io("asking what is unacknowledged", error))?;
+            let left = self.unacknowledged()?;
             if left == 0 {
                 return Ok(());
             }

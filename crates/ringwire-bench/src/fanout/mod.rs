@@ -1,0 +1,352 @@
+//! `bench fanout`: one block to a thousand connections of the perfect wire.
+//!
+//! ```text
+//!              ┌─▶ flow 1 ─┐        plain: every socket's kernel gets a copy of its own
+//!   one block ─┼─▶   …     ├─▶ ∅   ringwire: every socket sends from the one block; one notifier,
+//!              └─▶ flow n ─┘        one flush, one `Notified` when all of them have let go
+//! ```
+//!
+//! A round ends when every byte is acknowledged. Then, once for each method, the peers keep their
+//! acknowledgements while the block is handed to all sockets, and what the kernel holds for it is
+//! read: the memory of TCP (`/proc/net/sockstat`, pages charged to sockets) and slab
+//! (`/proc/meminfo`, which has packets' heads). Both are the host's, so other programs' changes are
+//! in them.
+
+mod memory;
+mod spread;
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::job::{Backing, Job, Measurement, Order, Protocol, Settings};
+use crate::measure::{self, Tally};
+use crate::median;
+use crate::net::{Flow, Net};
+use crate::plan::{Plan, SEND_BUFFERS};
+use crate::row::{Median, Row};
+use crate::runner::{self, Watch};
+use memory::KernelMemory;
+use spread::{Plain, Ringwire, Spread};
+
+/// Connections, where the process may have as many descriptors.
+pub const FLOWS: usize = 1000;
+/// The block.
+pub const BLOCK_BYTES: usize = 1 << 20;
+/// Descriptors that are not of flows, and then some.
+const OTHER_DESCRIPTORS: u64 = 200;
+/// Descriptors of a flow: its own, and the ring's duplicate, on two sets of flows.
+const DESCRIPTORS_A_FLOW: u64 = 4;
+/// How long peers keep their acknowledgements for the look at memory: long enough to hand out a
+/// gigabyte on a busy machine.
+const HELD_BACK: Duration = Duration::from_secs(1);
+
+/// One run: some rounds of one method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FanoutRow {
+    /// A payload is one flow's copy of the block.
+    #[serde(flatten)]
+    pub row: Row,
+    /// Connections that got the block.
+    pub flows: u32,
+}
+
+/// The medians of one method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FanoutMedian {
+    /// As in a row.
+    #[serde(flatten)]
+    pub median: Median,
+    /// Connections that got the block.
+    pub flows: u32,
+    /// Events that told the program that its block is free, for each block; null where the calls
+    /// themselves do.
+    pub events_per_block: Option<f64>,
+    /// Memory that the kernel charged to TCP sockets for one block to all of them, with no byte
+    /// acknowledged; null where it could not be read.
+    pub tcp_memory_bytes: Option<u64>,
+    /// Slab memory that it took for that.
+    pub slab_bytes: Option<u64>,
+}
+
+/// All of `bench fanout`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fanout {
+    /// Every run.
+    pub rows: Vec<FanoutRow>,
+    /// One for each method.
+    pub medians: Vec<FanoutMedian>,
+}
+
+/// Flows with one setting of the send buffer.
+struct Set {
+    /// 0 or 1: its place among the sets.
+    index: usize,
+    sndbuf_bytes: Option<u64>,
+    flows: Vec<Flow>,
+}
+
+/// Measures what `plan` asks for over `net`, the perfect wire.
+///
+/// # Errors
+/// `Unavailable` where there cannot be enough connections; else what keeps it from being measured.
+pub fn measure(plan: &Plan, net: &Net, watch: &mut dyn Watch) -> Result<Fanout, Error> {
+    let flows = affordable_flows(watch)?;
+    measure_to(flows, plan, net, watch)
+}
+
+fn measure_to(
+    flows: usize,
+    plan: &Plan,
+    net: &Net,
+    watch: &mut dyn Watch,
+) -> Result<Fanout, Error> {
+    let mut sets = Vec::new();
+    for (index, sndbuf_bytes) in SEND_BUFFERS.into_iter().enumerate() {
+        let flow = || {
+            let flow = net.flow(Protocol::Tcp)?;
+            flow.set_send_buffer(sndbuf_bytes).map(|()| flow)
+        };
+        let flows = (0..flows).map(|_| flow()).collect::<Result<Vec<_>, _>>()?;
+        sets.push(Set { index, sndbuf_bytes, flows });
+    }
+    let plain: Box<dyn Spread> = Box::new(Plain::new(&sets)?);
+    let ringwire: Box<dyn Spread> = Box::new(Ringwire::new(&sets)?);
+    let mut bench =
+        Bench { plan, net, sets, methods: vec![plain, ringwire], rows: Vec::new(), events: [0; 2] };
+    bench.methods.retain(|method| plan.wants(method.name()));
+    bench.run(watch)?;
+    bench.finish(watch)
+}
+
+/// As many flows as there can be descriptors for: the soft limit is raised to the hard one.
+fn affordable_flows(watch: &mut dyn Watch) -> Result<usize, Error> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = FLOWS as u64 * DESCRIPTORS_A_FLOW + OTHER_DESCRIPTORS;
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let raised = soft.max(wanted.min(hard));
+    if raised > soft {
+        let limit = Rlimit { current: Some(raised), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, limit).map_err(|e| Error::io("raising RLIMIT_NOFILE", e))?;
+    }
+    let flows = (raised.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_A_FLOW) as usize;
+    if flows >= FLOWS {
+        return Ok(FLOWS);
+    }
+    if flows == 0 {
+        return Err(Error::Unavailable(format!(
+            "RLIMIT_NOFILE is {hard}, too low for any fan-out; raise it with ulimit -Hn {wanted}"
+        )));
+    }
+    watch.note(&format!(
+        "fan-out to {flows} connections instead of {FLOWS}: RLIMIT_NOFILE is {hard}; raise it with \
+         ulimit -Hn {wanted}"
+    ));
+    Ok(flows)
+}
+
+struct Bench<'p> {
+    plan: &'p Plan,
+    net: &'p Net,
+    sets: Vec<Set>,
+    methods: Vec<Box<dyn Spread>>,
+    rows: Vec<FanoutRow>,
+    /// Events and blocks of the last method that was measured.
+    events: [u64; 2],
+}
+
+impl Bench<'_> {
+    /// A trial of every setting, then A B A B … with the best.
+    fn run(&mut self, watch: &mut dyn Watch) -> Result<(), Error> {
+        let mut best = Vec::new();
+        for method in 0..self.methods.len() {
+            let mut rates = Vec::new();
+            for backing in self.methods[method].backings() {
+                for set in 0..self.sets.len() {
+                    // The first round finds connections as they begin.
+                    self.rounds(method, set, *backing, 1)?;
+                    let row = self.rounds(method, set, *backing, 1)?;
+                    rates.push((row.row.bytes_per_s, set, *backing));
+                    self.rows.push(row);
+                }
+            }
+            rates.sort_by(|a, b| f64::total_cmp(&b.0, &a.0));
+            best.push(rates[0]);
+        }
+        for run in 1..=self.plan.runs {
+            for (method, (rate, set, backing)) in best.iter().enumerate() {
+                if watch.stops() {
+                    return Ok(());
+                }
+                let name = self.methods[method].name();
+                watch.step(u64::from(run), u64::from(self.plan.runs), &format!("fanout {name}"));
+                let round = (self.sets[*set].flows.len() * BLOCK_BYTES) as f64 / rate;
+                let rounds = (self.plan.seconds / round).ceil().clamp(1.0, 100.0) as u32;
+                let mut row = self.rounds(method, *set, *backing, rounds)?;
+                row.row.run = run;
+                self.rows.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Some rounds of one method, as a row of run 0.
+    fn rounds(
+        &mut self,
+        method: usize,
+        set: usize,
+        backing: Backing,
+        rounds: u32,
+    ) -> Result<FanoutRow, Error> {
+        let (spread, set) = (&mut self.methods[method], &self.sets[set]);
+        let flows = set.flows.len() as u64;
+        let before = spread.counted(set);
+        let mut events = 0;
+        let rounds = u64::from(rounds);
+        let mut measured = measure::around(
+            || self.net.spun(),
+            || {
+                let mut tally = Tally::default();
+                for _ in 0..rounds {
+                    tally.requests += spread.hand_out(set, backing)?;
+                    events += spread.wait_until_free(set)?;
+                }
+                tally.payloads = rounds * flows;
+                tally.bytes = tally.payloads * BLOCK_BYTES as u64;
+                Ok::<_, Error>(tally)
+            },
+        )?;
+        let after = spread.counted(set);
+        measured.requests += after.0 - before.0;
+        measured.notifications += after.1 - before.1;
+        self.events = [events, rounds];
+        measured.working_set_bytes = BLOCK_BYTES as u64;
+        let row = self.row(method, set, backing, &measured);
+        Ok(FanoutRow { row, flows: flows as u32 })
+    }
+
+    fn row(&self, method: usize, set: &Set, backing: Backing, measured: &Measurement) -> Row {
+        let job = Job {
+            method: self.methods[method].name().into(),
+            protocol: Protocol::Tcp,
+            wire: self.plan.wire,
+            payload_bytes: BLOCK_BYTES as u64,
+            working_set_bytes: BLOCK_BYTES as u64,
+            order: Order::Sequential,
+            settings: Settings { backing, sndbuf_bytes: set.sndbuf_bytes },
+            seconds: self.plan.seconds,
+        };
+        runner::row("fanout", &job, measured, 0)
+    }
+
+    /// The medians, and the look at memory.
+    fn finish(mut self, watch: &mut dyn Watch) -> Result<Fanout, Error> {
+        let rows: Vec<Row> = self.rows.iter().map(|row| row.row.clone()).collect();
+        let flows = self.sets[0].flows.len() as u32;
+        let mut medians = Vec::new();
+        for median in median::medians(&rows) {
+            let mut names = self.methods.iter().map(|method| method.name());
+            let Some(method) = names.position(|name| name == median.method) else { continue };
+            let held = match self.held(method, median.backing) {
+                Ok(held) => Some(held),
+                Err(why) => {
+                    watch.note(&format!("{}'s kernel memory: {why}", median.method));
+                    None
+                }
+            };
+            let [events, blocks] = self.events;
+            medians.push(FanoutMedian {
+                events_per_block: (events > 0).then(|| events as f64 / blocks as f64),
+                median,
+                flows,
+                tcp_memory_bytes: held.map(|held| held.tcp_bytes),
+                slab_bytes: held.map(|held| held.slab_bytes),
+            });
+        }
+        Ok(Fanout { rows: self.rows, medians })
+    }
+
+    /// What the kernel holds when all flows have the block and no peer has acknowledged any of it.
+    fn held(&mut self, method: usize, backing: Backing) -> Result<KernelMemory, Error> {
+        // The set with the large send buffers, which take the block without an acknowledgement.
+        let set = self.sets.len() - 1;
+        let row = self.rounds(method, set, backing, 1)?;
+        let (spread, set) = (&mut self.methods[method], &self.sets[set]);
+        let before = KernelMemory::read()?;
+        self.net.set_ack_every(HELD_BACK);
+        spread.hand_out(set, backing)?;
+        let during = KernelMemory::read()?;
+        let unacknowledged = set.flows.iter().map(Flow::unacknowledged).sum::<Result<u64, _>>()?;
+        self.net.set_ack_every(Duration::from_micros(self.plan.wire.ack_us));
+        let events = spread.wait_until_free(set)?;
+        self.events = [events, 1];
+        let all = u64::from(row.flows) * BLOCK_BYTES as u64;
+        if unacknowledged < all {
+            return Err(Error::Stuck(format!(
+                "handing out took longer than peers kept their acknowledgements; {unacknowledged} \
+                 of {all} bytes were left"
+            )));
+        }
+        Ok(KernelMemory {
+            tcp_bytes: during.tcp_bytes.saturating_sub(before.tcp_bytes),
+            slab_bytes: during.slab_bytes.saturating_sub(before.slab_bytes),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{WireKind, WireSpec};
+    use crate::plan::Bench as Part;
+
+    /// Hears nothing, never stops.
+    struct Deaf;
+
+    impl Watch for Deaf {
+        fn step(&mut self, _: u64, _: u64, _: &str) {}
+        fn note(&mut self, _: &str) {}
+        fn stops(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn both_methods_hand_the_block_to_all_flows() {
+        let wire = WireSpec { kind: WireKind::Perfect, ack_us: 30, mtu: None };
+        let plan = Plan {
+            bench: Part::Fanout,
+            wire,
+            sizes: Vec::new(),
+            methods: Vec::new(),
+            working_set_bytes: 1 << 20,
+            orders: Vec::new(),
+            seconds: 0.001,
+            runs: 1,
+        };
+        let test = "both_methods_hand_the_block_to_all_flows";
+        let net = match Net::new(wire) {
+            Ok(net) => net,
+            Err(why) => return ringwire_wire::skip(test, &why.to_string()),
+        };
+        let fanout = match measure_to(20, &plan, &net, &mut Deaf) {
+            Ok(fanout) => fanout,
+            Err(why @ (Error::Unavailable(_) | Error::Ring(_))) => {
+                return ringwire_wire::skip(test, &why.to_string());
+            }
+            Err(why) => panic!("{why}"),
+        };
+        let [plain, ringwire] = &fanout.medians[..] else { panic!("{fanout:?}") };
+        assert_eq!((plain.median.method.as_str(), plain.flows), ("write", 20));
+        assert_eq!((ringwire.median.method.as_str(), ringwire.flows), ("ringwire", 20));
+        // One notification tells of all 20; a plain program needs none.
+        assert_eq!((plain.events_per_block, ringwire.events_per_block), (None, Some(1.0)));
+        assert_eq!((plain.median.errors, ringwire.median.errors), (0, 0));
+        assert!(plain.tcp_memory_bytes > ringwire.tcp_memory_bytes, "{fanout:?}");
+        // Every row says how many flows it was, beside all that other rows say.
+        let row = serde_json::to_value(&fanout.rows[0]).unwrap();
+        assert_eq!((&row["flows"], &row["bench"]), (&20.into(), &"fanout".into()));
+    }
+}

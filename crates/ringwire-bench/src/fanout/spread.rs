@@ -1,0 +1,264 @@
+//! The two ways to hand one block to many connections.
+
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use ringwire::{Arena, Block, Event, Events, Notifier, Ring, Socket};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::{BLOCK_BYTES, FLOWS, Set};
+use crate::error::Error;
+use crate::job::Backing;
+use crate::memory::Region;
+use crate::net::Flow;
+
+/// How long anything may take before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A way to hand one block to many connections.
+pub(super) trait Spread {
+    fn name(&self) -> &'static str;
+
+    /// The pages it can make something of.
+    fn backings(&self) -> &'static [Backing];
+
+    /// Hands the block, on such pages, to all flows, and returns when their kernels have all of it.
+    /// Counts its own system calls.
+    fn hand_out(&mut self, set: &Set, backing: Backing) -> Result<u64, Error>;
+
+    /// Waits until the block may be used again; counts the events that said so.
+    fn wait_until_free(&mut self, set: &Set) -> Result<u64, Error>;
+
+    /// Requests and notifications so far, where they are counted elsewhere.
+    fn counted(&self, _set: &Set) -> (u64, u64) {
+        (0, 0)
+    }
+}
+
+/// A loop of writes that do not wait, and epoll for those sockets that did not take all: one copy
+/// a flow.
+pub(super) struct Plain {
+    regions: [Region; 2],
+    /// One for each set of flows.
+    epolls: Vec<OwnedFd>,
+    /// What each flow's kernel has.
+    offsets: Vec<usize>,
+    events: Vec<epoll::Event>,
+}
+
+impl Plain {
+    pub(super) fn new(sets: &[Set]) -> Result<Plain, Error> {
+        let region = |backing| Region::new(BLOCK_BYTES, backing);
+        let failed = |errno: Errno| Error::io("epoll", errno);
+        let mut epolls = Vec::new();
+        for set in sets {
+            let poll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+            for (index, flow) in set.flows.iter().enumerate() {
+                let data = epoll::EventData::new_u64(index as u64);
+                let flags = epoll::EventFlags::OUT | epoll::EventFlags::ET;
+                epoll::add(&poll, flow, data, flags).map_err(failed)?;
+            }
+            epolls.push(poll);
+        }
+        Ok(Plain {
+            regions: [region(Backing::Small)?, region(Backing::Huge)?],
+            epolls,
+            offsets: Vec::new(),
+            events: Vec::with_capacity(FLOWS),
+        })
+    }
+}
+
+/// Writes as much as the flow takes; whether that is all of it now.
+fn push(flow: &Flow, block: &[u8], offset: &mut usize, calls: &mut u64) -> Result<bool, Error> {
+    while *offset < block.len() {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        *calls += 1;
+        match rustix::net::send(flow, &block[*offset..], flags) {
+            Ok(taken) => {
+                *offset += taken;
+                flow.accepted(taken as u64);
+            }
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::io("send", errno)),
+        }
+    }
+    Ok(true)
+}
+
+impl Spread for Plain {
+    fn name(&self) -> &'static str {
+        "write"
+    }
+
+    fn backings(&self) -> &'static [Backing] {
+        &[Backing::Small, Backing::Huge]
+    }
+
+    fn hand_out(&mut self, set: &Set, backing: Backing) -> Result<u64, Error> {
+        let block = self.regions[usize::from(backing == Backing::Huge)].bytes();
+        let mut calls = 0;
+        self.offsets.clear();
+        self.offsets.resize(set.flows.len(), 0);
+        let mut left = 0;
+        for (flow, offset) in set.flows.iter().zip(&mut self.offsets) {
+            left += usize::from(!push(flow, block, offset, &mut calls)?);
+        }
+        let patience = Timespec::try_from(PATIENCE).ok();
+        while left > 0 {
+            self.events.clear();
+            calls += 1;
+            let events = spare_capacity(&mut self.events);
+            match epoll::wait(&self.epolls[set.index], events, patience.as_ref()) {
+                Ok(0) => return Err(Error::Stuck(format!("{left} flows take nothing more"))),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::io("epoll_wait", errno)),
+            }
+            for event in &self.events {
+                let index = event.data.u64() as usize;
+                let offset = &mut self.offsets[index];
+                if *offset < block.len() && push(&set.flows[index], block, offset, &mut calls)? {
+                    left -= 1;
+                }
+            }
+        }
+        Ok(calls)
+    }
+
+    fn wait_until_free(&mut self, set: &Set) -> Result<u64, Error> {
+        set.flows.iter().try_for_each(Flow::drain).map(|()| 0)
+    }
+}
+
+/// One block, quiet clones of it under one notifier, one flush.
+pub(super) struct Ringwire {
+    ring: Ring,
+    /// For each set of flows.
+    socks: Vec<Vec<Socket>>,
+    block: Block,
+    notifier: Notifier,
+    events: Events,
+    /// What each flow's kernel had accepted when the wire was told last.
+    told: Vec<Vec<u64>>,
+    /// What of the present round no kernel has accepted.
+    left_bytes: u64,
+    /// `Notified` events of the present round.
+    notified: u64,
+}
+
+/// Flows that get the block between two turns.
+const A_TURN: usize = 64;
+/// How long a turn waits before the wire is told what was accepted: it acknowledges what it is told
+/// of sooner than what it has to find out.
+const A_LOOK: Duration = Duration::from_micros(100);
+
+impl Ringwire {
+    pub(super) fn new(sets: &[Set]) -> Result<Ringwire, Error> {
+        // The block, and room for a ring's headers.
+        let arena = Arena::builder().capacity_bytes(2 * BLOCK_BYTES).build()?;
+        let mut ring = Ring::builder().arena(&arena).build()?;
+        let mut socks = Vec::new();
+        for set in sets {
+            let attach = |flow: &Flow| -> Result<Socket, Error> {
+                let dup = flow.as_fd().try_clone_to_owned();
+                Ok(ring.attach(dup.map_err(|e| Error::io("duplicating a socket", e))?)?)
+            };
+            socks.push(set.flows.iter().map(attach).collect::<Result<Vec<_>, _>>()?);
+        }
+        let mut block = arena.alloc(BLOCK_BYTES)?;
+        block.spare_mut()[..BLOCK_BYTES].fill(7);
+        block.advance(BLOCK_BYTES);
+        let notifier = ring.notifier(1)?;
+        Ok(Ringwire {
+            ring,
+            told: sets.iter().map(|set| vec![0; set.flows.len()]).collect(),
+            socks,
+            block: block.freeze(),
+            notifier,
+            events: Events::with_capacity(64),
+            left_bytes: 0,
+            notified: 0,
+        })
+    }
+
+    /// One turn, which waits for at most `wait`; then tells the wire what these flows accepted.
+    fn turn(&mut self, set: &Set, flows: Range<usize>, wait: Duration) -> Result<(), Error> {
+        self.ring.turn(wait, &mut self.events)?;
+        for event in self.events.drain() {
+            match event {
+                Event::Notified { failed: 0, .. } => self.notified += 1,
+                Event::Notified { failed, .. } => {
+                    return Err(Error::Stuck(format!("{failed} flows did not get the block")));
+                }
+                Event::Broken { error, .. } => {
+                    return Err(Error::Stuck(format!("a flow broke: {error}")));
+                }
+                _ => {}
+            }
+        }
+        for index in flows {
+            let sock = self.socks[set.index][index];
+            let accepted = self.ring.socket_stats(sock)?.accepted_bytes;
+            let told = &mut self.told[set.index][index];
+            if accepted > *told {
+                set.flows[index].accepted(accepted - *told);
+                self.left_bytes -= accepted - *told;
+                *told = accepted;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Spread for Ringwire {
+    fn name(&self) -> &'static str {
+        "ringwire"
+    }
+
+    fn backings(&self) -> &'static [Backing] {
+        &[Backing::Small]
+    }
+
+    fn hand_out(&mut self, set: &Set, _backing: Backing) -> Result<u64, Error> {
+        let flows = set.flows.len();
+        self.left_bytes = (flows * BLOCK_BYTES) as u64;
+        for from in (0..flows).step_by(A_TURN) {
+            let some = from..flows.min(from + A_TURN);
+            for sock in &self.socks[set.index][some.clone()] {
+                let sent = self.ring.send_quiet(*sock, self.block.clone(), self.notifier);
+                sent.map_err(|refused| refused.why)?;
+            }
+            self.turn(set, some, Duration::ZERO)?;
+        }
+        self.ring.flush(self.notifier)?;
+        let started = Instant::now();
+        while self.left_bytes > 0 {
+            self.turn(set, 0..flows, A_LOOK)?;
+            if started.elapsed() > PATIENCE {
+                return Err(Error::Stuck(format!("{} bytes find no room", self.left_bytes)));
+            }
+        }
+        Ok(0)
+    }
+
+    fn wait_until_free(&mut self, set: &Set) -> Result<u64, Error> {
+        let started = Instant::now();
+        while self.notified == 0 {
+            self.turn(set, 0..0, PATIENCE)?;
+            if started.elapsed() > PATIENCE {
+                return Err(Error::Stuck("the block was never free again".into()));
+            }
+        }
+        Ok(std::mem::take(&mut self.notified))
+    }
+
+    fn counted(&self, _set: &Set) -> (u64, u64) {
+        let stats = self.ring.stats();
+        (stats.requests + stats.direct_copies, stats.notifications)
+    }
+}
