@@ -444,9 +444,9 @@ impl<'a> Gathering<'a> {
         Some(self.gathered)
     }
 
-    /// Takes payloads as long as they are what nearly every payload is: one piece, which may be read
-    /// where it is, and taken whole or not at all. Returns whether there may be more to take of what
-    /// comes next.
+    /// Takes payloads as long as they are what nearly every payload is: one piece, which may be
+    /// read where it is, and taken whole or not at all. Returns whether there may be more to take
+    /// of what comes next.
     fn take_wholes(&mut self, payloads: &Payloads) -> bool {
         let Limits { bounds, pieces_max, stream } = self.limits;
         let mut last = self.spans.pop().unwrap_or(Span { ptr: ptr::null(), bytes: 0 });

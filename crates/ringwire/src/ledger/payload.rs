@@ -250,7 +250,7 @@ impl Payloads {
             self.grow_owners();
         }
         let owner = &mut self.owners[key.slot as usize];
-        // Field by field, from registers to where they stay; nothing is there that could be dropped.
+        // Field by field, from registers to where they stay. Nothing is there to be dropped.
         mem::forget(mem::replace(&mut owner.held, ManuallyDrop::into_inner(held)));
         owner.accepted = 0;
         owner.socket = socket;
@@ -357,8 +357,8 @@ impl Payloads {
     }
 
     /// Takes `parts` requests off each of `count` payloads from `slot` on, and in what was observed
-    /// of them. Releases those that are settled, whose queue has gone past them, and that no request
-    /// covers. Returns what became free.
+    /// of them. Releases those that are settled, whose queue has gone past them, and that no
+    /// request covers. Returns what became free.
     pub(crate) fn release_run(
         &mut self,
         mut slot: u32,

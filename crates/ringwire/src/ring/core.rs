@@ -269,7 +269,7 @@ impl<E: Engine> Core<E> {
         }
     }
 
-    /// Nearly every payload: one piece, to which nothing speaks against. Inlined into the caller, so
+    /// Nearly every payload: one piece, against which nothing speaks. Inlined into the caller, so
     /// that the piece goes from registers into the ledger.
     #[inline(always)]
     fn send_piece(
