@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::{Error, Result, workspace};
@@ -43,6 +43,15 @@ pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Re
         }
     }
     child.wait().map_err(Error::from(format_args!("wait for `{shown}`")))
+}
+
+/// Where cargo builds: this program lies in `<target>/debug`.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let us = std::env::current_exe().map_err(Error::from("find this program"))?;
+    us.ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").exists())
+        .map(Path::to_path_buf)
+        .ok_or_else(|| Error::new(format!("{} lies in no target directory", us.display())))
 }
 
 /// A program that cargo has built.

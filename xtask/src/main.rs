@@ -5,6 +5,8 @@
 mod bytes;
 mod cargo;
 mod demo;
+mod figures;
+mod gates;
 mod soak;
 mod test;
 mod tidy;
@@ -41,6 +43,17 @@ enum Chore {
     /// Runs the release build of the example `soak` of the core crate and passes its exit code on:
     /// 1 when a byte arrived that was not sent.
     Soak(soak::Args),
+    /// Measures what speed is promised, and fails when one promise is not kept
+    ///
+    /// Runs the release build of `ringwire bench` and holds what it measures against the goals, a
+    /// line each: "pass|fail name: figure (goal, slack)". A gate that falls short is measured again
+    /// up to two times, alone. The last line is "N passed, N failed, N skipped". Exits with 1 when
+    /// one falls short every time.
+    Gates(gates::Args),
+    /// Writes the README's figures anew, from docs/figures.json
+    ///
+    /// `cargo xtask tidy` holds that the README says what that file says.
+    Figures(figures::Args),
     /// Checks what a machine can check about the source: the rules of CONTRIBUTING.md
     ///
     /// Prints a line for each finding, `path:line: what is wrong and what to do`, and exits with 1
@@ -75,6 +88,8 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&args),
         Chore::Demo(args) => demo::run(&args),
         Chore::Soak(args) => soak::run(&args),
+        Chore::Gates(args) => gates::run(&args),
+        Chore::Figures(args) => figures::run(&args),
         Chore::Tidy => tidy::run(),
     };
     outcome.unwrap_or_else(|Error(what)| {

@@ -81,7 +81,7 @@ impl Session<'_> {
         let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
         loom.args(["test", "-p", "ringwire", "--lib", "--release", "loom_"])
             .env("RUSTFLAGS", format!("{flags} --cfg loom").trim())
-            .env("CARGO_TARGET_DIR", target_dir()?.join("loom"));
+            .env("CARGO_TARGET_DIR", cargo::target_dir()?.join("loom"));
         let models = self.step(&mut loom)?;
         if models == 0 {
             self.tally.fail("there is no loom model (a test named loom_…)");
@@ -141,6 +141,11 @@ fn announce(command: &Command) {
     let _ = std::io::stdout().flush();
 }
 
+/// Whether something may be skipped for this reason where skips are judged.
+pub(crate) fn may_skip(reason: &str) -> bool {
+    tally::is_allowed(reason, rustix::process::geteuid().is_root())
+}
+
 fn report(tally: &Tally, strict: bool, root: bool) -> ExitCode {
     println!("\n=== summary");
     for what in &tally.failures {
@@ -158,17 +163,8 @@ fn report(tally: &Tally, strict: bool, root: bool) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// Where cargo builds: this program lies in `<target>/debug`.
-fn target_dir() -> Result<PathBuf> {
-    let us = std::env::current_exe().map_err(Error::from("find this program"))?;
-    us.ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").exists())
-        .map(Path::to_path_buf)
-        .ok_or_else(|| Error::new(format!("{} lies in no target directory", us.display())))
-}
-
 fn list_of_built() -> Result<PathBuf> {
-    Ok(target_dir()?.join("test-programs.txt"))
+    Ok(cargo::target_dir()?.join("test-programs.txt"))
 }
 
 /// Writes down which test programs there are, for `--no-build`.

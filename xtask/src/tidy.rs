@@ -54,6 +54,7 @@ const RULES: &[Rule] = &[
     paper::kernel_facts_are_kept,
     paper::one_minimum_version,
     paper::quick_start_is_what_ci_runs,
+    paper::figures_are_measured,
     paper::no_foreign_place,
 ];
 

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::Sources;
 use super::{Finding, Tree};
+use crate::Error;
+use crate::figures;
+use crate::gates::report::Gates;
 
 const KERNEL: &str = "docs/KERNEL.md";
 const README: &str = "README.md";
@@ -167,6 +170,27 @@ pub(crate) fn quick_start_is_what_ci_runs(tree: &Tree, _: &Sources) -> Vec<Findi
     findings
 }
 
+/// README's figures are those of the committed measurement.
+pub(crate) fn figures_are_measured(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let finding = |path, line, what: String| vec![Finding::new(path, line, what)];
+    let Some((line, shown)) = tree.get(README).and_then(figures::block) else {
+        return finding(README, 1, "has no place for figures (see xtask/src/figures.rs)".into());
+    };
+    let Some(json) = tree.get(figures::JSON) else {
+        let what = "is not there; `cargo xtask figures --measure` makes it";
+        return finding(figures::JSON, 1, what.into());
+    };
+    match Gates::parse(json) {
+        Ok(gates) if figures::render(&gates) == shown => Vec::new(),
+        Ok(_) => {
+            let what =
+                format!("does not say what {} says; run `cargo xtask figures`", figures::JSON);
+            finding(README, line, what)
+        }
+        Err(Error(what)) => finding(figures::JSON, 1, what),
+    }
+}
+
 /// Nothing speaks of where packages come from (the lock file does) or of somebody's machine.
 pub(crate) fn no_foreign_place(tree: &Tree, _: &Sources) -> Vec<Finding> {
     // In pieces, so that this file does not find itself.
@@ -272,6 +296,25 @@ mod tests {
         let three = readme.replace("# tests", "cargo fetch");
         let found_three = found(rule, &[(README, three.as_str()), ci]);
         assert_eq!(found_three, ["README.md:1", "README.md:6"]);
+    }
+
+    #[test]
+    fn figures_are_those_of_the_json() {
+        let rule = figures_are_measured;
+        let json = r#"{"schema":1,"command":"c","gates":[],"measurements":[]}"#;
+        let file = (figures::JSON, json);
+        let gates = Gates::parse(json).map_err(|Error(what)| what).expect("read");
+        let readme = |figures: &str| {
+            let mark = "figures: written by `cargo xtask figures` from docs/figures.json";
+            format!("# r\n\n<!-- {mark} -->\n\n{figures}\n\n<!-- end of figures -->\nMore\n")
+        };
+        let right = readme(&figures::render(&gates));
+        assert_eq!(found(rule, &[(README, right.as_str()), file]), NONE);
+        assert_eq!(found(rule, &[(README, readme("50×").as_str()), file]), ["README.md:3"]);
+        assert_eq!(found(rule, &[(README, "# r\n"), file]), ["README.md:1"]);
+        assert_eq!(found(rule, &[(README, right.as_str())]), ["docs/figures.json:1"]);
+        let broken = (figures::JSON, "{}");
+        assert_eq!(found(rule, &[(README, right.as_str()), broken]), ["docs/figures.json:1"]);
     }
 
     #[test]

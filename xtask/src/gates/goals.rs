@@ -1,0 +1,199 @@
+//! The gates: what ringwire has to reach, and by how much a measurement may fall short of it. Pure.
+//!
+//! One table of literals, [`GATES`]. A gate is about one place of the benchmark: a part, and a size
+//! of payloads. What its figure is made of says its [`Figure`]; `judge.rs` makes it.
+
+use std::fmt;
+
+/// A part of `ringwire bench`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Tcp,
+}
+
+impl Part {
+    /// All of them, in the order they are measured in.
+    pub(crate) const ALL: [Part; 1] = [Part::Tcp];
+
+    /// As `ringwire bench` and its rows call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Part::Tcp => "tcp",
+        }
+    }
+}
+
+/// What is held against the goal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Figure {
+    /// How many times as fast as one plain call a payload. Where the host itself keeps every bare
+    /// method below the goal, being as fast as the best of them will do ([`SHARE_OF_BARE`]).
+    TimesPlain {
+        /// The method with the plain call.
+        plain: &'static str,
+    },
+    /// How many times as fast as the fastest of all other methods and peers, `minimal` aside, which
+    /// is no choice: it has no owner for memory, no limits and no events.
+    TimesBestOther,
+    /// How many times as fast as `minimal`.
+    TimesMinimal,
+    /// CPU time that a payload takes more than with `minimal`, in nanoseconds.
+    CpuBeyondMinimal,
+}
+
+/// A goal with its slack.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Goal {
+    /// The figure is to be this or more; `slack` times as much passes.
+    AtLeast { goal: f64, slack: f64 },
+    /// The figure is to be this or less; `slack` more passes.
+    AtMost { goal: f64, slack: f64 },
+}
+
+impl Goal {
+    /// Whether a figure passes.
+    pub(crate) fn is_met_by(self, figure: f64) -> bool {
+        match self {
+            Goal::AtLeast { goal, slack } => figure >= goal * slack,
+            Goal::AtMost { goal, slack } => figure <= goal + slack,
+        }
+    }
+
+    /// The goal and its slack.
+    pub(crate) fn numbers(self) -> (f64, f64) {
+        match self {
+            Goal::AtLeast { goal, slack } | Goal::AtMost { goal, slack } => (goal, slack),
+        }
+    }
+}
+
+/// Something that ringwire has to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Gate {
+    pub(crate) part: Part,
+    pub(crate) payload_bytes: u64,
+    pub(crate) figure: Figure,
+    pub(crate) goal: Goal,
+}
+
+impl Gate {
+    /// A figure as this gate has it, with its unit.
+    pub(crate) fn shown(&self, figure: f64) -> String {
+        match self.figure {
+            Figure::CpuBeyondMinimal => format!("{figure:.0} ns"),
+            Figure::TimesPlain { .. } | Figure::TimesBestOther | Figure::TimesMinimal => {
+                format!("{figure:.2}×")
+            }
+        }
+    }
+
+    /// The goal and its slack in words.
+    pub(crate) fn goal_shown(&self) -> String {
+        match self.goal {
+            Goal::AtLeast { goal, slack } => {
+                format!("goal ≥ {}, slack {slack:.2}", self.shown(goal))
+            }
+            Goal::AtMost { goal, slack } => {
+                format!("goal ≤ {}, slack +{}", self.shown(goal), self.shown(slack))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}, ", self.part.name(), size(self.payload_bytes))?;
+        match self.figure {
+            Figure::TimesPlain { plain } => write!(f, "against {plain}"),
+            Figure::TimesBestOther => write!(f, "against the best other"),
+            Figure::TimesMinimal => write!(f, "against minimal"),
+            Figure::CpuBeyondMinimal => write!(f, "CPU a payload beyond minimal"),
+        }
+    }
+}
+
+/// A size as people write it.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 2] = [("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{} {name}", bytes / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Where the host binds: the part of the best bare method that is enough then. The gate's slack
+/// comes on top, as it does on every ratio.
+pub(crate) const SHARE_OF_BARE: f64 = 0.97;
+
+/// Medians of five short runs of one and the same method differ by up to 10 % between two
+/// measurements on a shared virtual machine, by 2 to 3 % on a quiet one.
+const SLACK: f64 = 0.90;
+/// CPU time of a payload is the difference of two medians, and has the acknowledger's work in it,
+/// which differs by about 10 ns a payload of 4 KiB from one measurement to the next.
+const SLACK_NS: f64 = 20.0;
+
+/// A ratio of rates.
+const fn at_least(part: Part, payload_bytes: u64, figure: Figure, goal: f64) -> Gate {
+    Gate { part, payload_bytes, figure, goal: Goal::AtLeast { goal, slack: SLACK } }
+}
+
+/// A cost in CPU time.
+const fn at_most_ns(part: Part, payload_bytes: u64, figure: Figure, goal: f64) -> Gate {
+    Gate { part, payload_bytes, figure, goal: Goal::AtMost { goal, slack: SLACK_NS } }
+}
+
+const WRITE: Figure = Figure::TimesPlain { plain: "write" };
+const BEST: Figure = Figure::TimesBestOther;
+const MINIMAL: Figure = Figure::TimesMinimal;
+
+/// All gates.
+pub(crate) const GATES: &[Gate] = &[
+    at_least(Part::Tcp, KIB, WRITE, 10.0),
+    at_least(Part::Tcp, 4 * KIB, WRITE, 12.0),
+    at_least(Part::Tcp, 64 * KIB, WRITE, 8.0),
+    at_least(Part::Tcp, MIB, WRITE, 9.0),
+    at_least(Part::Tcp, KIB, BEST, 0.97),
+    at_least(Part::Tcp, 4 * KIB, BEST, 1.15),
+    at_least(Part::Tcp, 16 * KIB, BEST, 0.97),
+    at_least(Part::Tcp, 64 * KIB, BEST, 0.97),
+    at_least(Part::Tcp, 256 * KIB, BEST, 0.97),
+    at_least(Part::Tcp, MIB, BEST, 0.97),
+    at_least(Part::Tcp, 4 * MIB, BEST, 0.97),
+    at_least(Part::Tcp, 64 * KIB, MINIMAL, 0.97),
+    at_least(Part::Tcp, 256 * KIB, MINIMAL, 0.97),
+    at_least(Part::Tcp, MIB, MINIMAL, 0.97),
+    at_least(Part::Tcp, 4 * MIB, MINIMAL, 0.97),
+    at_most_ns(Part::Tcp, KIB, Figure::CpuBeyondMinimal, 30.0),
+    at_most_ns(Part::Tcp, 4 * KIB, Figure::CpuBeyondMinimal, 30.0),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slack_loosens_a_goal_in_its_direction() {
+        let least = Goal::AtLeast { goal: 9.0, slack: 0.90 };
+        assert!(least.is_met_by(8.2));
+        assert!(!least.is_met_by(8.0));
+        let most = Goal::AtMost { goal: 30.0, slack: 20.0 };
+        assert!(most.is_met_by(49.0));
+        assert!(!most.is_met_by(51.0));
+        assert!(!least.is_met_by(f64::NAN) && !most.is_met_by(f64::NAN));
+    }
+
+    #[test]
+    fn gates_are_told_apart_by_their_names() {
+        let mut names: Vec<String> = GATES.iter().map(Gate::to_string).collect();
+        assert_eq!(names[1], "tcp 4 KiB, against write");
+        assert_eq!(GATES[1].goal_shown(), "goal ≥ 12.00×, slack 0.90");
+        assert_eq!(names[15], "tcp 1 KiB, CPU a payload beyond minimal");
+        assert_eq!(GATES[15].goal_shown(), "goal ≤ 30 ns, slack +20 ns");
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), GATES.len());
+    }
+}

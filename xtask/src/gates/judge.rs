@@ -1,0 +1,366 @@
+//! From medians to verdicts. Pure.
+//!
+//! **Where the host binds.** What the kernel takes for a packet differs by 3× from host to host, with
+//! its mitigations and the processor, and what it takes to copy a byte does not differ with it. So on
+//! some hosts no way to send can be as many times as fast as a plain call as the goal says. A gate on
+//! a multiple of plain therefore passes
+//!
+//! - when the multiple reaches `goal × slack`, or
+//! - when the best *bare* method of the same measurement (`minimal`, `send-zc…`, `msg-zerocopy…`:
+//!   loops over the kernel's own interfaces) stays below the goal itself, and ringwire reaches
+//!   `0.97 × slack` of it. The verdict then says that the host binds, and what that method reaches.
+//!
+//! Peers do not count as bare: a slow peer says nothing of the host, and a fast one shows that there
+//! was more to have.
+
+use super::goals::{Figure, Gate, Goal, SHARE_OF_BARE};
+use super::report::{Median, Report};
+
+/// The method that the gates are about.
+const OURS: &str = "ringwire";
+const MINIMAL: &str = "minimal";
+/// The order of payloads that the goals are stated for.
+const ORDER: &str = "shuffled";
+
+/// What became of a gate in one measurement.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Judged {
+    pub(crate) verdict: Verdict,
+    /// What was held against the goal, if it could be made.
+    pub(crate) figure: Option<f64>,
+    /// What else is to be said of it.
+    pub(crate) why: Option<String>,
+}
+
+/// A verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The goal is reached, within its slack.
+    Pass,
+    /// It is not, but what the kernel itself can do on this host is.
+    BoundByHost,
+    /// It falls short.
+    Short,
+    /// It could not be measured on this host.
+    Skip,
+}
+
+impl Judged {
+    fn of(verdict: Verdict, figure: f64) -> Judged {
+        Judged { verdict, figure: Some(figure), why: None }
+    }
+
+    /// Falls short for a reason that is no figure.
+    pub(crate) fn short(why: impl Into<String>) -> Judged {
+        Judged { verdict: Verdict::Short, figure: None, why: Some(why.into()) }
+    }
+
+    fn skip(why: String) -> Judged {
+        Judged { verdict: Verdict::Skip, figure: None, why: Some(why) }
+    }
+
+    /// Whether another measurement could change anything.
+    pub(crate) fn is_short(&self) -> bool {
+        self.verdict == Verdict::Short
+    }
+}
+
+/// Whether this method is a loop over the kernel's own interfaces for sending without a copy.
+fn is_bare(method: &str) -> bool {
+    ["minimal", "send-zc", "msg-zerocopy"].iter().any(|bare| method.starts_with(bare))
+}
+
+/// Whether this is a method or a peer that one may choose instead of ours: all but `minimal`.
+pub(crate) fn is_other_choice(method: &str) -> bool {
+    !method.starts_with(OURS) && !method.starts_with(MINIMAL)
+}
+
+/// The methods that a gate's figure is made of, of those that there are; `None` for all.
+pub(crate) fn methods(gate: &Gate, there: &[&str]) -> Option<Vec<String>> {
+    let fixed: &[&str] = match gate.figure {
+        Figure::TimesBestOther => return None,
+        Figure::TimesPlain { plain } => &[plain, OURS],
+        Figure::TimesMinimal | Figure::CpuBeyondMinimal => &[MINIMAL, OURS],
+    };
+    let bare = matches!(gate.figure, Figure::TimesPlain { .. });
+    let wanted = |method: &&&str| fixed.contains(method) || (bare && is_bare(method));
+    Some(there.iter().filter(wanted).map(|method| (*method).to_owned()).collect())
+}
+
+/// The verdict on `gate` by what was measured.
+pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
+    let place = Place::of(gate, report);
+    if place.0.is_empty() {
+        return Judged::skip(reason(&report.host.notes));
+    }
+    let Some(ours) = place.find(OURS) else {
+        return match refusal(&report.host.notes) {
+            Some(why) => Judged::skip(why),
+            None => Judged::short("ringwire was not measured here, and nothing says why"),
+        };
+    };
+    if ours.errors > 0 {
+        return Judged::short(format!("{} of ringwire's payloads failed", ours.errors));
+    }
+    match place.figure(gate, ours) {
+        Ok(figure) if gate.goal.is_met_by(figure) => Judged::of(Verdict::Pass, figure),
+        Ok(figure) => {
+            place.bound_by_host(gate, ours).unwrap_or_else(|| Judged::of(Verdict::Short, figure))
+        }
+        Err(missing) => Judged::short(format!("{missing} was not measured here")),
+    }
+}
+
+/// The medians of one place.
+struct Place<'a>(Vec<&'a Median>);
+
+impl<'a> Place<'a> {
+    fn of(gate: &Gate, report: &'a Report) -> Place<'a> {
+        let here = |median: &&Median| {
+            median.bench == gate.part.name()
+                && median.payload_bytes == gate.payload_bytes
+                && median.order.as_deref().is_none_or(|order| order == ORDER)
+        };
+        Place(report.medians.iter().filter(here).collect())
+    }
+
+    fn find(&self, method: &str) -> Option<&'a Median> {
+        self.0.iter().copied().find(|median| median.method == method)
+    }
+
+    /// The fastest of the methods that `which` takes.
+    fn best(&self, which: impl Fn(&str) -> bool) -> Option<&'a Median> {
+        let medians = self.0.iter().copied().filter(|median| which(&median.method));
+        medians.max_by(|one, other| rate(one).total_cmp(&rate(other)))
+    }
+
+    /// What is held against the goal, or the name of what is missing for it.
+    fn figure(&self, gate: &Gate, ours: &Median) -> Result<f64, &'static str> {
+        let times = |other: &Median| rate(ours) / rate(other);
+        let minimal = || self.find(MINIMAL).ok_or(MINIMAL);
+        match gate.figure {
+            Figure::TimesPlain { plain } => Ok(times(self.find(plain).ok_or(plain)?)),
+            Figure::TimesBestOther => {
+                Ok(times(self.best(is_other_choice).ok_or("any other method")?))
+            }
+            Figure::TimesMinimal => Ok(times(minimal()?)),
+            Figure::CpuBeyondMinimal => {
+                // Seconds for 10⁹ bytes are nanoseconds for one.
+                let cost = |median: &Median| median.cpu_s_per_gb.unwrap_or(f64::NAN);
+                Ok((cost(ours) - cost(minimal()?)) * gate.payload_bytes as f64)
+            }
+        }
+    }
+
+    /// The verdict where no bare method reaches the goal, and ours is as good as the best of them.
+    fn bound_by_host(&self, gate: &Gate, ours: &Median) -> Option<Judged> {
+        let (Figure::TimesPlain { plain }, Goal::AtLeast { goal, slack }) =
+            (gate.figure, gate.goal)
+        else {
+            return None;
+        };
+        let plain = rate(self.find(plain)?);
+        let bare = self.best(is_bare)?;
+        let (reached, needed) = (rate(bare) / plain, SHARE_OF_BARE * slack * rate(bare));
+        let bound = reached < goal && rate(ours) >= needed;
+        bound.then(|| Judged {
+            verdict: Verdict::BoundByHost,
+            figure: Some(rate(ours) / plain),
+            why: Some(format!("bound by the host: {} reaches {reached:.1}×", bare.method)),
+        })
+    }
+}
+
+fn rate(median: &Median) -> f64 {
+    median.bytes_per_s.unwrap_or(f64::NAN)
+}
+
+/// Why nothing was measured, from the benchmark's notes.
+fn reason(notes: &[String]) -> String {
+    match notes {
+        [] => "nothing was measured, and nothing says why".into(),
+        notes => notes.join("; "),
+    }
+}
+
+/// The note in which ringwire says what this host does not have: `ringwire 4096 B: io_uring is not
+/// available: …`. The part after the method's name.
+fn refusal(notes: &[String]) -> Option<String> {
+    notes.iter().find_map(|note| {
+        let (method, why) = note.split_once(": ")?;
+        let ours = method.split(' ').next() == Some(OURS);
+        (ours && why.contains(" is not available: ")).then(|| why.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::goals::Part;
+    use super::super::report::tests::{median, report};
+    use super::*;
+
+    const KIB4: u64 = 4096;
+
+    fn gate(figure: Figure, goal: Goal) -> Gate {
+        Gate { part: Part::Tcp, payload_bytes: KIB4, figure, goal }
+    }
+
+    fn write_9() -> Gate {
+        let goal = Goal::AtLeast { goal: 9.0, slack: 0.90 };
+        gate(Figure::TimesPlain { plain: "write" }, goal)
+    }
+
+    fn best_97() -> Gate {
+        gate(Figure::TimesBestOther, Goal::AtLeast { goal: 0.97, slack: 0.90 })
+    }
+
+    /// The verdict by these rates, in GB/s.
+    fn by(gate: &Gate, rates: &[(&str, f64)]) -> Judged {
+        let medians = rates.iter().map(|(method, rate)| median("tcp", method, KIB4, *rate));
+        judge(gate, &report(medians.collect()))
+    }
+
+    #[test]
+    fn a_multiple_of_plain_reaches_its_goal_within_its_slack_or_falls_short() {
+        for (ours, verdict) in [
+            (9.5, Verdict::Pass),
+            (8.2, Verdict::Pass),
+            (8.0, Verdict::Short),
+            (0.5, Verdict::Short),
+        ] {
+            // The bare methods show that the host could do more.
+            let judged = by(&write_9(), &[("write", 1.0), ("minimal", 10.0), ("ringwire", ours)]);
+            assert_eq!((judged.verdict, judged.figure), (verdict, Some(ours)), "{ours}");
+            assert_eq!(judged.why, None);
+        }
+    }
+
+    #[test]
+    fn where_the_host_binds_being_as_fast_as_the_best_bare_method_is_enough() {
+        // 0.97 × 0.90 = 0.873 of the best bare method.
+        for (others, ours, verdict) in [
+            (&[("minimal", 4.6)][..], 4.5, Verdict::BoundByHost),
+            (&[("minimal", 5.0)], 4.4, Verdict::BoundByHost),
+            (&[("minimal", 5.0)], 4.3, Verdict::Short),
+            // The best counts, not `minimal` alone.
+            (&[("minimal", 4.0), ("send-zc-registered", 5.0)], 4.3, Verdict::Short),
+            (&[("minimal", 4.0), ("msg-zerocopy-64", 5.0)], 4.3, Verdict::Short),
+            // Reaches the goal, if not comfortably: then the host does not bind.
+            (&[("minimal", 9.0)], 8.0, Verdict::Short),
+            (&[("minimal", 8.9)], 8.0, Verdict::BoundByHost),
+            // A peer is not bare, in either direction.
+            (&[("minimal", 4.6), ("compio-vectored", 20.0)], 4.5, Verdict::BoundByHost),
+            (&[("compio-vectored", 4.6)], 4.5, Verdict::Short),
+            (&[], 4.5, Verdict::Short),
+        ] {
+            let rates = [others, &[("write", 1.0), ("ringwire", ours)]].concat();
+            let judged = by(&write_9(), &rates);
+            assert_eq!((judged.verdict, judged.figure), (verdict, Some(ours)), "{rates:?}");
+        }
+        let judged = by(&write_9(), &[("write", 1.0), ("minimal", 4.6), ("ringwire", 4.5)]);
+        assert_eq!(judged.why.as_deref(), Some("bound by the host: minimal reaches 4.6×"));
+    }
+
+    #[test]
+    fn only_multiples_of_plain_are_ever_bound_by_the_host() {
+        let rates = [("write", 1.0), ("minimal", 5.0), ("send-zc", 5.0), ("ringwire", 4.3)];
+        assert_eq!(by(&best_97(), &rates).verdict, Verdict::Short);
+        let minimal = gate(Figure::TimesMinimal, Goal::AtLeast { goal: 0.97, slack: 0.90 });
+        assert_eq!(by(&minimal, &rates).verdict, Verdict::Short);
+    }
+
+    #[test]
+    fn the_best_other_is_any_method_or_peer_but_minimal() {
+        let rates = |peer| {
+            [("write", 1.0), ("minimal", 99.0), ("compio-vectored", peer), ("ringwire", 10.0)]
+        };
+        let judged = by(&best_97(), &rates(8.0));
+        assert_eq!((judged.verdict, judged.figure), (Verdict::Pass, Some(1.25)));
+        let judged = by(&best_97(), &rates(12.5));
+        assert_eq!((judged.verdict, judged.figure), (Verdict::Short, Some(0.8)));
+        assert_eq!(by(&best_97(), &[("minimal", 9.0), ("ringwire", 1.0)]).figure, None);
+    }
+
+    #[test]
+    fn cpu_beyond_minimal_is_in_nanoseconds_a_payload() {
+        let gate = gate(Figure::CpuBeyondMinimal, Goal::AtMost { goal: 30.0, slack: 20.0 });
+        let by = |ours: f64| {
+            let mut medians =
+                vec![median("tcp", "minimal", KIB4, 1.0), median("tcp", "ringwire", KIB4, 1.0)];
+            medians[0].cpu_s_per_gb = Some(0.5);
+            medians[1].cpu_s_per_gb = Some(ours);
+            judge(&gate, &report(medians))
+        };
+        // 4096 bytes at 0.5 s/GB are 2048 ns.
+        let judged = by(0.5078125);
+        assert_eq!((judged.verdict, judged.figure), (Verdict::Pass, Some(32.0)));
+        let judged = by(0.515625);
+        assert_eq!((judged.verdict, judged.figure), (Verdict::Short, Some(64.0)));
+        assert_eq!(by(0.25).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn only_the_gates_own_place_counts() {
+        let mut medians = vec![
+            median("tcp", "write", KIB4, 1.0),
+            median("tcp", "minimal", KIB4, 10.0),
+            median("tcp", "ringwire", KIB4, 9.5),
+        ];
+        for (bench, bytes, order) in
+            [("udp", KIB4, "shuffled"), ("tcp", 1024, "shuffled"), ("tcp", KIB4, "sequential")]
+        {
+            let mut slow = median(bench, "ringwire", bytes, 0.1);
+            slow.order = Some(order.into());
+            medians.insert(0, slow);
+        }
+        assert_eq!(judge(&write_9(), &report(medians)).figure, Some(9.5));
+    }
+
+    #[test]
+    fn payloads_that_failed_fail_the_gate() {
+        let mut medians =
+            vec![median("tcp", "write", KIB4, 1.0), median("tcp", "ringwire", KIB4, 50.0)];
+        medians[1].errors = 3;
+        let judged = judge(&write_9(), &report(medians));
+        assert_eq!(judged.verdict, Verdict::Short);
+        assert_eq!(judged.why.as_deref(), Some("3 of ringwire's payloads failed"));
+    }
+
+    #[test]
+    fn what_cannot_be_measured_here_is_skipped_and_what_is_missing_is_short() {
+        let mut nothing = report(Vec::new());
+        nothing.host.notes = vec!["the perfect wire: no user namespaces".into()];
+        let judged = judge(&write_9(), &nothing);
+        assert_eq!(judged.verdict, Verdict::Skip);
+        assert_eq!(judged.why.as_deref(), Some("the perfect wire: no user namespaces"));
+
+        let mut without_ours = report(vec![median("tcp", "write", KIB4, 1.0)]);
+        without_ours.host.notes = vec!["other programs had the processors".into()];
+        assert_eq!(judge(&write_9(), &without_ours).verdict, Verdict::Short);
+        without_ours.host.notes = vec!["ringwire 4096 B: cannot register 64 MiB".into()];
+        assert_eq!(judge(&write_9(), &without_ours).verdict, Verdict::Short);
+        without_ours.host.notes.push("ringwire 4096 B: io_uring is not available: ask root".into());
+        let judged = judge(&write_9(), &without_ours);
+        assert_eq!(judged.verdict, Verdict::Skip);
+        assert_eq!(judged.why.as_deref(), Some("io_uring is not available: ask root"));
+
+        let judged = by(&write_9(), &[("minimal", 1.0), ("ringwire", 9.0)]);
+        assert_eq!(judged.verdict, Verdict::Short);
+        assert_eq!(judged.why.as_deref(), Some("write was not measured here"));
+        let mut no_rate =
+            vec![median("tcp", "write", KIB4, 1.0), median("tcp", "ringwire", KIB4, 50.0)];
+        no_rate[1].bytes_per_s = None;
+        assert_eq!(judge(&write_9(), &report(no_rate)).verdict, Verdict::Short);
+    }
+
+    #[test]
+    fn a_gate_alone_is_measured_with_the_methods_that_it_speaks_of() {
+        let there = ["write", "writev64", "send-zc", "minimal", "compio", "ringwire"];
+        let of = |gate: Gate| methods(&gate, &there);
+        assert_eq!(of(best_97()), None);
+        let wanted = ["write", "send-zc", "minimal", "ringwire"].map(String::from);
+        assert_eq!(of(write_9()), Some(wanted.to_vec()));
+        let minimal = gate(Figure::TimesMinimal, Goal::AtLeast { goal: 0.97, slack: 0.90 });
+        assert_eq!(of(minimal), Some(vec!["minimal".into(), "ringwire".into()]));
+    }
+}
