@@ -1,8 +1,8 @@
 //! `cargo xtask figures`: README's figures, from the JSON of a measurement.
 //!
-//! The JSON is committed (`docs/figures.json`; `cargo xtask gates --full --json` writes it). What it
-//! comes to in words is [`render`], which is pure; `cargo xtask tidy` holds that README says the
-//! same, so no figure is ever typed.
+//! The JSON is committed (`docs/figures.json`; `cargo xtask gates --full --json` writes it). What
+//! it comes to in words is [`render`], which is pure; `cargo xtask tidy` holds that README says
+//! the same, so no figure is ever typed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -73,7 +73,11 @@ pub(crate) fn render(gates: &Gates) -> String {
         })
     };
     if let Some(tcp) = first("tcp") {
-        parts.push(format!("{}\n\n{}", tcp_conditions(tcp), tcp_table(&tcp.report.medians)));
+        parts.push(format!(
+            "{}\n\n{}",
+            tcp_conditions(tcp, &gates.command),
+            tcp_table(&tcp.report.medians)
+        ));
     }
     parts.push(summary(gates));
     parts.join("\n\n")
@@ -90,7 +94,7 @@ fn notes(measurement: &Measurement) -> String {
     notes.iter().map(|note| format!(" Note: {note}.")).collect()
 }
 
-fn tcp_conditions(measurement: &Measurement) -> String {
+fn tcp_conditions(measurement: &Measurement, command: &str) -> String {
     let host_line = host(measurement);
     let host = &measurement.report.host;
     let runs = measurement.report.medians.first().map_or(0, |median| median.runs);
@@ -99,17 +103,16 @@ fn tcp_conditions(measurement: &Measurement) -> String {
         us => format!("every {us} µs"),
     };
     wrapped(&format!(
-        "**TCP**, GB/s: medians of {runs} runs that took turns, and in brackets the slowest and the \
-         fastest. Measured on {host_line}; the perfect wire (device {}, MTU {}, acknowledged {every}), so \
-         nothing is copied on the way; one thread, payloads of a working set of {} in shuffled \
-         order, every method at its best send buffer and pages; `{}`. *Best other* is the fastest of \
-         the other ways to send; `minimal` is a bare loop over the requests that ringwire makes, \
-         without owners, limits or events. *Copied* is the part of ringwire's bytes that the kernel \
-         reports as copied.{}",
+        "**TCP**, GB/s: medians of {runs} runs that took turns, and in brackets the slowest and \
+         the fastest. Measured on {host_line}, by `{command}`; the perfect wire (device {}, MTU \
+         {}, acknowledged {every}), so nothing is copied on the way; one thread, payloads of a \
+         working set of {} in shuffled order, every method at its best send buffer and pages. \
+         *Best other* is the fastest of the other ways to send; `minimal` is a bare loop over the \
+         requests that ringwire makes, without owners, limits or events. *Copied* is the part of \
+         ringwire's bytes that the kernel reports as copied.{}",
         host.device,
         grouped(host.mtu.into()),
         size(host.working_set_bytes),
-        measurement.command,
         notes(measurement),
     ))
 }
@@ -333,17 +336,19 @@ mod tests {
             text,
             "\
 **TCP**, GB/s: medians of 5 runs that took turns, and in brackets the slowest and the fastest.
-Measured on kernel 6.18.44, 2 × AMD EPYC, commit 0123abcd; the perfect wire (device ifb, MTU 65,536,
-acknowledged every 30 µs), so nothing is copied on the way; one thread, payloads of a working set of
-256 MiB in shuffled order, every method at its best send buffer and pages; `ringwire bench tcp`.
-*Best other* is the fastest of the other ways to send; `minimal` is a bare loop over the requests
-that ringwire makes, without owners, limits or events. *Copied* is the part of ringwire's bytes that
-the kernel reports as copied.
+Measured on kernel 6.18.44, 2 × AMD EPYC, commit 0123abcd, by `cargo xtask gates --full`; the
+perfect wire (device ifb, MTU 65,536, acknowledged every 30 µs), so nothing is copied on the way;
+one thread, payloads of a working set of 256 MiB in shuffled order, every method at its best send
+buffer and pages. *Best other* is the fastest of the other ways to send; `minimal` is a bare loop
+over the requests that ringwire makes, without owners, limits or events. *Copied* is the part of
+ringwire's bytes that the kernel reports as copied.
 
-| payload | `write` | best other | `minimal` | ringwire | × `write` | in sequence | CPU s/GB, `write` and ringwire | copied |
+| payload | `write` | best other | `minimal` | ringwire | × `write` | in sequence | \
+CPU s/GB, `write` and ringwire | copied |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|
 | 1 KiB | 0.500 (0.450 … 0.550) | write 0.500 (0.450 … 0.550) | – | – | – | – | 2.00, – | – |
-| 4 KiB | 1.00 (0.900 … 1.10) | msg-zerocopy 3.00 (2.70 … 3.30) | 40.0 (36.0 … 44.0) | **20.0 (18.0 … 22.0)** | 20.0× | 12.5× | 1.00, 0.0500 | 25 % |
+| 4 KiB | 1.00 (0.900 … 1.10) | msg-zerocopy 3.00 (2.70 … 3.30) | 40.0 (36.0 … 44.0) | \
+**20.0 (18.0 … 22.0)** | 20.0× | 12.5× | 1.00, 0.0500 | 25 % |
 
 Of 1 gates (`cargo xtask gates`) 1 passed there."
         );
@@ -361,9 +366,9 @@ Of 1 gates (`cargo xtask gates`) 1 passed there."
         let text = summary(&gates(Vec::new(), outcomes)).replace('\n', " ");
         assert_eq!(
             text,
-            "Of 5 gates (`cargo xtask gates`) 2 passed there, 1 of them because the host binds: none \
-             of the kernel's own interfaces reaches the goal there either; 2 failed: c; d. 1 could \
-             not be measured there."
+            "Of 5 gates (`cargo xtask gates`) 2 passed there, 1 of them because the host binds: \
+             none of the kernel's own interfaces reaches the goal there either; 2 failed: c; d. \
+             1 could not be measured there."
         );
     }
 

@@ -9,8 +9,8 @@
 //!
 //! Everything is measured once. A gate that falls short is measured again up to two times, with its
 //! place of the benchmark and the methods it speaks of alone, once the machine is idle; it fails if
-//! it falls short every time. What other programs do to a measurement makes it fall short at random,
-//! what a change to the code does stays.
+//! it falls short every time. What other programs do to a measurement comes and goes; what a change
+//! to the code does stays.
 
 mod bench;
 mod goals;
@@ -295,8 +295,8 @@ fn line(gate: &Gate, outcome: &Outcome, verdict: Final) -> String {
     };
     let shown = |figure: &Option<f64>| figure.map_or("none".into(), |figure| gate.shown(figure));
     // The last try is the one that counts.
-    let figures: Vec<String> = outcome.tries.iter().rev().map(shown).collect();
-    let (last, before) = figures.split_first().map_or(("none", &[][..]), |(l, b)| (l.as_str(), b));
+    let figures: Vec<String> = outcome.tries.iter().map(shown).collect();
+    let (last, before) = figures.split_last().map_or(("none", &[][..]), |(l, b)| (l.as_str(), b));
     let mut line = format!("{mark} {gate}: {last} ({})", gate.goal_shown());
     if !before.is_empty() {
         line += &format!(", before that {}", before.join(", "));
@@ -345,7 +345,7 @@ mod tests {
                     judged(Verdict::Pass, 12.0, None),
                 ],
                 "pass tcp 4 KiB, against write: 12.00× (goal ≥ 12.00×, slack 0.90), before that \
-                 2.00×, 3.00×",
+                 3.00×, 2.00×",
             ),
             (
                 vec![Judged::short("it ended with exit status: 2")],

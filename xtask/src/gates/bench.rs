@@ -106,8 +106,8 @@ const BUSY_MAX: f64 = 0.05;
 /// … of this length.
 const LOOK: Duration = Duration::from_millis(400);
 
-/// Waits until the machine is idle, `wait_max` at most. The part of its processors' time that others
-/// used in the last look, where the kernel tells it.
+/// Waits until the machine is idle, `wait_max` at most. The part of its processors' time that
+/// others used in the last look, where the kernel tells it.
 pub(crate) fn wait_until_idle(wait_max: Duration) -> Option<f64> {
     let started = Instant::now();
     loop {

@@ -1,17 +1,17 @@
 //! From medians to verdicts. Pure.
 //!
-//! **Where the host binds.** What the kernel takes for a packet differs by 3× from host to host, with
-//! its mitigations and the processor, and what it takes to copy a byte does not differ with it. So on
-//! some hosts no way to send can be as many times as fast as a plain call as the goal says. A gate on
-//! a multiple of plain therefore passes
+//! **Where the host binds.** What the kernel takes for a packet differs by 3× from host to host,
+//! with its mitigations and the processor, and what it takes to copy a byte does not differ with
+//! it. So on some hosts no way to send can be as many times as fast as a plain call as the goal
+//! says. A gate on a multiple of plain therefore passes
 //!
 //! - when the multiple reaches `goal × slack`, or
 //! - when the best *bare* method of the same measurement (`minimal`, `send-zc…`, `msg-zerocopy…`:
 //!   loops over the kernel's own interfaces) stays below the goal itself, and ringwire reaches
-//!   `0.97 × slack` of it. The verdict then says that the host binds, and what that method reaches.
+//!   `0.97 × slack` of it. The verdict then says that the host binds, and what that one reaches.
 //!
-//! Peers do not count as bare: a slow peer says nothing of the host, and a fast one shows that there
-//! was more to have.
+//! Peers do not count as bare: a slow peer says nothing of the host, and a fast one shows that
+//! there was more to have.
 
 use super::goals::{Figure, Gate, Goal, SHARE_OF_BARE};
 use super::report::{Median, Report};

@@ -1,5 +1,5 @@
-//! The documents: what `ringwire bench --json` writes, as far as gates and figures read it, and what
-//! `cargo xtask gates --json` writes, from which README's figures come.
+//! The documents: what `ringwire bench --json` writes, as far as gates and figures read it, and
+//! what `cargo xtask gates --json` writes, from which README's figures come.
 
 use std::path::Path;
 
