@@ -9,16 +9,18 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Tcp,
+    Udp,
 }
 
 impl Part {
     /// All of them, in the order they are measured in.
-    pub(crate) const ALL: [Part; 1] = [Part::Tcp];
+    pub(crate) const ALL: [Part; 2] = [Part::Tcp, Part::Udp];
 
     /// As `ringwire bench` and its rows call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Part::Tcp => "tcp",
+            Part::Udp => "udp",
         }
     }
 }
@@ -29,6 +31,8 @@ pub(crate) enum Figure {
     /// How many times as fast as one plain call a payload. Where the host itself keeps every bare
     /// method below the goal, being as fast as the best of them will do ([`SHARE_OF_BARE`]).
     TimesPlain {
+        /// Our method.
+        ours: &'static str,
         /// The method with the plain call.
         plain: &'static str,
     },
@@ -77,6 +81,14 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// The method that the gate is about.
+    pub(crate) fn ours(&self) -> &'static str {
+        match self.figure {
+            Figure::TimesPlain { ours, .. } => ours,
+            Figure::TimesBestOther | Figure::TimesMinimal | Figure::CpuBeyondMinimal => OURS,
+        }
+    }
+
     /// A figure as this gate has it, with its unit.
     pub(crate) fn shown(&self, figure: f64) -> String {
         match self.figure {
@@ -104,7 +116,8 @@ impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}, ", self.part.name(), size(self.payload_bytes))?;
         match self.figure {
-            Figure::TimesPlain { plain } => write!(f, "against {plain}"),
+            Figure::TimesPlain { ours: OURS, plain } => write!(f, "against {plain}"),
+            Figure::TimesPlain { ours, plain } => write!(f, "{ours} against {plain}"),
             Figure::TimesBestOther => write!(f, "against the best other"),
             Figure::TimesMinimal => write!(f, "against minimal"),
             Figure::CpuBeyondMinimal => write!(f, "CPU a payload beyond minimal"),
@@ -120,6 +133,9 @@ pub(crate) fn size(bytes: u64) -> String {
         None => format!("{bytes} B"),
     }
 }
+
+/// The method that most gates are about.
+pub(crate) const OURS: &str = "ringwire";
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -145,7 +161,8 @@ const fn at_most_ns(part: Part, payload_bytes: u64, figure: Figure, goal: f64) -
     Gate { part, payload_bytes, figure, goal: Goal::AtMost { goal, slack: SLACK_NS } }
 }
 
-const WRITE: Figure = Figure::TimesPlain { plain: "write" };
+const WRITE: Figure = Figure::TimesPlain { ours: OURS, plain: "write" };
+const SENDMSG: Figure = Figure::TimesPlain { ours: OURS, plain: "sendmsg" };
 const BEST: Figure = Figure::TimesBestOther;
 const MINIMAL: Figure = Figure::TimesMinimal;
 
@@ -168,6 +185,7 @@ pub(crate) const GATES: &[Gate] = &[
     at_least(Part::Tcp, 4 * MIB, MINIMAL, 0.97),
     at_most_ns(Part::Tcp, KIB, Figure::CpuBeyondMinimal, 30.0),
     at_most_ns(Part::Tcp, 4 * KIB, Figure::CpuBeyondMinimal, 30.0),
+    at_least(Part::Udp, 8_000, SENDMSG, 1.2),
 ];
 
 #[cfg(test)]

@@ -7,17 +7,16 @@
 //!
 //! - when the multiple reaches `goal × slack`, or
 //! - when the best *bare* method of the same measurement (`minimal`, `send-zc…`, `msg-zerocopy…`:
-//!   loops over the kernel's own interfaces) stays below the goal itself, and ringwire reaches
-//!   `0.97 × slack` of it. The verdict then says that the host binds, and what that one reaches.
+//!   loops over the kernel's own interfaces; for trains of datagrams, those that send trains)
+//!   stays below the goal itself, and ringwire reaches `0.97 × slack` of it. The verdict then says
+//!   that the host binds, and what that one reaches.
 //!
 //! Peers do not count as bare: a slow peer says nothing of the host, and a fast one shows that
 //! there was more to have.
 
-use super::goals::{Figure, Gate, Goal, SHARE_OF_BARE};
+use super::goals::{Figure, Gate, Goal, OURS, SHARE_OF_BARE};
 use super::report::{Median, Report};
 
-/// The method that the gates are about.
-const OURS: &str = "ringwire";
 const MINIMAL: &str = "minimal";
 /// The order of payloads that the goals are stated for.
 const ORDER: &str = "shuffled";
@@ -65,9 +64,12 @@ impl Judged {
     }
 }
 
-/// Whether this method is a loop over the kernel's own interfaces for sending without a copy.
-fn is_bare(method: &str) -> bool {
+/// Whether this method is a loop over the kernel's own interfaces for sending without a copy, which
+/// sends the same as `ours` does: datagrams or trains of them.
+fn is_bare(method: &str, ours: &str) -> bool {
+    let is_train = |method: &str| method.ends_with("-train");
     ["minimal", "send-zc", "msg-zerocopy"].iter().any(|bare| method.starts_with(bare))
+        && is_train(method) == is_train(ours)
 }
 
 /// Whether this is a method or a peer that one may choose instead of ours: all but `minimal`.
@@ -79,11 +81,11 @@ pub(crate) fn is_other_choice(method: &str) -> bool {
 pub(crate) fn methods(gate: &Gate, there: &[&str]) -> Option<Vec<String>> {
     let fixed: &[&str] = match gate.figure {
         Figure::TimesBestOther => return None,
-        Figure::TimesPlain { plain } => &[plain, OURS],
+        Figure::TimesPlain { ours, plain } => &[plain, ours],
         Figure::TimesMinimal | Figure::CpuBeyondMinimal => &[MINIMAL, OURS],
     };
     let bare = matches!(gate.figure, Figure::TimesPlain { .. });
-    let wanted = |method: &&&str| fixed.contains(method) || (bare && is_bare(method));
+    let wanted = |method: &&&str| fixed.contains(method) || (bare && is_bare(method, gate.ours()));
     Some(there.iter().filter(wanted).map(|method| (*method).to_owned()).collect())
 }
 
@@ -93,14 +95,14 @@ pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
     if place.0.is_empty() {
         return Judged::skip(reason(&report.host.notes));
     }
-    let Some(ours) = place.find(OURS) else {
+    let Some(ours) = place.find(gate.ours()) else {
         return match refusal(&report.host.notes) {
             Some(why) => Judged::skip(why),
-            None => Judged::short("ringwire was not measured here, and nothing says why"),
+            None => Judged::short(format!("{} was not measured here", gate.ours())),
         };
     };
     if ours.errors > 0 {
-        return Judged::short(format!("{} of ringwire's payloads failed", ours.errors));
+        return Judged::short(format!("{} of {}'s payloads failed", ours.errors, ours.method));
     }
     match place.figure(gate, ours) {
         Ok(figure) if gate.goal.is_met_by(figure) => Judged::of(Verdict::Pass, figure),
@@ -139,7 +141,7 @@ impl<'a> Place<'a> {
         let times = |other: &Median| rate(ours) / rate(other);
         let minimal = || self.find(MINIMAL).ok_or(MINIMAL);
         match gate.figure {
-            Figure::TimesPlain { plain } => Ok(times(self.find(plain).ok_or(plain)?)),
+            Figure::TimesPlain { plain, .. } => Ok(times(self.find(plain).ok_or(plain)?)),
             Figure::TimesBestOther => {
                 Ok(times(self.best(is_other_choice).ok_or("any other method")?))
             }
@@ -154,13 +156,13 @@ impl<'a> Place<'a> {
 
     /// The verdict where no bare method reaches the goal, and ours is as good as the best of them.
     fn bound_by_host(&self, gate: &Gate, ours: &Median) -> Option<Judged> {
-        let (Figure::TimesPlain { plain }, Goal::AtLeast { goal, slack }) =
+        let (Figure::TimesPlain { plain, .. }, Goal::AtLeast { goal, slack }) =
             (gate.figure, gate.goal)
         else {
             return None;
         };
         let plain = rate(self.find(plain)?);
-        let bare = self.best(is_bare)?;
+        let bare = self.best(|method| is_bare(method, gate.ours()))?;
         let (reached, needed) = (rate(bare) / plain, SHARE_OF_BARE * slack * rate(bare));
         let bound = reached < goal && rate(ours) >= needed;
         bound.then(|| Judged {
@@ -188,7 +190,7 @@ fn reason(notes: &[String]) -> String {
 fn refusal(notes: &[String]) -> Option<String> {
     notes.iter().find_map(|note| {
         let (method, why) = note.split_once(": ")?;
-        let ours = method.split(' ').next() == Some(OURS);
+        let ours = method.split(' ').next().is_some_and(|name| name.starts_with(OURS));
         (ours && why.contains(" is not available: ")).then(|| why.to_owned())
     })
 }
@@ -207,7 +209,7 @@ mod tests {
 
     fn write_9() -> Gate {
         let goal = Goal::AtLeast { goal: 9.0, slack: 0.90 };
-        gate(Figure::TimesPlain { plain: "write" }, goal)
+        gate(Figure::TimesPlain { ours: "ringwire", plain: "write" }, goal)
     }
 
     fn best_97() -> Gate {
@@ -259,6 +261,29 @@ mod tests {
         }
         let judged = by(&write_9(), &[("write", 1.0), ("minimal", 4.6), ("ringwire", 4.5)]);
         assert_eq!(judged.why.as_deref(), Some("bound by the host: minimal reaches 4.6×"));
+    }
+
+    #[test]
+    fn trains_are_bound_by_trains_and_single_datagrams_by_single_ones() {
+        let by = |ours, plain, rate| {
+            let figure = Figure::TimesPlain { ours, plain };
+            let goal = Goal::AtLeast { goal: 5.0, slack: 0.90 };
+            let gate = Gate { part: Part::Udp, ..gate(figure, goal) };
+            let rates = [
+                ("sendmsg", 1.0),
+                ("send-zc", 1.2),
+                ("sendmsg-train", 10.0),
+                ("minimal-train", 30.0),
+                (ours, rate),
+            ];
+            let medians = rates.map(|(method, rate)| median("udp", method, KIB4, rate));
+            judge(&gate, &report(medians.to_vec()))
+        };
+        let judged = by("ringwire", "sendmsg", 1.1);
+        assert_eq!(judged.why.as_deref(), Some("bound by the host: send-zc reaches 1.2×"));
+        let judged = by("ringwire-train", "sendmsg-train", 27.0);
+        assert_eq!(judged.why.as_deref(), Some("bound by the host: minimal-train reaches 3.0×"));
+        assert_eq!(by("ringwire-train", "sendmsg-train", 26.0).verdict, Verdict::Short);
     }
 
     #[test]
