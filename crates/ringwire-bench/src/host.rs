@@ -47,16 +47,18 @@ impl Host {
             mtu,
             memory: "best of 4 KiB pages and huge pages; ringwire's arena: registered 4 KiB pages"
                 .into(),
-            send_buffer: format!(
-                "best of the kernel's own (tcp_wmem {}) and 64 MiB",
-                read("/proc/sys/net/ipv4/tcp_wmem").replace('\t', " ")
-            ),
+            send_buffer: format!("best of the kernel's own ({}) and 64 MiB", tcp_wmem()),
             ack_us: plan.wire.ack_us,
             working_set_bytes: plan.working_set_bytes,
             commit: option_env!("RINGWIRE_COMMIT").unwrap_or("unknown").into(),
             notes: Vec::new(),
         }
     }
+}
+
+/// The kernel's own send buffers, in words.
+pub(crate) fn tcp_wmem() -> String {
+    format!("tcp_wmem {}", read("/proc/sys/net/ipv4/tcp_wmem").replace('\t', " "))
 }
 
 fn read(path: &str) -> String {

@@ -79,6 +79,22 @@ pub struct LatencyMedian {
     pub ratio_to_write_p99: f64,
 }
 
+/// All of `bench latency`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Latencies {
+    /// Every run.
+    pub rows: Vec<LatencyRow>,
+    /// One for each size and method.
+    pub medians: Vec<LatencyMedian>,
+}
+
+impl Latencies {
+    /// Rows and their medians.
+    pub fn new(rows: Vec<LatencyRow>) -> Latencies {
+        Latencies { medians: medians(&rows), rows }
+    }
+}
+
 /// The two methods, in the order in which runs and rows have them.
 const METHODS: [&str; 2] = ["write", "ringwire"];
 
@@ -123,7 +139,7 @@ pub fn measure(
 }
 
 /// The medians of rows, by size and method, in the order in which they first came.
-pub fn medians(rows: &[LatencyRow]) -> Vec<LatencyMedian> {
+fn medians(rows: &[LatencyRow]) -> Vec<LatencyMedian> {
     let mut firsts: Vec<&LatencyRow> = Vec::new();
     for row in rows {
         let same = |first: &&LatencyRow| {

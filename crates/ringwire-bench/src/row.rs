@@ -4,23 +4,118 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fanout::{Fanout, FanoutMedian, FanoutRow};
 use crate::host::Host;
 use crate::job::{Backing, Order, Protocol, WireKind};
+use crate::latency::{Latencies, LatencyMedian, LatencyRow};
+use crate::median;
+use crate::wires::WireRow;
 
 /// The version of the JSON.
 pub const SCHEMA: u32 = 1;
 
 /// Everything that was measured, and on what.
+///
+/// The JSON has all rows in one list and all medians in another; what a row has beside the common
+/// fields tells what it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Document", into = "Document")]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
     /// What it was measured on.
     pub host: Host,
-    /// Every run.
+    /// Every run of methods side by side.
     pub rows: Vec<Row>,
     /// What the runs of one method come to.
     pub medians: Vec<Median>,
+    /// `bench fanout`.
+    pub fanout: Fanout,
+    /// `bench latency`.
+    pub latencies: Latencies,
+    /// `bench wires`.
+    pub wires: Vec<WireRow>,
+}
+
+impl Report {
+    /// A report of methods side by side, and of nothing else.
+    pub fn new(host: Host, rows: Vec<Row>) -> Report {
+        Report {
+            schema: SCHEMA,
+            host,
+            medians: median::medians(&rows),
+            rows,
+            fanout: Fanout::default(),
+            latencies: Latencies::default(),
+            wires: Vec::new(),
+        }
+    }
+}
+
+/// A report as the JSON has it.
+#[derive(Serialize, Deserialize)]
+struct Document {
+    schema: u32,
+    host: Host,
+    rows: Vec<AnyRow>,
+    medians: Vec<AnyMedian>,
+}
+
+/// In the order in which a reader has to ask: the first whose fields are all there.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum AnyRow {
+    Wires(WireRow),
+    Latency(LatencyRow),
+    Fanout(Box<FanoutRow>),
+    SideBySide(Box<Row>),
+}
+
+/// As [`AnyRow`].
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum AnyMedian {
+    Latency(LatencyMedian),
+    Fanout(Box<FanoutMedian>),
+    SideBySide(Box<Median>),
+}
+
+impl From<Report> for Document {
+    fn from(report: Report) -> Document {
+        let Report { schema, host, rows, medians, fanout, latencies, wires } = report;
+        let rows = rows.into_iter().map(|row| AnyRow::SideBySide(row.into()));
+        let rows = rows.chain(fanout.rows.into_iter().map(|row| AnyRow::Fanout(row.into())));
+        let rows = rows.chain(latencies.rows.into_iter().map(AnyRow::Latency));
+        let rows = rows.chain(wires.into_iter().map(AnyRow::Wires));
+        let medians = medians.into_iter().map(|row| AnyMedian::SideBySide(row.into()));
+        let fanouts = fanout.medians.into_iter().map(|row| AnyMedian::Fanout(row.into()));
+        let medians = medians.chain(fanouts);
+        let medians = medians.chain(latencies.medians.into_iter().map(AnyMedian::Latency));
+        Document { schema, host, rows: rows.collect(), medians: medians.collect() }
+    }
+}
+
+impl From<Document> for Report {
+    fn from(document: Document) -> Report {
+        let mut report = Report::new(document.host, Vec::new());
+        report.schema = document.schema;
+        for row in document.rows {
+            match row {
+                AnyRow::Wires(row) => report.wires.push(row),
+                AnyRow::Latency(row) => report.latencies.rows.push(row),
+                AnyRow::Fanout(row) => report.fanout.rows.push(*row),
+                AnyRow::SideBySide(row) => report.rows.push(*row),
+            }
+        }
+        for median in document.medians {
+            match median {
+                AnyMedian::Latency(median) => report.latencies.medians.push(median),
+                AnyMedian::Fanout(median) => report.fanout.medians.push(*median),
+                AnyMedian::SideBySide(median) => report.medians.push(*median),
+            }
+        }
+        report
+    }
 }
 
 /// One run of one method.
@@ -119,4 +214,123 @@ pub struct Median {
     pub cpu_s_per_gb_min: f64,
     /// The dearest run.
     pub cpu_s_per_gb_max: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wires::Verdict;
+
+    fn host() -> Host {
+        Host {
+            kernel: "6.18".into(),
+            cpu: "CPU".into(),
+            cpus: 2,
+            device: "ifb".into(),
+            mtu: 1500,
+            memory: "4 KiB pages".into(),
+            send_buffer: "64 MiB".into(),
+            ack_us: 30,
+            working_set_bytes: 1 << 28,
+            commit: "abc".into(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn row() -> Row {
+        Row {
+            bench: "tcp".into(),
+            wire: WireKind::Perfect,
+            protocol: Protocol::Tcp,
+            method: "write".into(),
+            payload_bytes: 4096,
+            working_set_bytes: 1 << 28,
+            order: Order::Shuffled,
+            backing: Backing::Small,
+            sndbuf_bytes: None,
+            run: 1,
+            payloads_per_s: 250_000.0,
+            bytes_per_s: 1_024e6,
+            cpu_s_per_gb: 0.5,
+            copied_share: Some(1.0),
+            requests_per_payload: 1.0,
+            notifications_per_payload: 0.0,
+            release_delay_us_p50: None,
+            release_delay_us_p99: None,
+            errors: 0,
+        }
+    }
+
+    /// A report with a row of every kind.
+    fn report() -> Report {
+        let mut report = Report::new(host(), vec![row()]);
+        let fanout = Row { bench: "fanout".into(), ..row() };
+        let median = median::medians(std::slice::from_ref(&fanout)).remove(0);
+        report.fanout.medians.push(FanoutMedian {
+            median,
+            flows: 1000,
+            events_per_block: None,
+            tcp_memory_bytes: Some(1 << 30),
+            slab_bytes: None,
+        });
+        report.fanout.rows.push(FanoutRow { row: fanout, flows: 1000 });
+        report.latencies = Latencies::new(vec![LatencyRow {
+            bench: "latency".into(),
+            wire: WireKind::Loopback,
+            protocol: Protocol::Tcp,
+            method: "write".into(),
+            payload_bytes: 64,
+            run: 1,
+            calls: 9,
+            latency_ns_p50: 4_000.0,
+            latency_ns_p99: 12_000.0,
+        }]);
+        report.wires.push(WireRow {
+            wire: WireKind::Veth,
+            payload_bytes: 64,
+            throughput_ratio: 1.0,
+            throughput_low: 0.99,
+            throughput_high: 1.01,
+            cpu_ratio: 1.0,
+            cpu_low: 0.99,
+            cpu_high: 1.01,
+            aa_low: 0.99,
+            aa_high: 1.01,
+            verdict: Verdict::Pass,
+            aa_cpu_low: 0.99,
+            aa_cpu_high: 1.01,
+            method: "ringwire".into(),
+            rounds: 200,
+            turn_bytes: 64_000,
+        });
+        report
+    }
+
+    #[test]
+    fn every_kind_of_row_is_read_as_what_was_written() {
+        let report = report();
+        let json = serde_json::to_string(&report).unwrap();
+        let read: Report = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.schema, 1);
+        assert_eq!(read.host, report.host);
+        assert_eq!((&read.rows, &read.medians), (&report.rows, &report.medians));
+        assert_eq!((&read.fanout, &read.latencies), (&report.fanout, &report.latencies));
+        assert_eq!(read.wires, report.wires);
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+    }
+
+    #[test]
+    fn the_json_has_one_list_of_rows_and_one_of_medians() {
+        let json = serde_json::to_value(report()).unwrap();
+        let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["host", "medians", "rows", "schema"]);
+        let benches = |list: &str| -> Vec<serde_json::Value> {
+            json[list].as_array().unwrap().iter().map(|row| row["bench"].clone()).collect()
+        };
+        assert_eq!(
+            benches("rows"),
+            ["tcp".into(), "fanout".into(), "latency".into(), serde_json::Value::Null]
+        );
+        assert_eq!(benches("medians"), ["tcp", "fanout", "latency"]);
+    }
 }

@@ -1,16 +1,17 @@
 //! Runs methods side by side: trials of every setting first, then A B C A B C … with the best.
 
+mod others;
+
 use std::rc::Rc;
 
 use crate::child;
 use crate::error::Error;
 use crate::host::Host;
 use crate::job::{Job, Measurement, Order, Protocol, Settings};
-use crate::median::medians;
 use crate::method::{Local, Method, recipes};
 use crate::net::Net;
 use crate::plan::{Bench, Plan, SEND_BUFFERS, TCP_SIZES, UDP_SIZES};
-use crate::row::{Report, Row, SCHEMA};
+use crate::row::{Report, Row};
 use crate::stage::Stage;
 
 /// Who is told what happens, and can end it.
@@ -35,6 +36,9 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
     match plan.bench {
         Bench::Short | Bench::Tcp => side_by_side(plan, Protocol::Tcp, watch),
         Bench::Udp => side_by_side(plan, Protocol::Udp, watch),
+        Bench::Wires => others::wires(plan, watch),
+        Bench::Fanout => others::fanout(plan, watch),
+        Bench::Latency => others::latency(plan, watch),
         other => Err(Error::Unavailable(format!("{other:?} is not there yet"))),
     }
 }
@@ -64,7 +68,7 @@ fn side_by_side(plan: &Plan, protocol: Protocol, watch: &mut dyn Watch) -> Resul
     }
     let (rows, notes) = side.into_rows(watch);
     host.notes.extend(notes);
-    Ok(Report { schema: SCHEMA, host, medians: medians(&rows), rows })
+    Ok(Report::new(host, rows))
 }
 
 /// The file name of the program with the peers' methods, which lies beside this one where it was

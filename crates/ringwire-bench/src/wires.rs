@@ -38,7 +38,7 @@ pub const CPU_MAX: f64 = 1.02;
 const DOUBT: f64 = 0.02;
 
 /// Memory that payloads are cut from: more than a core's own caches, so that it is read anew.
-const WORKING_SET_BYTES: u64 = 16 << 20;
+pub const WORKING_SET_BYTES: u64 = 16 << 20;
 /// Payloads at most: they cost more than their bytes.
 const PAYLOADS_MAX: u64 = 8192;
 

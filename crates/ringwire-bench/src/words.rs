@@ -186,8 +186,7 @@ mod tests {
     use super::*;
     use crate::host::Host;
     use crate::job::Backing;
-    use crate::median::medians;
-    use crate::row::{Row, SCHEMA};
+    use crate::row::Row;
 
     fn row(method: &str, payload_bytes: u64, gigabytes: f64) -> Row {
         Row {
@@ -227,7 +226,7 @@ mod tests {
             commit: "abc".into(),
             notes: vec!["a warning".into()],
         };
-        Report { schema: SCHEMA, host, medians: medians(&rows), rows }
+        Report::new(host, rows)
     }
 
     #[test]

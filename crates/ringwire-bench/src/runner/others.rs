@@ -1,0 +1,132 @@
+//! The parts that do not measure methods side by side: wires that copy, fan-out, latency.
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::job::{WireKind, WireSpec};
+use crate::latency::{self, Latencies};
+use crate::net::Net;
+use crate::plan::Plan;
+use crate::row::Report;
+use crate::runner::Watch;
+use crate::{fanout, wires};
+
+/// The wires that copy, as far as the plan does not name one of them.
+fn copying(plan: &Plan) -> Vec<WireSpec> {
+    let kinds = match plan.wire.kind {
+        WireKind::Perfect => vec![WireKind::Loopback, WireKind::Veth],
+        kind => vec![kind],
+    };
+    kinds.into_iter().map(|kind| WireSpec { kind, ..plan.wire }).collect()
+}
+
+/// Tells the watch, and keeps the note for readers of the report.
+fn note(report: &mut Report, watch: &mut dyn Watch, note: String) {
+    watch.note(&note);
+    report.host.notes.push(note);
+}
+
+/// `bench wires`.
+pub(super) fn wires(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
+    let sizes = if plan.sizes.is_empty() { wires::SIZES.to_vec() } else { plan.sizes.clone() };
+    let specs = copying(plan);
+    let steps = (specs.len() * sizes.len()) as u64;
+    let mut report: Option<Report> = None;
+    let (mut step, mut notes) = (0, Vec::new());
+    for spec in specs {
+        let net = match Net::new(spec) {
+            Ok(net) => net,
+            Err(why) => {
+                step += sizes.len() as u64;
+                notes.push(format!("{:?}: {why}", spec.kind));
+                continue;
+            }
+        };
+        let host = || Host::new(&Plan { wire: spec, ..plan.clone() }, &net);
+        let report = match &mut report {
+            Some(report) => {
+                report.host.device += &format!(", {}", net.device().0);
+                report
+            }
+            none => none.insert(Report::new(wires_host(host()), Vec::new())),
+        };
+        for size in &sizes {
+            if watch.stops() {
+                break;
+            }
+            watch.step(step, steps, &format!("{} {size} B", net.device().0));
+            step += 1;
+            match wires::measure(&net, *size, plan.wants("send-zc"), || watch.stops()) {
+                Ok(rows) => report.wires.extend(rows),
+                Err(why) => note(report, watch, format!("{:?}, {size} B: {why}", spec.kind)),
+            }
+        }
+    }
+    let Some(mut report) = report else { return Err(Error::Unavailable(notes.join("; "))) };
+    for text in notes {
+        note(&mut report, watch, text);
+    }
+    Ok(report)
+}
+
+/// The header of a report on wires that copy: of their own memory and send buffers.
+fn wires_host(host: Host) -> Host {
+    Host {
+        memory: "blocks of an arena for every method, registered 4 KiB pages".into(),
+        send_buffer: format!("the kernel's own ({})", crate::host::tcp_wmem()),
+        working_set_bytes: wires::WORKING_SET_BYTES,
+        ..host
+    }
+}
+
+/// `bench fanout`.
+pub(super) fn fanout(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
+    let plan = Plan { wire: WireSpec { kind: WireKind::Perfect, ..plan.wire }, ..plan.clone() };
+    let net = Net::new(plan.wire)?;
+    let mut report = Report::new(Host::new(&plan, &net), Vec::new());
+    report.host.working_set_bytes = fanout::BLOCK_BYTES as u64;
+    let mut noting = Noting { watch, notes: Vec::new() };
+    report.fanout = fanout::measure(&plan, &net, &mut noting)?;
+    report.host.notes.append(&mut noting.notes);
+    Ok(report)
+}
+
+/// Passes everything on, and keeps the notes.
+struct Noting<'w> {
+    watch: &'w mut dyn Watch,
+    notes: Vec<String>,
+}
+
+impl Watch for Noting<'_> {
+    fn step(&mut self, part: u64, whole: u64, what: &str) {
+        self.watch.step(part, whole, what);
+    }
+
+    fn note(&mut self, text: &str) {
+        self.watch.note(text);
+        self.notes.push(text.into());
+    }
+
+    fn stops(&self) -> bool {
+        self.watch.stops()
+    }
+}
+
+/// `bench latency`.
+pub(super) fn latency(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
+    let spec = copying(plan)[0];
+    let net = Net::new(spec)?;
+    let host = Host::new(&Plan { wire: spec, ..plan.clone() }, &net);
+    let mut report = Report::new(wires_host(host), Vec::new());
+    let sizes = if plan.sizes.is_empty() { latency::SIZES.to_vec() } else { plan.sizes.clone() };
+    let mut rows = Vec::new();
+    for (step, size) in sizes.iter().enumerate() {
+        watch.step(step as u64, sizes.len() as u64, &format!("latency {size} B"));
+        match latency::measure(&net, *size, plan.runs, || watch.stops()) {
+            Ok(more) => rows.extend(more),
+            Err(why) => note(&mut report, watch, format!("latency, {size} B: {why}")),
+        }
+    }
+    report.host.working_set_bytes = sizes.iter().copied().max().unwrap_or(0);
+    report.latencies = Latencies::new(rows);
+    Ok(report)
+}
