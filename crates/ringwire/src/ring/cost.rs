@@ -1,7 +1,7 @@
 //! What the bookkeeping of a payload costs without a kernel, and that small payloads fill requests.
 //!
 //! `RINGWIRE_COST_PAYLOADS=8000000 cargo test --release -p ringwire --lib cost -- --nocapture`
-//! tells what it costs; no test can hold that on machines that others use too. The engine takes every
+//! tells what it costs; no test can hold that on machines that others use too. The engine takes any
 //! request at once and lets go of it a fixed number of requests later, as an unhurried wire does.
 
 use std::cell::Cell;
