@@ -79,6 +79,38 @@ impl Delays {
     }
 }
 
+/// The clock of a run, to be read once a request at most.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    started: Instant,
+    now: Instant,
+    time: Duration,
+}
+
+/// What a sender of small payloads sends between two looks at the clock.
+pub const LOOK_BYTES: usize = 64 << 10;
+
+impl Clock {
+    /// A clock of a run of `time` that begins now.
+    pub fn start(time: Duration) -> Clock {
+        let started = Instant::now();
+        Clock { started, now: started, time }
+    }
+
+    /// Reads the clock, and says whether the run goes on.
+    #[inline]
+    pub fn runs(&mut self) -> bool {
+        self.now = Instant::now();
+        self.now - self.started < self.time
+    }
+
+    /// When it was read last.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+}
+
 /// Runs `work` and says what it took. `spun` is how long the wire's acknowledger has spun so far.
 ///
 /// # Errors

@@ -5,11 +5,10 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::uring::Clock;
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Job, Protocol};
-use crate::measure::Tally;
+use crate::measure::{Clock, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
 use crate::walk::Layout;
@@ -28,7 +27,7 @@ const PIECES: usize = 64;
 const CALL_BYTES: usize = 1 << 20;
 
 /// How many of up to `pieces` payloads go into a call.
-pub(super) fn payloads_a_call(pieces: usize, payload_bytes: usize) -> usize {
+pub fn payloads_a_call(pieces: usize, payload_bytes: usize) -> usize {
     (CALL_BYTES / payload_bytes).clamp(1, pieces)
 }
 

@@ -8,11 +8,11 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::uring::{Books, Clock, number};
+use super::uring::{Books, number};
 use super::{Loop, Recipe, SMALL_PAGES};
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
-use crate::measure::Tally;
+use crate::measure::{Clock, Tally};
 use crate::net::Flow;
 use crate::raw::{How, RawRing, iovec};
 use crate::stage::Stage;
@@ -122,14 +122,14 @@ impl Loop for Minimal {
         let mut books = Books::of_stream();
         let mut charge_max = self.charge_max()?;
         let mut clock = Clock::start(time);
-        let mut looked = clock.now;
+        let mut looked = clock.now();
         while clock.runs() {
-            if clock.now - looked > LOOK_TIME {
+            if clock.now() - looked > LOOK_TIME {
                 charge_max = self.charge_max()?;
-                looked = clock.now;
+                looked = clock.now();
             }
             let (count, bytes) = gathering.gather(&mut self.pieces, charge_max);
-            self.send(&mut books, bytes, clock.now, &gathering)?;
+            self.send(&mut books, bytes, clock.now(), &gathering)?;
             while books.awaiting > 0 {
                 books.turn(&mut self.ring, &self.flow)?;
             }

@@ -23,6 +23,8 @@ use crate::measure::{self, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
 
+pub use gathered::payloads_a_call;
+
 /// Something that answers a job with a measurement.
 pub trait Method {
     /// Its name, as `--method` and the rows have it.

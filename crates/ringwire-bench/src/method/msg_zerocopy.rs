@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::gathered::payloads_a_call;
-use super::uring::Clock;
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Job, Protocol};
-use crate::measure::Tally;
+use crate::measure::{Clock, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
 use crate::sys::{self, Freed};

@@ -7,11 +7,11 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::uring::{Books, Clock, number};
+use super::uring::{Books, number};
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
-use crate::measure::Tally;
+use crate::measure::{Clock, Tally};
 use crate::net::Flow;
 use crate::raw::{How, RawRing};
 use crate::stage::Stage;
@@ -76,7 +76,7 @@ impl Loop for SendZc {
                 how.number = number(self.sequence, payload_bytes);
                 self.sequence = self.sequence.wrapping_add(1);
                 self.ring.push_one(&bytes[offset..offset + payload_bytes], how)?;
-                books.sent(how.number, clock.now);
+                books.sent(how.number, clock.now());
             }
             while books.awaiting > 0 {
                 books.turn(&mut self.ring, &self.flow)?;

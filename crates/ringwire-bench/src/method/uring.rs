@@ -1,7 +1,7 @@
 //! What the loops over raw rings share: the books of a run, and waiting for its end.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::Error;
 use crate::measure::Tally;
@@ -113,26 +113,5 @@ impl Books {
         }
         flow.drain()?;
         Ok(self.tally)
-    }
-}
-
-/// The clock of a run, read once a request at most.
-pub(super) struct Clock {
-    started: Instant,
-    pub(super) now: Instant,
-    time: Duration,
-}
-
-impl Clock {
-    pub(super) fn start(time: Duration) -> Clock {
-        let started = Instant::now();
-        Clock { started, now: started, time }
-    }
-
-    /// Whether the run goes on.
-    #[inline]
-    pub(super) fn runs(&mut self) -> bool {
-        self.now = Instant::now();
-        self.now - self.started < self.time
     }
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Job, Protocol};
-use crate::measure::Tally;
+use crate::measure::{LOOK_BYTES, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
 use crate::walk::Layout;
@@ -27,9 +27,6 @@ struct Write {
     flow: Flow,
     at: usize,
 }
-
-/// Bytes between two looks at the clock.
-pub(super) const LOOK_BYTES: usize = 64 << 10;
 
 impl Loop for Write {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Carries;
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
-use crate::measure::Tally;
-use crate::method::uring::{Books, Clock, number};
+use crate::measure::{Clock, Tally};
+use crate::method::uring::{Books, number};
 use crate::method::{ANY_PAGES, Loop, Recipe, SMALL_PAGES};
 use crate::net::Flow;
 use crate::raw::{How, RawRing, iovec};
@@ -122,7 +122,7 @@ impl Loop for Zc {
                 } else {
                     self.ring.push_one(payload, how)?;
                 }
-                books.sent(how.number, clock.now);
+                books.sent(how.number, clock.now());
             }
             books.turn(&mut self.ring, &self.flow)?;
             // The pieces are free again, because all is submitted; the socket may be full.
