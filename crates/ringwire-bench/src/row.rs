@@ -217,7 +217,7 @@ pub struct Median {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::wires::Verdict;
 
@@ -262,7 +262,7 @@ mod tests {
     }
 
     /// A report with a row of every kind.
-    fn report() -> Report {
+    pub(crate) fn report() -> Report {
         let mut report = Report::new(host(), vec![row()]);
         let fanout = Row { bench: "fanout".into(), ..row() };
         let median = median::medians(std::slice::from_ref(&fanout)).remove(0);

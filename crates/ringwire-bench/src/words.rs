@@ -3,6 +3,8 @@
 //! "Faster" and "slower" are said only where every run of one was so against every run of the
 //! other.
 
+mod others;
+
 use crate::html::words::{size, three_digits, times};
 use crate::job::{Order, Protocol, WireKind};
 use crate::median::{Verdict, compare, is_plain};
@@ -115,6 +117,7 @@ pub fn tables(report: &Report) -> Vec<String> {
             }
         }
     }
+    lines.extend(others::tables(report));
     lines
 }
 
@@ -160,6 +163,7 @@ pub fn verdict(report: &Report) -> Vec<String> {
             }
         }
     }
+    lines.extend(others::verdict(report));
     lines
 }
 

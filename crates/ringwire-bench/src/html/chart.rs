@@ -81,7 +81,8 @@ impl Look {
     }
 
     fn marker(self) -> &'static str {
-        MARKERS[self.0 % MARKERS.len()]
+        // Where colours begin again, markers do not.
+        MARKERS[(self.0 + 5 * (self.0 / MARKERS.len())) % MARKERS.len()]
     }
 
     /// Solid for the first two, which are looked for most.

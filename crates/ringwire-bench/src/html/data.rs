@@ -5,22 +5,26 @@
 
 use serde_json::{Map, Value};
 
+use crate::median::is_plain;
+
 /// The version of the document that this reads.
 pub(super) const SCHEMA: u64 = 1;
 
-/// The methods that the page has a fixed look for, in the order of legends. Others follow.
-pub(super) const METHODS: [&str; 11] = [
-    "ringwire",
-    "write",
-    "writev64",
-    "msg-zerocopy",
-    "send-zc",
-    "send-zc-registered",
-    "minimal",
-    "tokio-write-all",
-    "tokio-vectored",
-    "compio",
-    "compio-vectored",
+/// The methods that the page has a fixed look for, by look; those of one look are never in one
+/// chart. Others get looks of their own.
+const LOOKS: [&[&str]; 12] = [
+    &["ringwire"],
+    &["write", "sendmsg"],
+    &["writev64", "sendmsg-train"],
+    &["msg-zerocopy"],
+    &["send-zc"],
+    &["send-zc-registered"],
+    &["minimal", "minimal-train"],
+    &["msg-zerocopy-64", "msg-zerocopy-train"],
+    &["tokio-write-all", "send-zc-train"],
+    &["tokio-vectored", "send-zc-registered-train"],
+    &["compio", "ring-send"],
+    &["compio-vectored", "ringwire-train"],
 ];
 
 /// The order of the header's facts. Others follow.
@@ -156,6 +160,17 @@ impl<'d> Document<'d> {
     }
 }
 
+impl Document<'_> {
+    /// The number of a method's look: the same on every page for those that the page knows.
+    pub(super) fn look(&self, method: &str) -> usize {
+        let others = || {
+            let mut others = self.methods.iter().filter(|m| fixed_look(m).is_none());
+            LOOKS.len() + others.position(|m| *m == method).unwrap_or_default()
+        };
+        fixed_look(method).unwrap_or_else(others)
+    }
+}
+
 impl<'d> Study<'d> {
     /// A method's cells, by ascending size.
     pub(super) fn of<'s>(&'s self, method: &'s str) -> impl Iterator<Item = &'s Cell<'d>> {
@@ -170,8 +185,14 @@ impl<'d> Study<'d> {
 
     /// Where ringwire and a plain write can be compared.
     pub(super) fn cell_pairs(&self) -> impl Iterator<Item = (&Cell<'d>, &Cell<'d>)> {
-        let pair = |size| Some((self.cell("ringwire", size)?, self.cell("write", size)?));
+        let pair = |size| Some((self.cell("ringwire", size)?, self.plain(size)?));
         self.sizes.iter().filter_map(move |size| pair(*size))
+    }
+
+    /// The method at this size that others are related to.
+    pub(super) fn plain(&self, payload_bytes: u64) -> Option<&Cell<'d>> {
+        let method = self.methods.iter().find(|method| is_plain(method))?;
+        self.cell(method, payload_bytes)
     }
 
     /// Whether a datagram is what counts, not a byte.
@@ -286,7 +307,11 @@ fn latency<'d>(median: &'d Map<String, Value>) -> Option<Latency<'d>> {
     })
 }
 
-/// Each method once: those with a fixed look first, others as they come.
+fn fixed_look(method: &str) -> Option<usize> {
+    LOOKS.iter().position(|methods| methods.contains(&method))
+}
+
+/// Each method once: ours first, then those with a fixed look, then others as they come.
 fn in_order<'d>(methods: impl Iterator<Item = &'d str>) -> Vec<&'d str> {
     let mut found: Vec<&str> = Vec::new();
     for method in methods {
@@ -294,8 +319,9 @@ fn in_order<'d>(methods: impl Iterator<Item = &'d str>) -> Vec<&'d str> {
             found.push(method);
         }
     }
-    let rank = |method: &&str| METHODS.iter().position(|m| m == method).unwrap_or(METHODS.len());
-    found.sort_by_key(rank);
+    found.sort_by_key(|method| {
+        (!method.starts_with("ringwire"), fixed_look(method).unwrap_or(LOOKS.len()))
+    });
     found
 }
 

@@ -87,14 +87,7 @@ impl Page<'_> {
     }
 
     fn look(&self, method: &str) -> Look {
-        // Known methods look the same on every page.
-        let known = data::METHODS.iter().position(|known| *known == method);
-        let others = || {
-            let is_other = |m: &&&str| !data::METHODS.contains(m);
-            let at = self.document.methods.iter().filter(is_other).position(|m| *m == method);
-            data::METHODS.len() + at.unwrap_or_default()
-        };
-        Look(known.unwrap_or_else(others))
+        Look(self.document.look(method))
     }
 
     /// The first comparison's main figures: ringwire against a plain write.
@@ -108,7 +101,7 @@ impl Page<'_> {
                     }
                 }
                 p.note {
-                    "ringwire against a loop of " code { "write" } ": "
+                    "ringwire against one plain system call a payload: "
                     (heading(study)) ", " (describe(study)) "."
                 }
             }
@@ -150,8 +143,8 @@ impl Page<'_> {
                 }
                 h3 { "Medians" }
                 p.note {
-                    "First " (unit) ", then how many times as much as " code { "write" } ". "
-                    "A ratio in brackets: the runs of the two overlap, so neither is faster. "
+                    "First " (unit) ", then how many times as much as with one plain system call a "
+                    "payload. A ratio in brackets: the runs of the two overlap, so neither is faster. "
                     "Bold: the most at that size."
                 }
                 (self.medians(id, study))
@@ -308,7 +301,8 @@ fn heading(study: &Study) -> String {
         other => other.into(),
     };
     let mut heading = format!("{bench}, {} wire", study.wire);
-    if !study.order.is_empty() {
+    // One block has no order.
+    if !study.order.is_empty() && study.bench != "fanout" {
         heading = format!("{heading}, {}", study.order);
     }
     heading

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::data::{self, Cell, Spread, Study};
 use super::{Page, heading, rate_scale, words};
+use crate::median::is_plain;
 
 impl Page<'_> {
     /// Methods down, sizes across.
@@ -82,14 +83,15 @@ fn median(study: &Study, method: &str, size: u64) -> Markup {
     };
     let is_most = study.methods.iter().filter_map(|m| rate(m)).all(|o| o.median <= own.median);
     let ratio = study.cell(method, size).and_then(|cell| cell.ratio_to_write);
-    let unclear = rate("write").is_some_and(|write| write.overlaps(&own));
+    let plain = study.plain(size).and_then(|cell| cell.rate(datagrams));
+    let unclear = plain.is_some_and(|plain| plain.overlaps(&own));
     html! {
         td.most[is_most] {
             span.rate { (words::three_digits(own.median / rate_scale(datagrams))) }
             @if let Some(ratio) = ratio {
                 span.ratio {
                     @match (method, unclear) {
-                        ("write", _) => "1×",
+                        (method, _) if is_plain(method) => "1×",
                         (_, true) => { "(" (words::times(ratio)) ")" }
                         (_, false) => { (words::times(ratio)) }
                     }
@@ -116,7 +118,7 @@ const COLUMNS: &[Column] = &[
     Column { label: "GB/s", show: |c| spread(c.bytes_per_s, 1e9) },
     Column { label: "payloads/s, million", show: |c| spread(c.payloads_per_s, 1e6) },
     Column { label: "CPU s/GB", show: |c| spread(c.cpu_s_per_gb, 1.0) },
-    Column { label: "to write", show: |c| c.ratio_to_write.map(words::times) },
+    Column { label: "to a plain call", show: |c| c.ratio_to_write.map(words::times) },
     Column { label: "copied", show: |c| number(c, "copied_share").map(percent) },
     Column {
         label: "requests a payload",
@@ -130,9 +132,12 @@ const COLUMNS: &[Column] = &[
     Column { label: "99th percentile", show: |c| whole(c, "release_delay_us_p99") },
     Column { label: "errors", show: |c| whole(c, "errors") },
     Column { label: "flows", show: |c| whole(c, "flows") },
-    Column { label: "kernel memory", show: |c| bytes(c, "kernel_memory_bytes") },
-    Column { label: "of it sockets' pages", show: |c| bytes(c, "tcp_memory_bytes") },
-    Column { label: "of it slab", show: |c| bytes(c, "slab_memory_bytes") },
+    Column {
+        label: "events a block",
+        show: |c| number(c, "events_per_block").map(words::three_digits),
+    },
+    Column { label: "TCP memory, MB", show: |c| number(c, "tcp_memory_bytes").map(megabytes) },
+    Column { label: "slab, MB", show: |c| number(c, "slab_bytes").map(megabytes) },
     Column { label: "memory", show: |c| data::text(c.median, "backing").map(str::to_owned) },
     Column { label: "send buffer", show: |c| bytes(c, "sndbuf_bytes") },
     Column { label: "working set", show: |c| bytes(c, "working_set_bytes") },
@@ -161,6 +166,10 @@ fn whole(cell: &Cell, key: &str) -> Option<String> {
 
 fn bytes(cell: &Cell, key: &str) -> Option<String> {
     data::whole(cell.median, key).map(words::size)
+}
+
+fn megabytes(bytes: f64) -> String {
+    words::three_digits(bytes / 1e6)
 }
 
 fn percent(share: f64) -> String {

@@ -166,8 +166,8 @@ fn an_unknown_method_has_a_look_of_its_own() {
     let page = page(&document(&[rows, more].concat()));
     assert_eq!(texts(&page, ".legend label"), ["write", "tomorrow", "yesterday"]);
     assert_eq!(count(&page, ".chart .m1 .line"), 2);
-    assert_eq!(count(&page, ".chart .m11 .line"), 2);
     assert_eq!(count(&page, ".chart .m12 .line"), 2);
+    assert_eq!(count(&page, ".chart .m13 .line"), 2);
 }
 
 #[test]

@@ -1,0 +1,295 @@
+//! In words: one block to many, one payload at a time, and wires that copy.
+
+use crate::fanout::FanoutMedian;
+use crate::html::words::{grouped, size, three_digits, times};
+use crate::job::WireKind;
+use crate::latency::LatencyMedian;
+use crate::median::{Verdict, compare, is_plain};
+use crate::row::Report;
+use crate::wires::{self, WireRow};
+
+/// The tables, with an empty line before each.
+pub(super) fn tables(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(fanout_table(&report.fanout.medians));
+    lines.extend(latency_table(&report.latencies.medians));
+    for wire in by_wire(&report.wires) {
+        lines.extend(wire_table(&wire));
+    }
+    lines
+}
+
+/// What they come to.
+pub(super) fn verdict(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(fanout_verdict(&report.fanout.medians));
+    lines.extend(latency_verdict(&report.latencies.medians));
+    lines.extend(by_wire(&report.wires).iter().filter_map(|wire| wire_verdict(wire)));
+    lines
+}
+
+fn fanout_title(first: &FanoutMedian) -> String {
+    let block = size(first.median.payload_bytes);
+    format!("One block of {block} to {} flows of the perfect wire", grouped(first.flows.into()))
+}
+
+fn fanout_table(medians: &[FanoutMedian]) -> Vec<String> {
+    let Some(first) = medians.first() else { return Vec::new() };
+    let mut lines = vec![
+        String::new(),
+        format!("{}; medians of {} runs", fanout_title(first), first.median.runs),
+        format!(
+            "{:<12} {:>9}  {:<15} {:>9} {:>8}  {:>14} {:>12} {:>12}",
+            "method",
+            "GB/s",
+            "min … max",
+            "CPU s/GB",
+            "× plain",
+            "events a block",
+            "TCP memory",
+            "slab"
+        ),
+    ];
+    for fanout in medians {
+        let median = &fanout.median;
+        let rate = |bytes: f64| three_digits(bytes / 1e9);
+        let spread = format!("{} … {}", rate(median.bytes_per_s_min), rate(median.bytes_per_s_max));
+        lines.push(format!(
+            "{:<12} {:>9}  {spread:<15} {:>9} {:>8}  {:>14} {:>12} {:>12}",
+            median.method,
+            rate(median.bytes_per_s),
+            three_digits(median.cpu_s_per_gb),
+            median.ratio_to_write.map_or("–".into(), times),
+            fanout.events_per_block.map_or("–".into(), three_digits),
+            megabytes(fanout.tcp_memory_bytes),
+            megabytes(fanout.slab_bytes),
+        ));
+    }
+    lines
+}
+
+fn megabytes(bytes: Option<u64>) -> String {
+    bytes.map_or("?".into(), |bytes| format!("{} MB", three_digits(bytes as f64 / 1e6)))
+}
+
+fn fanout_verdict(medians: &[FanoutMedian]) -> Option<String> {
+    let plain = medians.iter().find(|fanout| is_plain(&fanout.median.method))?;
+    let ours = medians.iter().find(|fanout| fanout.median.method == "ringwire")?;
+    let ratio = times(ours.median.ratio_to_write?);
+    let verdict = match compare(&ours.median, &plain.median) {
+        Verdict::Faster => "faster",
+        Verdict::Slower => "slower",
+        Verdict::Overlap => "runs overlap, no difference shown",
+    };
+    let held = |fanout: &FanoutMedian| {
+        let (tcp, slab) = (megabytes(fanout.tcp_memory_bytes), megabytes(fanout.slab_bytes));
+        format!("{tcp} of TCP memory and {slab} of slab")
+    };
+    Some(format!(
+        "{}: ringwire {ratio} one plain call a flow ({verdict}); the kernel holds {} for it, and \
+         {} for plain calls",
+        fanout_title(ours),
+        held(ours),
+        held(plain),
+    ))
+}
+
+fn latency_table(medians: &[LatencyMedian]) -> Vec<String> {
+    let Some(first) = medians.first() else { return Vec::new() };
+    let mut lines = vec![
+        String::new(),
+        format!(
+            "One payload at a time over {}, until the kernel has it; medians of {} runs of {} \
+             calls",
+            name(first.wire),
+            first.runs,
+            grouped(u64::from(first.calls / first.runs.max(1))),
+        ),
+        format!(
+            "{:>8}  {:<12} {:>10} {:>10} {:>10} {:>10}",
+            "payload", "method", "p50 ns", "p99 ns", "× p50", "× p99"
+        ),
+    ];
+    lines.extend(medians.iter().map(|median| {
+        format!(
+            "{:>8}  {:<12} {:>10} {:>10} {:>10} {:>10}",
+            size(median.payload_bytes),
+            median.method,
+            three_digits(median.latency_ns_p50),
+            three_digits(median.latency_ns_p99),
+            times(median.ratio_to_write_p50),
+            times(median.ratio_to_write_p99),
+        )
+    }));
+    lines
+}
+
+fn latency_verdict(medians: &[LatencyMedian]) -> Option<String> {
+    let ours = medians.iter().filter(|median| median.method == "ringwire");
+    let said: Vec<String> = ours
+        .map(|median| {
+            let (half, most) = (times(median.ratio_to_write_p50), times(median.ratio_to_write_p99));
+            format!("{} {half} at p50, {most} at p99", size(median.payload_bytes))
+        })
+        .collect();
+    let wire = name(medians.first()?.wire);
+    (!said.is_empty()).then(|| {
+        format!("One payload at a time over {wire}: ringwire against write: {}", said.join("; "))
+    })
+}
+
+fn name(wire: WireKind) -> &'static str {
+    match wire {
+        WireKind::Perfect => "the perfect wire",
+        WireKind::Loopback => "loopback",
+        WireKind::Veth => "veth",
+    }
+}
+
+/// The rows of each wire, in the order in which they were measured.
+fn by_wire(rows: &[WireRow]) -> Vec<Vec<&WireRow>> {
+    let mut wires: Vec<Vec<&WireRow>> = Vec::new();
+    for row in rows {
+        match wires.iter_mut().find(|wire| wire[0].wire == row.wire) {
+            Some(wire) => wire.push(row),
+            None => wires.push(vec![row]),
+        }
+    }
+    wires
+}
+
+fn wire_table(rows: &[&WireRow]) -> Vec<String> {
+    let interval = |ratio: f64, low: f64, high: f64| format!("{ratio:.3} ({low:.3} … {high:.3})");
+    let mut lines = vec![
+        String::new(),
+        format!(
+            "TCP over {}, which copies: ratios to one write a payload, alternated; 95 % intervals",
+            name(rows[0].wire)
+        ),
+        format!(
+            "{:>8}  {:<10} {:<23} {:<23} {:<17} {:<17} verdict",
+            "payload", "method", "throughput", "CPU time", "write to itself", "… in CPU time"
+        ),
+    ];
+    lines.extend(rows.iter().map(|row| {
+        let (throughput, cpu) = (
+            interval(row.throughput_ratio, row.throughput_low, row.throughput_high),
+            interval(row.cpu_ratio, row.cpu_low, row.cpu_high),
+        );
+        format!(
+            "{:>8}  {:<10} {throughput:<23} {cpu:<23} {:<17} {:<17} {}",
+            size(row.payload_bytes),
+            row.method,
+            format!("{:.3} … {:.3}", row.aa_low, row.aa_high),
+            format!("{:.3} … {:.3}", row.aa_cpu_low, row.aa_cpu_high),
+            said(row.verdict),
+        )
+    }));
+    lines
+}
+
+fn said(verdict: wires::Verdict) -> &'static str {
+    match verdict {
+        wires::Verdict::Pass => "pass",
+        wires::Verdict::Fail => "fail",
+        wires::Verdict::CannotTell => "cannot tell",
+    }
+}
+
+fn wire_verdict(rows: &[&WireRow]) -> Option<String> {
+    use wires::Verdict::{CannotTell, Fail, Pass};
+    let ours = || rows.iter().filter(|row| row.method == "ringwire");
+    let sizes = |verdict: wires::Verdict| -> Vec<String> {
+        ours().filter(|row| row.verdict == verdict).map(|row| size(row.payload_bytes)).collect()
+    };
+    let parts: Vec<String> =
+        [(Pass, "not slower"), (Fail, "slower or dearer"), (CannotTell, "cannot tell")]
+            .into_iter()
+            .map(|(verdict, words)| (sizes(verdict), words))
+            .filter(|(sizes, _)| !sizes.is_empty())
+            .map(|(sizes, words)| format!("{words} at {}", sizes.join(", ")))
+            .collect();
+    let wire = name(rows.first()?.wire);
+    (!parts.is_empty()).then(|| {
+        format!("TCP over {wire}, which copies: ringwire against write: {}", parts.join("; "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::{Latencies, LatencyRow};
+    use crate::row::tests::report as every_kind;
+
+    #[test]
+    fn every_part_has_a_table() {
+        let lines = tables(&every_kind());
+        assert_eq!(
+            lines,
+            [
+                "",
+                "One block of 4 KiB to 1,000 flows of the perfect wire; medians of 1 runs",
+                "method            GB/s  min … max        CPU s/GB  × plain  events a block   TCP \
+                 memory         slab",
+                "write             1.02  1.02 … 1.02         0.500    1.00×               –     \
+                 1,074 MB            ?",
+                "",
+                "One payload at a time over loopback, until the kernel has it; medians of 1 runs \
+                 of 9 calls",
+                " payload  method           p50 ns     p99 ns      × p50      × p99",
+                "    64 B  write             4,000     12,000      1.00×      1.00×",
+                "",
+                "TCP over veth, which copies: ratios to one write a payload, alternated; 95 % \
+                 intervals",
+                " payload  method     throughput              CPU time                write to \
+                 itself   … in CPU time     verdict",
+                "    64 B  ringwire   1.000 (0.990 … 1.010)   1.000 (0.990 … 1.010)   0.990 … 1.010 \
+                 \x20   0.990 … 1.010     pass",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_verdict_names_sizes_and_ratios() {
+        let mut report = every_kind();
+        let wire = |payload_bytes, verdict, method: &str| WireRow {
+            payload_bytes,
+            verdict,
+            method: method.into(),
+            ..report.wires[0].clone()
+        };
+        report.wires = vec![
+            wire(64, wires::Verdict::Pass, "ringwire"),
+            wire(1024, wires::Verdict::CannotTell, "ringwire"),
+            wire(65_536, wires::Verdict::Fail, "ringwire"),
+            wire(1 << 20, wires::Verdict::Fail, "ringwire"),
+            wire(64, wires::Verdict::Fail, "send-zc"),
+        ];
+        let call = |method: &str, p50, p99| LatencyRow {
+            method: method.into(),
+            latency_ns_p50: p50,
+            latency_ns_p99: p99,
+            ..report.latencies.rows[0].clone()
+        };
+        report.latencies =
+            Latencies::new(vec![call("write", 4e3, 1e4), call("ringwire", 4.2e3, 9e3)]);
+        let mut ours = report.fanout.medians[0].clone();
+        ours.median.method = "ringwire".into();
+        ours.median.ratio_to_write = Some(5.25);
+        (ours.median.bytes_per_s_min, ours.median.bytes_per_s_max) = (5e9, 6e9);
+        (ours.tcp_memory_bytes, ours.slab_bytes) = (Some(16_000_000), Some(18_000_000));
+        report.fanout.medians.push(ours);
+        assert_eq!(
+            verdict(&report),
+            [
+                "One block of 4 KiB to 1,000 flows of the perfect wire: ringwire 5.25× one plain \
+                 call a flow (faster); the kernel holds 16.0 MB of TCP memory and 18.0 MB of slab \
+                 for it, and 1,074 MB of TCP memory and ? of slab for plain calls",
+                "One payload at a time over loopback: ringwire against write: 64 B 1.05× at p50, \
+                 0.90× at p99",
+                "TCP over veth, which copies: ringwire against write: not slower at 64 B; slower \
+                 or dearer at 64 KiB, 1 MiB; cannot tell at 1 KiB",
+            ]
+        );
+    }
+}
