@@ -36,7 +36,8 @@ pub(crate) struct Effort {
 impl Plan {
     fn args(&self) -> Vec<String> {
         let mut args = vec!["bench".to_owned(), self.part.name().to_owned()];
-        if !self.effort.sequential {
+        // The others have one order.
+        if self.part == Part::Tcp && !self.effort.sequential {
             args.extend(["--order".to_owned(), "shuffled".to_owned()]);
         }
         args.extend(["--seconds".to_owned(), format!("{}ms", self.effort.run.as_millis())]);

@@ -14,11 +14,13 @@
 //! Peers do not count as bare: a slow peer says nothing of the host, and a fast one shows that
 //! there was more to have.
 
-use super::goals::{Figure, Gate, Goal, OURS, SHARE_OF_BARE};
+use serde_json::Value;
+
+use super::goals::{Figure, Gate, Goal, OURS, Part, SHARE_OF_BARE};
 use super::report::{Median, Report};
 
 const MINIMAL: &str = "minimal";
-/// The order of payloads that the goals are stated for.
+/// The order of payloads that goals are stated for, where there are many of them.
 const ORDER: &str = "shuffled";
 
 /// What became of a gate in one measurement.
@@ -83,6 +85,8 @@ pub(crate) fn methods(gate: &Gate, there: &[&str]) -> Option<Vec<String>> {
         Figure::TimesBestOther => return None,
         Figure::TimesPlain { ours, plain } => &[plain, ours],
         Figure::TimesMinimal | Figure::CpuBeyondMinimal => &[MINIMAL, OURS],
+        // Two methods, which are always measured both.
+        Figure::EventsPerBlock | Figure::TimesLatency { .. } => return None,
     };
     let bare = matches!(gate.figure, Figure::TimesPlain { .. });
     let wanted = |method: &&&str| fixed.contains(method) || (bare && is_bare(method, gate.ours()));
@@ -121,7 +125,8 @@ impl<'a> Place<'a> {
         let here = |median: &&Median| {
             median.bench == gate.part.name()
                 && median.payload_bytes == gate.payload_bytes
-                && median.order.as_deref().is_none_or(|order| order == ORDER)
+                && (median.order.as_deref().is_none_or(|order| order == ORDER)
+                    || gate.part == Part::Fanout)
         };
         Place(report.medians.iter().filter(here).collect())
     }
@@ -138,6 +143,7 @@ impl<'a> Place<'a> {
 
     /// What is held against the goal, or the name of what is missing for it.
     fn figure(&self, gate: &Gate, ours: &Median) -> Result<f64, &'static str> {
+        let number = |name: &str| ours.rest.get(name).and_then(Value::as_f64);
         let times = |other: &Median| rate(ours) / rate(other);
         let minimal = || self.find(MINIMAL).ok_or(MINIMAL);
         match gate.figure {
@@ -150,6 +156,10 @@ impl<'a> Place<'a> {
                 // Seconds for 10⁹ bytes are nanoseconds for one.
                 let cost = |median: &Median| median.cpu_s_per_gb.unwrap_or(f64::NAN);
                 Ok((cost(ours) - cost(minimal()?)) * gate.payload_bytes as f64)
+            }
+            Figure::EventsPerBlock => number("events_per_block").ok_or("how many events came"),
+            Figure::TimesLatency { percentile } => {
+                number(&format!("ratio_to_write_{percentile}")).ok_or("write")
             }
         }
     }
@@ -197,7 +207,6 @@ fn refusal(notes: &[String]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::goals::Part;
     use super::super::report::tests::{median, report};
     use super::*;
 
@@ -322,6 +331,39 @@ mod tests {
         let judged = by(0.515625);
         assert_eq!((judged.verdict, judged.figure), (Verdict::Short, Some(64.0)));
         assert_eq!(by(0.25).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn a_block_for_many_is_announced_once_whatever_its_order_is_called() {
+        let goal = Goal::AtMost { goal: 1.0, slack: 0.0 };
+        let gate = Gate { part: Part::Fanout, ..gate(Figure::EventsPerBlock, goal) };
+        let by = |events: Option<f64>| {
+            let mut ours = median("fanout", "ringwire", KIB4, 1.0);
+            ours.order = Some("sequential".into());
+            ours.rest.insert("events_per_block".into(), events.into());
+            judge(&gate, &report(vec![ours]))
+        };
+        assert_eq!((by(Some(1.0)).verdict, by(Some(1.0)).figure), (Verdict::Pass, Some(1.0)));
+        assert_eq!(by(Some(1.5)).verdict, Verdict::Short);
+        assert_eq!(by(None).verdict, Verdict::Short);
+    }
+
+    #[test]
+    fn latency_is_the_benchmarks_own_ratio() {
+        let goal = Goal::AtMost { goal: 1.1, slack: 0.15 };
+        let gate = |percentile| Gate {
+            part: Part::Latency,
+            ..gate(Figure::TimesLatency { percentile }, goal)
+        };
+        let mut ours = median("latency", "ringwire", KIB4, 1.0);
+        ours.order = None;
+        ours.rest.insert("ratio_to_write_p50".into(), 1.05.into());
+        ours.rest.insert("ratio_to_write_p99".into(), 1.30.into());
+        let report = report(vec![ours]);
+        let judged = judge(&gate("p50"), &report);
+        assert_eq!((judged.verdict, judged.figure), (Verdict::Pass, Some(1.05)));
+        let judged = judge(&gate("p99"), &report);
+        assert_eq!((judged.verdict, judged.figure), (Verdict::Short, Some(1.30)));
     }
 
     #[test]
