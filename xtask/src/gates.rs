@@ -22,10 +22,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bench::{Effort, Plan};
-pub(crate) use goals::size;
-use goals::{GATES, Gate, Part};
-pub(crate) use judge::is_other_choice;
+use goals::{GATES, Gate};
+pub(crate) use goals::{Part, size};
 use judge::{Judged, Verdict};
+pub(crate) use judge::{is_other_choice, is_train};
 use report::{Gates, Measurement, Outcome, Report};
 
 use crate::{Error, Result, cargo, test};

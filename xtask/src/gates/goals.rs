@@ -166,9 +166,9 @@ const SLACK_NS: f64 = 20.0;
 
 /// A count is exact.
 const SLACK_EVENTS: f64 = 0.0;
-/// A call over loopback takes about 10 µs, most of them the receiver's: the timer's interrupts and the
-/// wake-up of the other processor are in some calls of the one method and not of the other. Medians of
-/// 20,000 calls do not mind …
+/// A call over loopback takes about 12 µs, most of them the receiver's: timers' interrupts and the
+/// wake-up of the other processor are in some calls of the one method and not of the other. Medians
+/// of 20,000 calls do not mind …
 const SLACK_P50: f64 = 0.05;
 /// … the slowest hundredth does.
 const SLACK_P99: f64 = 0.15;

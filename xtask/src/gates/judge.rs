@@ -69,9 +69,13 @@ impl Judged {
 /// Whether this method is a loop over the kernel's own interfaces for sending without a copy, which
 /// sends the same as `ours` does: datagrams or trains of them.
 fn is_bare(method: &str, ours: &str) -> bool {
-    let is_train = |method: &str| method.ends_with("-train");
     ["minimal", "send-zc", "msg-zerocopy"].iter().any(|bare| method.starts_with(bare))
         && is_train(method) == is_train(ours)
+}
+
+/// Whether this method sends trains of datagrams.
+pub(crate) fn is_train(method: &str) -> bool {
+    method.ends_with("-train")
 }
 
 /// Whether this is a method or a peer that one may choose instead of ours: all but `minimal`.
