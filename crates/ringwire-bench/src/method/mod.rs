@@ -8,6 +8,7 @@ mod gathered;
 mod minimal;
 mod msg_zerocopy;
 mod ringwire;
+mod ringwire_quiet;
 mod send_zc;
 mod udp;
 mod uring;
@@ -94,6 +95,7 @@ pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
         send_zc::SEND_ZC_REGISTERED,
         minimal::MINIMAL,
         ringwire::RINGWIRE,
+        ringwire_quiet::RINGWIRE_QUIET,
         udp::SENDMSG,
         udp::SENDMSG_TRAIN,
         udp::MSG_ZEROCOPY,

@@ -33,7 +33,12 @@ const WINDOW_PAYLOADS: u64 = 1024;
 /// The same in bytes.
 const WINDOW_BYTES: u64 = 12 << 20;
 /// How long a turn may wait before the run counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many payloads of `job` are under way at once.
+pub(super) fn window(job: &Job) -> u64 {
+    (WINDOW_BYTES / job.payload_bytes).clamp(4, WINDOW_PAYLOADS)
+}
 
 struct Ringwire {
     stage: Rc<Stage>,
@@ -119,7 +124,7 @@ impl Ringwire {
         job: &Job,
         time: Duration,
     ) -> Result<Tally, Error> {
-        let window = (WINDOW_BYTES / job.payload_bytes).clamp(4, WINDOW_PAYLOADS);
+        let window = window(job);
         let before = self.ring.stats();
         let tally = Tally { delays: Delays::default(), ..Tally::default() };
         let mut run = Run { under_way: 0, tally, timed: None };
