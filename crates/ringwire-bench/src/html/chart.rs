@@ -250,7 +250,8 @@ pub(super) fn intervals(
     let points = || lines.iter().flat_map(|line| &line.points);
     let all = points().flat_map(|point| [point.low, point.y, point.high]);
     let all = all.chain(same.iter().flat_map(|(_, low, high)| [*low, *high])).chain([floor, 1.0]);
-    let frame = Frame { x: Scale::exact(sizes.iter().map(|s| *s as f64))?, y: Scale::even(all)? };
+    let x = Scale::exact(sizes.iter().map(|size| *size as f64))?;
+    let frame = Frame { x, y: Scale::logarithmic(all)? };
     let content = html! {
         (frame.axes(sizes, Some(1.0)))
         path.floor d=(format!("M{LEFT} {:.1}H{}", frame.y(floor), WIDTH - RIGHT)) {}
@@ -293,6 +294,8 @@ pub(super) fn bars(id: &str, title: &str, bars: &[Bar]) -> Option<Markup> {
                 rect.bar x="0" y=(one(top + 14.0)) height="10" width=(one(place(bar.value))) {}
                 @let y = top + 19.0;
                 @let (low, high) = (place(bar.low), place(bar.high));
+                // On the bar and beside it: light around dark, or the other way around.
+                path.halo d=(format!("M{low:.1} {y:.1}H{high:.1}")) {}
                 path.range d=(format!("M{low:.1} {y:.1}H{high:.1}")) {}
                 text.value x=(one(high.max(place(bar.value)) + 6.0)) y=(one(top + 23.0)) {
                     (bar.label)

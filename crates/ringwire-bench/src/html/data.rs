@@ -114,6 +114,8 @@ pub(super) struct Latency<'d> {
     pub(super) payload_bytes: u64,
     pub(super) p50_ns: f64,
     pub(super) p99_ns: f64,
+    /// Over those of a plain write.
+    pub(super) ratios: Option<(f64, f64)>,
 }
 
 impl Spread {
@@ -145,12 +147,15 @@ impl<'d> Document<'d> {
             .chain(latencies.iter().map(|latency| latency.method))
             .chain(wires.iter().map(|wire| wire.method));
         let methods = in_order(named);
+        // Only the perfect wire has an acknowledger.
+        let acknowledges = rows.iter().any(|row| text(row, "wire") == Some("perfect"));
         let (mut host, mut notes) = (Vec::new(), Vec::new());
         for (key, fact) in value.get("host").and_then(Value::as_object).into_iter().flatten() {
             match (key.as_str(), fact) {
                 ("notes", Value::Array(texts)) => {
                     notes.extend(texts.iter().filter_map(Value::as_str))
                 }
+                ("ack_us", _) if !acknowledges => {}
                 (key, fact) => host.push((key, fact)),
             }
         }
@@ -304,6 +309,7 @@ fn latency<'d>(median: &'d Map<String, Value>) -> Option<Latency<'d>> {
         payload_bytes: whole(median, "payload_bytes")?,
         p50_ns: number(median, "latency_ns_p50")?,
         p99_ns: number(median, "latency_ns_p99")?,
+        ratios: number(median, "ratio_to_write_p50").zip(number(median, "ratio_to_write_p99")),
     })
 }
 

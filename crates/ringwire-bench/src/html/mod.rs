@@ -130,7 +130,6 @@ impl Page<'_> {
 
     fn study(&self, id: &str, study: &Study) -> Markup {
         let datagrams = study.counts_datagrams();
-        let unit = rate_unit(datagrams);
         html! {
             section.study id=(id) {
                 h2 { (heading(study)) }
@@ -141,17 +140,28 @@ impl Page<'_> {
                     (self.figure(id, study, Figure::rate(datagrams)))
                     (self.figure(id, study, Figure::CPU))
                 }
-                h3 { "Medians" }
-                p.note {
-                    "First " (unit) ", then how many times as much as with one plain system call a "
-                    "payload. A ratio in brackets: the runs of the two overlap, so neither is faster. "
-                    "Bold: the most at that size."
-                }
-                (self.medians(id, study))
-                details {
-                    summary { "All figures" }
+                @if study.sizes.len() > 1 {
+                    (self.table_by_size(id, study))
+                } @else {
                     (self.all_figures(study))
                 }
+            }
+        }
+    }
+
+    fn table_by_size(&self, id: &str, study: &Study) -> Markup {
+        let unit = rate_unit(study.counts_datagrams());
+        html! {
+            h3 { "Medians" }
+            p.note {
+                "First " (unit) ", then how many times as much as with one plain system call a "
+                "payload. A ratio in brackets: the runs of the two overlap, so neither is "
+                "faster. Bold: the most at that size."
+            }
+            (self.medians(id, study))
+            details {
+                summary { "All figures" }
+                (self.all_figures(study))
             }
         }
     }

@@ -221,7 +221,7 @@ fn latency_table(rows: &[Latency]) -> Markup {
                 tr {
                     th scope="col" { "payload" }
                     th.name scope="col" { "method" }
-                    @for name in ["median, ns", "99th percentile, ns"] {
+                    @for name in ["median, ns", "to write", "99th percentile, ns", "to write"] {
                         th scope="col" { (name) }
                     }
                 }
@@ -232,7 +232,9 @@ fn latency_table(rows: &[Latency]) -> Markup {
                         td { (words::size(row.payload_bytes)) }
                         th scope="row" { (row.method) }
                         td { (words::three_digits(row.p50_ns)) }
+                        td { (row.ratios.map_or("–".into(), |(half, _)| words::times(half))) }
                         td { (words::three_digits(row.p99_ns)) }
+                        td { (row.ratios.map_or("–".into(), |(_, most)| words::times(most))) }
                     }
                 }
             }

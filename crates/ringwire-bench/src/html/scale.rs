@@ -45,14 +45,6 @@ impl Scale {
         Some(Scale { from: 0.0, to: (high / step).ceil() * step, logarithmic: false })
     }
 
-    /// An even axis with room for all values.
-    pub(super) fn even(values: impl IntoIterator<Item = f64>) -> Option<Scale> {
-        let (low, high) = bounds(values.into_iter())?;
-        let step = even_step((high - low).max(high.abs() / 1e3).max(f64::MIN_POSITIVE), 5);
-        let from = (low / step).floor() * step;
-        Some(Scale { from, to: ((high / step).floor() + 1.0) * step, logarithmic: false })
-    }
-
     /// Where a value lies: 0 at the axis' begin, 1 at its end. Values outside stop at the ends.
     pub(super) fn place(&self, value: f64) -> f64 {
         let place = match self.logarithmic {
@@ -143,11 +135,9 @@ mod tests {
             for factor in [1.0, 1.01, 2.7, 9.0, 400.0, 1e7] {
                 let low = 10_f64.powf(f64::from(exponent) / 10.0);
                 let values = [low, low * factor];
-                for scale in [
-                    Scale::logarithmic(values).unwrap(),
-                    Scale::from_zero(values).unwrap(),
-                    Scale::even(values).unwrap(),
-                ] {
+                for scale in
+                    [Scale::logarithmic(values).unwrap(), Scale::from_zero(values).unwrap()]
+                {
                     let ticks = scale.ticks();
                     assert!((2..=9).contains(&ticks.len()), "{scale:?} {ticks:?}");
                     assert!(ticks.is_sorted(), "{scale:?} {ticks:?}");

@@ -45,6 +45,7 @@ impl Page<'_> {
                         tr {
                             th scope="col" { "payload" }
                             th.name scope="col" { "method" }
+                            th scope="col" { "to a plain call" }
                             @for column in &shown { th scope="col" { (column.label) } }
                         }
                     }
@@ -55,6 +56,7 @@ impl Page<'_> {
                                     tr {
                                         td { (words::size(*size)) }
                                         th scope="row" { (method) }
+                                        td { (ratio(study, cell).unwrap_or("–".into())) }
                                         @for column in &shown {
                                             td { (column.cell(cell).unwrap_or("–".into())) }
                                         }
@@ -82,23 +84,26 @@ fn median(study: &Study, method: &str, size: u64) -> Markup {
         return html! { td.none { "–" } };
     };
     let is_most = study.methods.iter().filter_map(|m| rate(m)).all(|o| o.median <= own.median);
-    let ratio = study.cell(method, size).and_then(|cell| cell.ratio_to_write);
-    let plain = study.plain(size).and_then(|cell| cell.rate(datagrams));
-    let unclear = plain.is_some_and(|plain| plain.overlaps(&own));
+    let ratio = study.cell(method, size).and_then(|cell| ratio(study, cell));
     html! {
         td.most[is_most] {
             span.rate { (words::three_digits(own.median / rate_scale(datagrams))) }
-            @if let Some(ratio) = ratio {
-                span.ratio {
-                    @match (method, unclear) {
-                        (method, _) if is_plain(method) => "1×",
-                        (_, true) => { "(" (words::times(ratio)) ")" }
-                        (_, false) => { (words::times(ratio)) }
-                    }
-                }
-            }
+            @if let Some(ratio) = ratio { span.ratio { (ratio) } }
         }
     }
+}
+
+/// How many times as much as a plain call, in brackets where the runs of the two overlap.
+fn ratio(study: &Study, cell: &Cell) -> Option<String> {
+    let datagrams = study.counts_datagrams();
+    let own = cell.rate(datagrams)?;
+    let plain = study.plain(cell.payload_bytes).and_then(|plain| plain.rate(datagrams));
+    let times = words::times(cell.ratio_to_write?);
+    Some(match plain {
+        _ if is_plain(cell.method) => "1×".into(),
+        Some(plain) if plain.overlaps(&own) => format!("({times})"),
+        _ => times,
+    })
 }
 
 /// A column of the table of all figures.
@@ -118,7 +123,6 @@ const COLUMNS: &[Column] = &[
     Column { label: "GB/s", show: |c| spread(c.bytes_per_s, 1e9) },
     Column { label: "payloads/s, million", show: |c| spread(c.payloads_per_s, 1e6) },
     Column { label: "CPU s/GB", show: |c| spread(c.cpu_s_per_gb, 1.0) },
-    Column { label: "to a plain call", show: |c| c.ratio_to_write.map(words::times) },
     Column { label: "copied", show: |c| number(c, "copied_share").map(percent) },
     Column {
         label: "requests a payload",

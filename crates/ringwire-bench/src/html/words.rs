@@ -60,6 +60,7 @@ pub(crate) fn key(key: &str) -> String {
     let (bare, unit) = unit.unwrap_or((key, ""));
     let word = |word| match word {
         "cpu" | "mtu" | "tcp" | "udp" | "mss" | "id" => word.to_uppercase(),
+        "cpus" => "processors".into(),
         "sndbuf" => "send buffer".into(),
         "ack" => "acknowledged every".into(),
         "memlock" => "RLIMIT_MEMLOCK".into(),

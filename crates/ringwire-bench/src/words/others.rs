@@ -243,8 +243,8 @@ mod tests {
                  intervals",
                 " payload  method     throughput              CPU time                write to \
                  itself   … in CPU time     verdict",
-                "    64 B  ringwire   1.000 (0.990 … 1.010)   1.000 (0.990 … 1.010)   0.990 … 1.010 \
-                 \x20   0.990 … 1.010     pass",
+                "    64 B  ringwire   1.000 (0.990 … 1.010)   1.000 (0.990 … 1.010)   0.990 … \
+                 1.010     0.990 … 1.010     pass",
             ]
         );
     }
