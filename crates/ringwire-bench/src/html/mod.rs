@@ -371,13 +371,15 @@ fn tile(study: &Study, ours: &Cell, plain: &Cell) -> Markup {
     html! {
         @if let Some((our, their)) = rates {
             div.tile {
+                @let times = words::times(our.median / their.median);
+                @let at = words::size(ours.payload_bytes);
                 @if our.overlaps(&their) {
-                    p.times { "≈ 1×" }
-                    p { "the runs overlap" }
+                    p.times.unclear { "(" (times) ")" }
+                    p { "at " (at) "; the runs overlap" }
                 } @else {
-                    p.times { (words::times(our.median / their.median)) }
+                    p.times { (times) }
+                    p { "at " (at) }
                 }
-                p { "at " (words::size(ours.payload_bytes)) }
                 p.of {
                     (words::three_digits(our.median / rate_scale(datagrams))) " against "
                     (words::three_digits(their.median / rate_scale(datagrams))) " "

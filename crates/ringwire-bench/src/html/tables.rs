@@ -123,6 +123,13 @@ const COLUMNS: &[Column] = &[
     Column { label: "GB/s", show: |c| spread(c.bytes_per_s, 1e9) },
     Column { label: "payloads/s, million", show: |c| spread(c.payloads_per_s, 1e6) },
     Column { label: "CPU s/GB", show: |c| spread(c.cpu_s_per_gb, 1.0) },
+    Column { label: "flows", show: |c| whole(c, "flows") },
+    Column {
+        label: "events a block",
+        show: |c| number(c, "events_per_block").map(words::three_digits),
+    },
+    Column { label: "TCP memory, MB", show: |c| number(c, "tcp_memory_bytes").map(megabytes) },
+    Column { label: "slab, MB", show: |c| number(c, "slab_bytes").map(megabytes) },
     Column { label: "copied", show: |c| number(c, "copied_share").map(percent) },
     Column {
         label: "requests a payload",
@@ -135,13 +142,6 @@ const COLUMNS: &[Column] = &[
     Column { label: "released after, µs: median", show: |c| whole(c, "release_delay_us_p50") },
     Column { label: "99th percentile", show: |c| whole(c, "release_delay_us_p99") },
     Column { label: "errors", show: |c| whole(c, "errors") },
-    Column { label: "flows", show: |c| whole(c, "flows") },
-    Column {
-        label: "events a block",
-        show: |c| number(c, "events_per_block").map(words::three_digits),
-    },
-    Column { label: "TCP memory, MB", show: |c| number(c, "tcp_memory_bytes").map(megabytes) },
-    Column { label: "slab, MB", show: |c| number(c, "slab_bytes").map(megabytes) },
     Column { label: "memory", show: |c| data::text(c.median, "backing").map(str::to_owned) },
     Column { label: "send buffer", show: |c| bytes(c, "sndbuf_bytes") },
     Column { label: "working set", show: |c| bytes(c, "working_set_bytes") },
