@@ -16,8 +16,9 @@
 //!
 //!  alternate.rs, ratio.rs   turns of milliseconds on wires that copy, and what they show: wires.rs
 //!  fanout/, latency.rs      one block to many; one payload at a time
+//!  tables.rs                the tables of 2022
 //!
-//!  words.rs    the same in words
+//!  words.rs    all of it in words
 //!  html/       the same as a page with charts
 //! ```
 //!
@@ -44,6 +45,7 @@ pub mod row;
 pub mod runner;
 pub mod serve;
 pub mod stage;
+pub mod tables;
 pub mod walk;
 pub mod wires;
 pub mod words;

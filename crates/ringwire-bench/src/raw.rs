@@ -174,6 +174,16 @@ impl RawRing {
         self.push(entry, how)
     }
 
+    /// Prepares a send of one piece that copies it.
+    #[inline]
+    pub(crate) fn push_copy(&mut self, bytes: &[u8], how: How) -> Result<(), Error> {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(types::Fixed(0), bytes.as_ptr(), length)
+            .flags(how.flags | libc::MSG_NOSIGNAL)
+            .build();
+        self.push(entry, how)
+    }
+
     /// Prepares a zero-copy send of several pieces, which stay in place until it is submitted.
     #[inline]
     pub(crate) fn push_many(&mut self, pieces: &[libc::iovec], how: How) -> Result<(), Error> {

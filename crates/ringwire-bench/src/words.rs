@@ -186,7 +186,7 @@ fn at_size(group: &[&Median], other: usize) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::host::Host;
     use crate::job::Backing;
@@ -216,8 +216,8 @@ mod tests {
         }
     }
 
-    fn report(rows: Vec<Row>) -> Report {
-        let host = Host {
+    pub(crate) fn host() -> Host {
+        Host {
             kernel: "6.18".into(),
             cpu: "CPU".into(),
             cpus: 2,
@@ -229,8 +229,11 @@ mod tests {
             working_set_bytes: 1 << 28,
             commit: "abc".into(),
             notes: vec!["a warning".into()],
-        };
-        Report::new(host, rows)
+        }
+    }
+
+    fn report(rows: Vec<Row>) -> Report {
+        Report::new(host(), rows)
     }
 
     #[test]

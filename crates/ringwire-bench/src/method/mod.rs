@@ -110,6 +110,17 @@ pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
     all.into_iter().filter(|recipe| recipe.protocol == protocol).collect()
 }
 
+/// The methods of the tables of 2022.
+pub fn recipes_of_tables() -> Vec<Recipe> {
+    vec![
+        udp::RING_SEND,
+        udp::SEND_ZC_REGISTERED,
+        udp::FLUSH_1,
+        udp::FLUSH_8,
+        udp::FLUSH_TRAIN,
+    ]
+}
+
 /// A method of this process.
 ///
 /// Before each measurement its loop runs for a moment that does not count: longer when the job is

@@ -54,6 +54,13 @@ impl Books {
         }
     }
 
+    /// Counts a request that lends nothing.
+    #[inline]
+    pub(super) fn sent_copy(&mut self) {
+        self.awaiting += 1;
+        self.tally.requests += 1;
+    }
+
     #[inline]
     fn take(&mut self, completion: Completion) -> u64 {
         match completion {
