@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::job::{Backing, Job, Measurement, Protocol, Settings};
+use crate::job::{Backing, Job, Measurement, Protocol};
 use crate::method::Method;
 use crate::row::SCHEMA;
 
@@ -45,13 +45,6 @@ pub struct Offer {
 pub enum Question {
     /// Make this measurement.
     Measure(Job),
-    /// Close what this method keeps open, except what belongs to these settings.
-    KeepOnly {
-        /// The method.
-        method: String,
-        /// What its next jobs will have.
-        settings: Settings,
-    },
 }
 
 /// What it answers.
@@ -60,8 +53,6 @@ pub enum Question {
 pub enum Answer {
     /// The measurement.
     Measured(Measurement),
-    /// It was done.
-    Done,
     /// Why not.
     Refused(String),
 }
@@ -158,13 +149,6 @@ impl Method for Child {
         match self.program.borrow_mut().ask(&Question::Measure(job.clone()))? {
             Answer::Measured(measurement) => Ok(measurement),
             Answer::Refused(why) => Err(Error::Unavailable(why)),
-            Answer::Done => Err(Error::Misuse("an answer to another question".into())),
         }
-    }
-
-    fn keep_only(&mut self, settings: Settings) {
-        let method = self.offer.name.clone();
-        // A program that has ended says so at the next measurement.
-        let _ = self.program.borrow_mut().ask(&Question::KeepOnly { method, settings });
     }
 }

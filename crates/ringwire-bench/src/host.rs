@@ -37,21 +37,42 @@ pub struct Host {
 impl Host {
     /// The header for measurements of `plan` over `net`.
     pub fn new(plan: &Plan, net: &Net) -> Host {
-        let (device, mtu) = net.device();
+        let mut host = Host::without_wire(plan);
+        host.on(net);
+        host
+    }
+
+    /// The header for measurements of `plan`, as long as there is no wire.
+    pub fn without_wire(plan: &Plan) -> Host {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Host {
             kernel: read("/proc/sys/kernel/osrelease"),
             cpu: processor(&cpuinfo),
             cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count() as u32,
-            device,
-            mtu,
-            memory: "best of 4 KiB pages and huge pages; ringwire's arena: registered 4 KiB pages"
-                .into(),
+            device: "none".into(),
+            mtu: 0,
+            memory: "best of 4 KiB pages and huge pages; what is registered, on 4 KiB pages".into(),
             send_buffer: format!("best of the kernel's own ({}) and 64 MiB", tcp_wmem()),
             ack_us: plan.wire.ack_us,
             working_set_bytes: plan.working_set_bytes,
             commit: option_env!("RINGWIRE_COMMIT").unwrap_or("unknown").into(),
             notes: Vec::new(),
+        }
+    }
+
+    /// Takes down the wire; the first one names the device.
+    pub fn on(&mut self, net: &Net) {
+        if self.mtu == 0 {
+            (self.device, self.mtu) = net.device();
+        }
+    }
+
+    /// Adds what is not noted yet.
+    pub fn add_notes(&mut self, notes: Vec<String>) {
+        for note in notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
         }
     }
 }

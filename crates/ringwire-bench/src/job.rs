@@ -56,6 +56,15 @@ pub enum WireKind {
 }
 
 impl WireKind {
+    /// Its name, as the rows have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            WireKind::Perfect => "perfect",
+            WireKind::Loopback => "loopback",
+            WireKind::Veth => "veth",
+        }
+    }
+
     /// Whether what is lent is copied on the way all the same.
     pub fn copies(self) -> bool {
         self != WireKind::Perfect

@@ -3,7 +3,9 @@
 //! ```text
 //!  plan.rs     what is asked for: sizes, methods, wire, runs
 //!     │
-//!  runner.rs   trials of every setting, then A B C A B C …
+//!  runner.rs   part by part
+//!     │
+//!  side.rs     trials of every setting, then A B C A B C …
 //!     │  job.rs: method, size, order, settings, seconds
 //!     ▼
 //!  method/     a Method answers a Job with a Measurement
@@ -44,6 +46,7 @@ pub mod ratio;
 pub mod row;
 pub mod runner;
 pub mod serve;
+pub mod side;
 pub mod stage;
 pub mod tables;
 pub mod walk;

@@ -88,6 +88,22 @@ impl Net {
         }
     }
 
+    /// What to say if somebody captures packets on this wire, who has the kernel copy every one.
+    pub fn capture(&self) -> Option<String> {
+        // Of this process's own namespace, as loopback is; the other wires have theirs.
+        let sockets = match self.wire {
+            Wire::Loopback => std::fs::read_to_string("/proc/net/packet").unwrap_or_default(),
+            Wire::Perfect(_) | Wire::Veth(_) => String::new(),
+        };
+        let captures = sockets.lines().skip(1).filter(|line| captures_all(line)).count();
+        (captures > 0).then(|| {
+            format!(
+                "{captures} packet sockets take in every packet on this host (tcpdump or the \
+                 like): the figures are those of a captured network"
+            )
+        })
+    }
+
     /// How long the acknowledger has spun since the wire was made.
     pub fn spun(&self) -> Duration {
         match &self.wire {
@@ -180,6 +196,11 @@ impl Drop for Pinned {
         // The thread was there before, so it may go back.
         let _ = rustix::thread::sched_setaffinity(None, &self.before);
     }
+}
+
+/// Whether a line of /proc/net/packet is a socket for packets of every kind (`ETH_P_ALL`).
+fn captures_all(line: &str) -> bool {
+    line.split_whitespace().nth(3) == Some("0003")
 }
 
 /// Reads and throws away until the peer is gone.

@@ -52,6 +52,15 @@ impl Plan {
 /// Payload sizes of TCP, from where system calls cost most to where copying does.
 pub const TCP_SIZES: [u64; 7] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
 
+/// The same where there is little time: from 1 KiB to 4 MiB, in steps of eight and less.
+pub const SHORT_TCP_SIZES: [u64; 5] = [1 << 10, 4 << 10, 64 << 10, 1 << 20, 4 << 20];
+
+/// Sizes of datagrams where there is little time.
+pub const SHORT_UDP_SIZES: [u64; 1] = [1_400];
+
+/// Sizes over a wire that copies, where there is little time.
+pub const SHORT_WIRE_SIZES: [u64; 3] = [1 << 10, 64 << 10, 1 << 20];
+
 /// Sizes of datagrams: what a path of 1,500 bytes takes beside other headers, what it takes at
 /// most, and what jumbo frames take.
 pub const UDP_SIZES: [u64; 3] = [1_200, 1_400, 8_000];

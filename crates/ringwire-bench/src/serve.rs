@@ -35,11 +35,6 @@ pub fn serve(
         let answer = match serde_json::from_str(&line?)? {
             Question::Measure(job) => measure(recipes, &mut on_stage, &job)
                 .unwrap_or_else(|error| Answer::Refused(error.to_string())),
-            Question::KeepOnly { method, settings } => {
-                let methods = on_stage.iter_mut().flat_map(|on_stage| &mut on_stage.methods);
-                methods.filter(|one| one.name() == method).for_each(|m| m.keep_only(settings));
-                Answer::Done
-            }
         };
         say(&mut output, &answer)?;
     }
@@ -103,12 +98,7 @@ mod tests {
 
     #[test]
     fn questions_are_answered_line_by_line() {
-        let settings = job("write").settings;
-        let questions = [
-            Question::Measure(job("write")),
-            Question::Measure(job("carrier-pigeon")),
-            Question::KeepOnly { method: "write".into(), settings },
-        ];
+        let questions = [Question::Measure(job("write")), Question::Measure(job("carrier-pigeon"))];
         let lines: Vec<String> =
             questions.iter().map(|q| serde_json::to_string(q).unwrap()).collect();
         let mut output = Vec::new();
@@ -119,7 +109,7 @@ mod tests {
         assert_eq!(hello.schema, 1);
         assert!(hello.methods.iter().any(|offer| offer.name == "write"));
         let answers: Vec<Answer> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
-        let [Answer::Measured(measured), Answer::Refused(why), Answer::Done] = &answers[..] else {
+        let [Answer::Measured(measured), Answer::Refused(why)] = &answers[..] else {
             panic!("{answers:?}");
         };
         let Measurement { payloads, bytes, copied_share, .. } = *measured;

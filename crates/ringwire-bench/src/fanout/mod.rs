@@ -27,7 +27,8 @@ use crate::median;
 use crate::net::{Flow, Net};
 use crate::plan::{Plan, SEND_BUFFERS};
 use crate::row::{Median, Row};
-use crate::runner::{self, Watch};
+use crate::runner::Watch;
+use crate::side;
 use memory::KernelMemory;
 use spread::{Plain, Ringwire, Spread};
 
@@ -238,7 +239,7 @@ impl Bench<'_> {
             settings: Settings { backing, sndbuf_bytes: set.sndbuf_bytes },
             seconds: self.plan.seconds,
         };
-        runner::row("fanout", &job, measured, 0)
+        side::row("fanout", &job, measured, 0)
     }
 
     /// The medians, and the look at memory.

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::job::{Backing, Job, Measurement, Order, Protocol, Settings};
+use crate::job::{Backing, Job, Measurement, Order, Protocol};
 use crate::measure::{self, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
@@ -43,9 +43,6 @@ pub trait Method {
     /// # Errors
     /// Why it cannot. The other methods go on.
     fn measure(&mut self, job: &Job) -> Result<Measurement, Error>;
-
-    /// Closes what the last jobs left open, except what belongs to `settings`.
-    fn keep_only(&mut self, settings: Settings);
 }
 
 /// One way to send, with its flow and whatever else it keeps from run to run.
@@ -112,13 +109,7 @@ pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
 
 /// The methods of the tables of 2022.
 pub fn recipes_of_tables() -> Vec<Recipe> {
-    vec![
-        udp::RING_SEND,
-        udp::SEND_ZC_REGISTERED,
-        udp::FLUSH_1,
-        udp::FLUSH_8,
-        udp::FLUSH_TRAIN,
-    ]
+    vec![udp::RING_SEND, udp::SEND_ZC_REGISTERED, udp::FLUSH_1, udp::FLUSH_8, udp::FLUSH_TRAIN]
 }
 
 /// A method of this process.
@@ -188,9 +179,5 @@ impl Method for Local {
         }
         self.loops.insert(sndbuf_bytes, kept);
         Ok(measured)
-    }
-
-    fn keep_only(&mut self, settings: Settings) {
-        self.loops.retain(|sndbuf_bytes, _| *sndbuf_bytes == settings.sndbuf_bytes);
     }
 }

@@ -12,8 +12,8 @@ use ringwire::{Copied, Event, Events, Notifier, Ring, Socket, Thresholds};
 
 use crate::error::Error;
 use crate::job::{Job, Protocol};
-use crate::measure::Tally;
-use crate::method::uring::{Books, Clock, number};
+use crate::measure::{Clock, Tally};
+use crate::method::uring::{Books, number};
 use crate::method::{ANY_PAGES, Loop, Recipe, SMALL_PAGES};
 use crate::net::Flow;
 use crate::raw::{How, RawRing};
@@ -191,7 +191,7 @@ impl Loop for Notified {
                 }
                 run.under_way += a_flush as u64;
                 let seq = self.ring.flush(self.notifier)?;
-                run.timed.get_or_insert((seq, clock.now));
+                run.timed.get_or_insert((seq, clock.now()));
             }
             self.turn(&mut run)?;
         }

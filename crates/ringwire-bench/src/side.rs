@@ -1,0 +1,252 @@
+//! Methods side by side: trials of every setting first, then A B C A B C … with the best.
+//!
+//! Knows a method by its name and its answers only. What a run was disturbed by is told by how long
+//! threads waited for processors, never by how fast it was.
+
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::job::{Job, Measurement, Order, Settings, WireSpec};
+use crate::method::Method;
+use crate::plan::{Plan, SEND_BUFFERS};
+use crate::row::Row;
+use crate::runner::Watch;
+
+/// A trial is this part of a run …
+const TRIAL_PART: f64 = 0.25;
+/// … and so many seconds at least.
+const TRIAL_SECONDS_MIN: f64 = 0.02;
+
+/// Measures methods side by side, place by place: a place is a size and an order.
+pub struct SideBySide<'a> {
+    bench: &'static str,
+    plan: &'a Plan,
+    /// The wire that it came to.
+    wire: WireSpec,
+    methods: Vec<Box<dyn Method>>,
+    /// Methods that did not work with any setting, by their places: they are not tried again.
+    gone: Vec<bool>,
+    /// When there is no time any more to measure again what was disturbed.
+    again_until: Option<Instant>,
+    rows: Vec<Row>,
+    /// What its reader has to know.
+    notes: Vec<String>,
+    step: u64,
+    steps: u64,
+    again: u64,
+    disturbed: u64,
+}
+
+impl<'a> SideBySide<'a> {
+    /// For rows of part `bench` over `wire`, and for as many places as `sizes` times the plan's
+    /// orders.
+    pub fn new(
+        bench: &'static str,
+        plan: &'a Plan,
+        wire: WireSpec,
+        sizes: &[u64],
+        methods: Vec<Box<dyn Method>>,
+    ) -> Self {
+        let trials: usize = methods.iter().map(|m| m.backings().len() * SEND_BUFFERS.len()).sum();
+        let a_place = trials + methods.len() * plan.runs as usize;
+        SideBySide {
+            bench,
+            plan,
+            wire,
+            gone: vec![false; methods.len()],
+            methods,
+            again_until: None,
+            rows: Vec::new(),
+            notes: Vec::new(),
+            step: 0,
+            steps: (sizes.len() * plan.orders.len() * a_place) as u64,
+            again: 0,
+            disturbed: 0,
+        }
+    }
+
+    /// Measures nothing again from then on.
+    pub fn again_until(mut self, until: Option<Instant>) -> Self {
+        self.again_until = until;
+        self
+    }
+
+    /// Measures all methods at one size, in one order. What a method cannot is noted.
+    pub fn place(&mut self, size: u64, order: Order, watch: &mut dyn Watch) {
+        let mut best: Vec<Option<Settings>> = Vec::new();
+        for index in 0..self.methods.len() {
+            best.push(self.trials(index, size, order, watch));
+        }
+        for run in 1..=self.plan.runs {
+            for (index, settings) in best.iter().enumerate() {
+                let Some(settings) = *settings else { continue };
+                let job = self.job(index, size, order, settings, self.plan.seconds);
+                let _ = self.measure(index, job, run, watch);
+            }
+        }
+    }
+
+    /// Tries all settings of a method; the best, if any of them works.
+    fn trials(
+        &mut self,
+        index: usize,
+        size: u64,
+        order: Order,
+        watch: &mut dyn Watch,
+    ) -> Option<Settings> {
+        if self.gone[index] {
+            return None;
+        }
+        let seconds = (self.plan.seconds * TRIAL_PART).max(TRIAL_SECONDS_MIN);
+        let mut best: Option<(f64, Settings)> = None;
+        let mut unavailable = 0;
+        let backings = self.methods[index].backings().to_vec();
+        for backing in &backings {
+            for sndbuf_bytes in SEND_BUFFERS {
+                let settings = Settings { backing: *backing, sndbuf_bytes };
+                let job = self.job(index, size, order, settings, seconds);
+                match self.measure(index, job, 0, watch) {
+                    Ok(rate) if best.is_none_or(|(other, _)| rate > other) => {
+                        best = Some((rate, settings));
+                    }
+                    Ok(_) => {}
+                    Err(is_unavailable) => unavailable += usize::from(is_unavailable),
+                }
+            }
+        }
+        self.gone[index] = unavailable == backings.len() * SEND_BUFFERS.len();
+        best.map(|(_, settings)| settings)
+    }
+
+    fn job(&self, index: usize, size: u64, order: Order, settings: Settings, seconds: f64) -> Job {
+        Job {
+            method: self.methods[index].name().into(),
+            protocol: self.methods[index].protocol(),
+            wire: self.wire,
+            payload_bytes: size,
+            working_set_bytes: self.plan.working_set_bytes,
+            order,
+            settings,
+            seconds,
+        }
+    }
+
+    /// Makes one measurement and keeps its row. Returns its bytes a second, or whether the host
+    /// refuses what the method needs.
+    fn measure(
+        &mut self,
+        index: usize,
+        job: Job,
+        run: u32,
+        watch: &mut dyn Watch,
+    ) -> Result<f64, bool> {
+        if watch.stops() {
+            return Err(false);
+        }
+        watch.step(self.step, self.steps, &format!("{} {} B", job.method, job.payload_bytes));
+        self.step += 1;
+        match self.undisturbed(index, &job) {
+            Ok(measured) => {
+                if let Some(note) = &measured.note {
+                    self.note_once(watch, format!("{}: {note}", job.method));
+                }
+                let row = row(self.bench, &job, &measured, run);
+                let rate = row.bytes_per_s;
+                self.rows.push(row);
+                Ok(rate)
+            }
+            Err(error) => {
+                let is_unavailable = matches!(
+                    error,
+                    Error::Unavailable(_) | Error::Ring(ringwire::Error::Unsupported { .. })
+                );
+                let at = match is_unavailable {
+                    true => String::new(),
+                    false => format!(" at {} B", job.payload_bytes),
+                };
+                self.note_once(watch, format!("{}{at}: {error}", job.method));
+                Err(is_unavailable)
+            }
+        }
+    }
+
+    /// Makes a measurement again, at most twice, when others had the processors meanwhile; the one
+    /// that was disturbed least counts, however fast it was.
+    fn undisturbed(&mut self, index: usize, job: &Job) -> Result<Measurement, Error> {
+        let mut best = self.methods[index].measure(job)?;
+        for _ in 0..AGAIN_MAX {
+            let no_time = self.again_until.is_some_and(|until| Instant::now() > until);
+            // On a machine that is always busy it does not help, and only takes long.
+            if !is_disturbed(job, &best) || no_time || self.again > self.steps / 4 {
+                break;
+            }
+            self.again += 1;
+            let next = self.methods[index].measure(job)?;
+            if next.waited_s / next.seconds < best.waited_s / best.seconds {
+                best = next;
+            }
+        }
+        self.disturbed += u64::from(is_disturbed(job, &best));
+        Ok(best)
+    }
+
+    fn note_once(&mut self, watch: &mut dyn Watch, note: String) {
+        if !self.notes.contains(&note) {
+            watch.note(&note);
+            self.notes.push(note);
+        }
+    }
+
+    /// The rows, and what a reader of them has to know.
+    pub fn into_rows(mut self, watch: &mut dyn Watch) -> (Vec<Row>, Vec<String>) {
+        if self.disturbed > 0 {
+            self.note_once(watch, format!(
+                "other programs had the processors: {} runs were made again, and {} of {} count \
+                 though they were disturbed",
+                self.again,
+                self.disturbed,
+                self.rows.len(),
+            ));
+        }
+        (self.rows, self.notes)
+    }
+}
+
+/// A measurement in which threads waited for processors for more than this part of the time was
+/// disturbed …
+const WAITED_PART: f64 = 0.03;
+/// … and is made again, so often at most.
+const AGAIN_MAX: u32 = 2;
+
+/// Whether others had the processors that the measurement needed. On wires that copy, its own
+/// threads wait for each other, so it cannot be told there.
+fn is_disturbed(job: &Job, measured: &Measurement) -> bool {
+    !job.wire.kind.copies() && measured.waited_s > WAITED_PART * measured.seconds
+}
+
+/// The row of one measurement.
+pub fn row(bench: &str, job: &Job, measured: &Measurement, run: u32) -> Row {
+    let per_payload = |count: u64| count as f64 / measured.payloads.max(1) as f64;
+    let seconds = measured.seconds.max(1e-9);
+    Row {
+        bench: bench.into(),
+        wire: job.wire.kind,
+        protocol: job.protocol,
+        method: job.method.clone(),
+        payload_bytes: job.payload_bytes,
+        working_set_bytes: measured.working_set_bytes,
+        order: job.order,
+        backing: job.settings.backing,
+        sndbuf_bytes: job.settings.sndbuf_bytes,
+        run,
+        payloads_per_s: measured.payloads as f64 / seconds,
+        bytes_per_s: measured.bytes as f64 / seconds,
+        cpu_s_per_gb: measured.cpu_s / (measured.bytes as f64 / 1e9).max(1e-9),
+        copied_share: measured.copied_share,
+        requests_per_payload: per_payload(measured.requests),
+        notifications_per_payload: per_payload(measured.notifications),
+        release_delay_us_p50: measured.release_delay_us_p50,
+        release_delay_us_p99: measured.release_delay_us_p99,
+        errors: measured.errors,
+    }
+}
