@@ -35,7 +35,12 @@ pub fn set_max_pacing_rate(socket: impl AsFd, bytes_per_s: u32) -> io::Result<()
 /// # Kernel
 /// `SO_ZEROCOPY`, Linux 4.14, for UDP 5.0.
 pub fn set_zerocopy(socket: impl AsFd) -> io::Result<()> {
-    Ok(sys::set_int(socket.as_fd(), libc::SO_ZEROCOPY, 1)?)
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)
+}
+
+/// Sets an option whose value is an int, for those that `std` has no name for.
+pub fn set_option(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    Ok(sys::set_int(socket.as_fd(), level, option, value)?)
 }
 
 #[expect(unsafe_code, reason = "an ioctl, and socket options that rustix lacks")]
@@ -87,17 +92,18 @@ mod sys {
         if answered == 0 { Ok(()) } else { Err(last_error()) }
     }
 
-    /// Sets an option of `SOL_SOCKET` whose value is an int.
+    /// Sets an option whose value is an int.
     pub(super) fn set_int(
         socket: BorrowedFd<'_>,
+        level: libc::c_int,
         option: libc::c_int,
         value: libc::c_int,
     ) -> io::Result<()> {
-        // SAFETY: the kernel reads an int from `value` while the call runs (socket(7)).
+        // SAFETY: the kernel reads an int from `value` while the call runs (setsockopt(2)).
         let answered = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
-                libc::SOL_SOCKET,
+                level,
                 option,
                 (&raw const value).cast(),
                 size_of::<libc::c_int>() as libc::socklen_t,

@@ -4,12 +4,13 @@
 //! is gathered into the next one, which is how many sends come to share one notification. This
 //! file decides where a request ends: at 256 pieces, at half the send buffer's charge, at what the
 //! path delivers in 10 ms, at the end of a registered segment; and where a chain of notifications
-//! is cut (K4). Invariants: payloads leave in the order they came; a request covers at least one
-//! payload or a non-empty part of one; a datagram is never split. Neighbours: `ring/drive.rs`
-//! calls, the ledger's `next` links are followed, and changed only to append and to put back. Must
-//! not know: descriptors, completions, events, the clock.
+//! is cut (K4). What of a UDP socket's queue leaves together, `queue/train.rs` decides. Invariants:
+//! payloads leave in the order they came; a request covers at least one payload or a non-empty part
+//! of one. Neighbours: `ring/drive.rs` calls, the ledger's `next` links are followed, and changed
+//! only to append. Must not know: descriptors, completions, events, the clock.
 
-use std::mem;
+mod train;
+
 use std::ops::Range;
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -50,6 +51,7 @@ const PAGE_BYTES: u64 = 4096;
 
 /// A byte of a queue: a payload's table position and an offset into the payload.
 pub(crate) use crate::ledger::Position;
+pub(crate) use train::{Again, Run, Train, TrainLimits};
 
 /// What the kernel tells about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,8 +178,8 @@ pub(crate) struct SendQueue {
     head: Position,
     /// The payload that came last; it may be gone by now.
     last: Option<Key>,
-    /// The datagram that was put back last, while it still stands in front.
-    put_back: Option<Key>,
+    /// Datagrams that failed and go again before the others.
+    again: Again,
     waiting_bytes: u64,
     since_cut_bytes: u64,
     /// Whether the newest zero-copy request ended a chain, so that the next begins a packet.
@@ -190,7 +192,7 @@ impl SendQueue {
         SendQueue {
             head: Position { slot: NONE, skip: 0 },
             last: None,
-            put_back: None,
+            again: Again::default(),
             waiting_bytes: 0,
             since_cut_bytes: 0,
             cut: true,
@@ -206,7 +208,7 @@ impl SendQueue {
 
     /// Whether no payload waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.head.slot == NONE
+        self.head.slot == NONE && self.again.is_empty()
     }
 
     /// The first byte that no request covers.
@@ -232,28 +234,9 @@ impl SendQueue {
         self.waiting_bytes += bytes;
     }
 
-    /// Puts a datagram back in front of the others, behind those that were put back just before it:
-    /// results come in the order of their requests.
-    pub(crate) fn put_back(&mut self, slot: u32, payloads: &mut Payloads) {
-        let key = payloads.key(slot);
-        let before = self.put_back.replace(key).and_then(|before| payloads.get_mut(before));
-        let behind = match before {
-            Some(before) => mem::replace(&mut before.next, slot),
-            None => mem::replace(&mut self.head, Position { slot, skip: 0 }).slot,
-        };
-        if let Some(entry) = payloads.at_mut(slot) {
-            entry.next = behind;
-            self.waiting_bytes += entry.bytes;
-        }
-        if behind == NONE {
-            self.last = Some(key);
-        }
-    }
-
     /// Takes what was gathered off the queue.
     pub(crate) fn take(&mut self, gathered: &Gathered) {
         self.head = gathered.end;
-        self.put_back = None;
         self.waiting_bytes -= gathered.bytes;
     }
 
@@ -266,7 +249,6 @@ impl SendQueue {
     /// Forgets everything that waits.
     pub(crate) fn clear(&mut self) {
         self.head = Position { slot: NONE, skip: 0 };
-        self.put_back = None;
         self.last = None;
         self.waiting_bytes = 0;
     }
@@ -294,23 +276,21 @@ impl SendQueue {
         &self,
         payloads: &Payloads,
         segments: &mut KnownSegments,
-        stream: bool,
-        pieces_max: usize,
         spans: &mut Vec<Span>,
     ) -> Option<Gathered> {
         payloads.at(self.head.slot)?;
-        let limits = Limits { bounds: self.pace.bounds(), pieces_max, stream };
-        let mode = self.mode(payloads, segments, stream);
+        let bounds = self.pace.bounds();
+        let mode = self.mode(payloads, segments);
         if let Some(gathered) =
-            Gathering::new(self.head, mode, limits, segments, spans).run(payloads)
+            Gathering::new(self.head, mode, bounds, segments, spans).run(payloads)
         {
             return Some(gathered);
         }
-        Gathering::new(self.head, Mode::Normal, limits, segments, spans).run(payloads)
+        Gathering::new(self.head, Mode::Normal, bounds, segments, spans).run(payloads)
     }
 
     /// The kind of memory that the next request will read: that of the first piece which decides.
-    fn mode(&self, payloads: &Payloads, segments: &KnownSegments, stream: bool) -> Mode {
+    fn mode(&self, payloads: &Payloads, segments: &KnownSegments) -> Mode {
         let mut at = self.head;
         let mut looked_at = 0;
         while let Some(entry) = payloads.at(at.slot) {
@@ -322,9 +302,6 @@ impl SendQueue {
                 if rest.len() > HEADER_BYTES_MAX || looked_at == PIECES_MAX {
                     return Mode::Normal;
                 }
-            }
-            if !stream {
-                break;
             }
             at = Position { slot: entry.next, skip: 0 };
         }
@@ -343,20 +320,13 @@ fn rests(payloads: &Payloads, at: Position) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-#[derive(Clone, Copy)]
-struct Limits {
-    bounds: Bounds,
-    pieces_max: usize,
-    stream: bool,
-}
-
 /// One run over the queue's payloads.
 struct Gathering<'a> {
     gathered: Gathered,
     mode: Mode,
     /// The addresses that it may read.
     window: Range<usize>,
-    limits: Limits,
+    bounds: Bounds,
     segments: &'a mut KnownSegments,
     spans: &'a mut Vec<Span>,
     charge: u64,
@@ -376,7 +346,7 @@ impl<'a> Gathering<'a> {
     fn new(
         head: Position,
         mode: Mode,
-        limits: Limits,
+        bounds: Bounds,
         segments: &'a mut KnownSegments,
         spans: &'a mut Vec<Span>,
     ) -> Self {
@@ -388,7 +358,7 @@ impl<'a> Gathering<'a> {
         let gathered =
             Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE };
         let (charge, chain) = (0, Chain::EMPTY);
-        Gathering { gathered, mode, window, limits, segments, spans, charge, chain }
+        Gathering { gathered, mode, window, bounds, segments, spans, charge, chain }
     }
 
     /// `None` if the first payload cannot be sent in this mode.
@@ -417,9 +387,9 @@ impl<'a> Gathering<'a> {
                 }
             }
             let fits = if first {
-                whole || (bytes > 0 && self.limits.stream && self.full())
+                whole || (bytes > 0 && self.full())
             } else {
-                let bounds = self.limits.bounds;
+                let bounds = self.bounds;
                 whole && self.gathered.bytes + bytes <= bounds.bytes && self.charge <= bounds.charge
             };
             if !fits {
@@ -436,9 +406,6 @@ impl<'a> Gathering<'a> {
                 break;
             }
             self.gathered.end = Position { slot: entry.next, skip: 0 };
-            if !self.limits.stream {
-                break;
-            }
         }
         self.gathered.headers = self.chain.head;
         Some(self.gathered)
@@ -448,7 +415,7 @@ impl<'a> Gathering<'a> {
     /// read where it is, and taken whole or not at all. Returns whether there may be more to take
     /// of what comes next.
     fn take_wholes(&mut self, payloads: &Payloads) -> bool {
-        let Limits { bounds, pieces_max, stream } = self.limits;
+        let bounds = self.bounds;
         let mut last = self.spans.pop().unwrap_or(Span { ptr: ptr::null(), bytes: 0 });
         // Without the last span's, which may still grow.
         let mut charged = self.charge - charge(last);
@@ -468,7 +435,7 @@ impl<'a> Gathering<'a> {
             };
             let fits = bytes + len as u64 <= bounds.bytes
                 && before + charge(span) <= bounds.charge
-                && (adjoins || self.spans.len() + 1 < pieces_max);
+                && (adjoins || self.spans.len() + 1 < PIECES_MAX);
             if count > 0 && !fits {
                 break false;
             }
@@ -479,9 +446,6 @@ impl<'a> Gathering<'a> {
             count += 1;
             bytes += len as u64;
             end = Position { slot: entry.next, skip: 0 };
-            if !stream {
-                break false;
-            }
         };
         if last.bytes > 0 {
             self.spans.push(last);
@@ -493,7 +457,7 @@ impl<'a> Gathering<'a> {
 
     /// Whether the request is at a bound that even a single payload must keep.
     fn full(&self) -> bool {
-        self.spans.len() >= self.limits.pieces_max
+        self.spans.len() >= PIECES_MAX
             || self.spans.iter().map(|s| s.bytes as u64).sum::<u64>() >= REQUEST_BYTES_MAX
     }
 
@@ -507,9 +471,7 @@ impl<'a> Gathering<'a> {
             Mode::Normal => part.as_ptr(),
             Mode::Registered(index) => match self.segments.find(part.as_ptr(), part.len()) {
                 Some(found) if found == index => part.as_ptr(),
-                _ if part.len() > HEADER_BYTES_MAX
-                    || self.spans.len() >= self.limits.pieces_max =>
-                {
+                _ if part.len() > HEADER_BYTES_MAX || self.spans.len() >= PIECES_MAX => {
                     return Fit::No;
                 }
                 _ => match self.copy_header(index, part) {
@@ -524,7 +486,7 @@ impl<'a> Gathering<'a> {
             self.charge -= charge(*last);
             last.bytes += part.len();
             self.charge += charge(*last);
-        } else if self.spans.len() >= self.limits.pieces_max {
+        } else if self.spans.len() >= PIECES_MAX {
             return Fit::No;
         } else {
             let span = Span { ptr, bytes: part.len() };

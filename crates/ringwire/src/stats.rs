@@ -17,6 +17,12 @@ pub struct Stats {
     pub requests: u64,
     /// Requests of registered memory among them.
     pub registered_requests: u64,
+    /// Trains: requests and direct copies that carried several datagrams.
+    pub trains: u64,
+    /// Datagrams in them.
+    pub train_datagrams: u64,
+    /// Trains that the kernel refused for what they are; their datagrams went in other ways.
+    pub trains_refused: u64,
     /// Notifications that came.
     pub notifications: u64,
     /// Requests that ended a chain of notifications (`MSG_EOR`).
@@ -79,6 +85,8 @@ pub struct CopiedBytes {
     pub many_pieces: u64,
     /// Operations that this kernel lacks.
     pub kernel_lacks: u64,
+    /// Single datagrams below their threshold, because the path refused them as a train.
+    pub train_refused: u64,
 }
 
 /// What one socket holds and has done.

@@ -54,12 +54,23 @@ pub(crate) struct Send<'a> {
     pub segment: u16,
     pub spans: &'a [Span],
     pub address: Option<&'a SocketAddr>,
+    /// The size of the datagrams into which the kernel is to cut it (K33).
+    pub segment_bytes: Option<u16>,
     /// A stream: all of it goes, or the result says how far it got.
     pub stream: bool,
     /// Ends the chain of notifications here (K4).
     pub end_of_record: bool,
     /// Wait for the socket to become writable before the first try.
     pub poll_first: bool,
+    /// Fail with `EAGAIN` instead of waiting for room.
+    pub no_wait: bool,
+}
+
+impl Send<'_> {
+    /// Whether nothing has to be said about it in a message's header.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.address.is_none() && self.segment_bytes.is_none()
+    }
 }
 
 /// A decoded completion.
@@ -154,12 +165,14 @@ pub(crate) trait Engine {
     /// Takes a socket out of the table of files.
     fn remove_file(&mut self, place: u32);
 
-    /// Copies what the socket takes right now. Returns how many bytes that was; `EAGAIN` if none.
+    /// Copies what the socket takes right now, as datagrams of `segment_bytes` if given. Returns how
+    /// many bytes that was; `EAGAIN` if none.
     fn copy_now(
         &mut self,
         target: Target<'_>,
         spans: &[Span],
         address: Option<&SocketAddr>,
+        segment_bytes: Option<u16>,
     ) -> Result<usize, Errno>;
 
     /// Submits what is prepared, waits until `deadline` for at least one completion, and appends

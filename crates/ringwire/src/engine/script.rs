@@ -20,6 +20,17 @@ pub(crate) struct Seen {
     pub pieces: usize,
     pub end_of_record: bool,
     pub poll_first: bool,
+    pub no_wait: bool,
+    pub segment_bytes: Option<u16>,
+}
+
+/// What a direct copy looked like, and how it went.
+#[derive(Clone, Debug)]
+pub(crate) struct CopySeen {
+    /// Its memory, as (address, bytes).
+    pub ranges: Vec<(usize, usize)>,
+    pub segment_bytes: Option<u16>,
+    pub taken: Result<usize, Errno>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +41,8 @@ pub(crate) struct Script {
     pub copies: VecDeque<Result<usize, Errno>>,
     /// How many bytes each copy was offered.
     pub copied: Vec<usize>,
+    /// The same copies, in all that is known of them.
+    pub copies_seen: Vec<CopySeen>,
     pub completions: Vec<Completion>,
     pub sample: Option<PathSample>,
     pub features: Option<Features>,
@@ -88,6 +101,8 @@ impl Engine for Script {
             pieces: send.spans.len(),
             end_of_record: send.end_of_record,
             poll_first: send.poll_first,
+            no_wait: send.no_wait,
+            segment_bytes: send.segment_bytes,
         });
         Ok(())
     }
@@ -115,11 +130,13 @@ impl Engine for Script {
         _: Target<'_>,
         spans: &[Span],
         _: Option<&SocketAddr>,
+        segment_bytes: Option<u16>,
     ) -> Result<usize, Errno> {
         let offered = spans.iter().map(|span| span.bytes).sum();
         self.copied.push(offered);
         let taken = self.copies.pop_front().unwrap_or(Ok(offered)).map(|bytes| bytes.min(offered));
         self.accepted.extend(prefix(&ranges(spans), taken.unwrap_or(0)));
+        self.copies_seen.push(CopySeen { ranges: ranges(spans), segment_bytes, taken });
         taken
     }
 

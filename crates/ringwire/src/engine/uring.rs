@@ -205,8 +205,9 @@ impl Engine for Uring {
         target: Target<'_>,
         spans: &[Span],
         address: Option<&SocketAddr>,
+        segment_bytes: Option<u16>,
     ) -> Result<usize, Errno> {
-        socket::send_now(target.fd, spans, address, &mut self.pieces)
+        socket::send_now(target.fd, spans, address, segment_bytes, &mut self.pieces)
     }
 
     fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {

@@ -33,6 +33,8 @@ pub(crate) struct Opening {
     /// The notification that waits for it, or [`NONE`].
     pub notification: u32,
     pub quiet: bool,
+    /// The size of its datagrams, or 0 if it is a single one.
+    pub segment_bytes: u16,
     /// Milliseconds since the ring was built; wraps.
     pub opened_ms: u32,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Entry {
     pub next: u32,
     /// Requests that carry a part and are not closed.
     pub parts: u32,
+    /// The size of its datagrams, or 0 if it is a single one.
+    segment_bytes: u16,
     copied: Copied,
     quiet: bool,
     failed: bool,
@@ -61,6 +65,22 @@ impl Entry {
     /// Whether the payload is still here; if not, only its place in the queue is left.
     pub(crate) fn is_held(&self) -> bool {
         self.held
+    }
+
+    /// Whether `Sent` or `Failed` has been said.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Whether it was sent as a train.
+    pub(crate) fn is_train(&self) -> bool {
+        self.segment_bytes != 0
+    }
+
+    /// How large its datagrams are, if it is long enough.
+    #[inline]
+    pub(crate) fn datagram_bytes(&self) -> u64 {
+        if self.segment_bytes == 0 { self.bytes } else { self.segment_bytes.into() }
     }
 
     /// The payload's bytes from `skip` on, if they are one piece.
@@ -233,12 +253,13 @@ impl Payloads {
         opening: Opening,
         address: u32,
     ) -> PayloadId {
-        let Opening { bytes, socket, notification, quiet, opened_ms } = opening;
+        let Opening { bytes, socket, notification, quiet, segment_bytes, opened_ms } = opening;
         let key = self.table.insert(Entry {
             bytes,
             ptr,
             next: NONE,
             parts: 0,
+            segment_bytes,
             copied: Copied::No,
             quiet,
             failed: false,
@@ -313,6 +334,24 @@ impl Payloads {
             owner.accepted += bytes;
             debug_assert!(self.table.at(slot).is_some_and(|entry| owner.accepted < entry.bytes));
         }
+    }
+
+    /// Counts `bytes` more as accepted, wherever in the payload, and says `Sent` if they are the
+    /// last that were not. Returns the next payload of the socket.
+    #[inline]
+    pub(crate) fn accept_some(&mut self, slot: u32, bytes: u64, events: &mut Events) -> u32 {
+        let Some(entry) = self.table.at(slot) else { return NONE };
+        let (all, next) = (entry.bytes, entry.next);
+        if bytes < all {
+            let Some(owner) = self.owners.get_mut(slot as usize) else { return next };
+            owner.accepted += bytes;
+            debug_assert!(owner.accepted <= all);
+            if owner.accepted < all {
+                return next;
+            }
+        }
+        self.accept_rest(Position { slot, skip: 0 }, all, events);
+        next
     }
 
     /// Counts a payload's bytes from `at` on as accepted, and says `Sent`, if they are no more than

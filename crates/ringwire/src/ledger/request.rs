@@ -28,6 +28,11 @@ pub(crate) struct Request {
     /// The first of the header pages that it reads, and their segment.
     pub headers: u32,
     pub segment: u16,
+    /// Datagrams that the kernel is to make of it, and their size; 0 if it is not a train.
+    pub datagrams: u32,
+    pub datagram_bytes: u16,
+    /// What a request of datagrams is taken to charge the send buffer with, until it is closed.
+    pub charge: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +91,24 @@ impl Ledger {
             at = Position { slot: next, skip: 0 };
         }
         (at, reached)
+    }
+
+    /// Counts `bytes` bytes from `first` on, of `count` payloads, as accepted: whole payloads, or a
+    /// part of one, before or behind which others may be missing.
+    pub(crate) fn accept_datagrams(
+        &mut self,
+        first: Position,
+        count: u32,
+        bytes: u64,
+        events: &mut Events,
+    ) {
+        let (mut at, mut left) = (first, bytes);
+        for _ in 0..count {
+            let Some(entry) = self.payloads.at(at.slot) else { break };
+            let part = left.min(entry.bytes - at.skip);
+            left -= part;
+            at = Position { slot: self.payloads.accept_some(at.slot, part, events), skip: 0 };
+        }
     }
 
     /// Takes in the result of a request: `accepted` bytes went. Returns the first byte that was not

@@ -4,7 +4,11 @@
 //! size of what goes to the kernel, not of what the caller happened to hand over. Called by
 //! `ring/drive.rs`; knows no socket, no clock, no ring.
 
+mod trains;
+
 use std::time::{Duration, Instant};
+
+pub(crate) use trains::{Refused, Trains};
 
 use crate::config::Thresholds;
 use crate::error::Errno;
@@ -39,11 +43,24 @@ pub enum Reason {
     ManyPieces,
     /// This kernel lacks the operation.
     KernelLacks,
+    /// The path refused to cut a train into its datagrams, and one alone is below its memory's
+    /// threshold.
+    TrainRefused,
 }
 
 /// The most fragments of one packet (`MAX_SKB_FRAGS` as distributions configure it).
 #[doc(alias = "MAX_SKB_FRAGS")]
 pub(crate) const DATAGRAM_PIECES_MAX: usize = 17;
+
+/// Fewer bytes a fragment than this are copied, if that makes a train longer: a fragment costs as
+/// much as copying so many bytes.
+const FRAGMENT_BYTES_MIN: u64 = 512;
+
+/// How few bytes a fragment of a train may have, as its thresholds say: none, if everything is to
+/// go zero-copy.
+pub(crate) fn fragment_bytes_min(thresholds: Thresholds) -> u64 {
+    FRAGMENT_BYTES_MIN.min(thresholds.registered_bytes).min(thresholds.normal_bytes)
+}
 
 /// How long a socket copies after the kernel could not account for its memory; doubles up to
 /// [`MEMLOCK_PAUSE_MAX`] while that goes on.
@@ -58,16 +75,22 @@ pub(crate) struct Facts {
     pub bytes: u64,
     /// Whether all of it lies in one registered segment.
     pub registered: bool,
-    /// For a datagram: how many pieces, and whether it is larger than the path's known MTU.
+    /// For datagrams: how many pieces, and more.
     pub datagram: Option<Datagram>,
     /// Whether the kernel has the operation that this request would take.
     pub kernel_has: bool,
 }
 
+/// What is known about a request of one or more datagrams.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Datagram {
     pub pieces: usize,
+    /// Whether one of them is larger than the path's MTU.
     pub over_mtu: bool,
+    /// Whether there are several.
+    pub train: bool,
+    /// Whether there is only one because the path refused a train.
+    pub train_refused: bool,
 }
 
 /// What one socket has taught us.
@@ -82,6 +105,12 @@ pub(crate) struct Verdicts {
 }
 
 impl Verdicts {
+    /// Whether everything is copied for now, whatever its size.
+    pub(crate) fn copies_all(&self, registered: bool, now: Instant) -> bool {
+        let until = if registered { self.copy_registered_until } else { self.copy_until };
+        self.refuses || until.is_some_and(|until| now < until)
+    }
+
     /// Takes in how a zero-copy request failed. True if another route may carry it.
     pub(crate) fn on_error(&mut self, route: Route, errno: Errno, now: Instant) -> bool {
         match errno {
@@ -127,6 +156,9 @@ pub(crate) fn decide(
         if datagram.over_mtu {
             return (Route::Copy, Reason::OverMtu);
         }
+        if datagram.train && facts.bytes < datagram.pieces as u64 * fragment_bytes_min(thresholds) {
+            return (Route::Copy, Reason::Small);
+        }
         if datagram.pieces > DATAGRAM_PIECES_MAX {
             return (Route::Copy, Reason::ManyPieces);
         }
@@ -134,7 +166,9 @@ pub(crate) fn decide(
     let threshold =
         if facts.registered { thresholds.registered_bytes } else { thresholds.normal_bytes };
     if facts.bytes < threshold || facts.bytes == 0 {
-        return (Route::Copy, Reason::Small);
+        let train_refused = facts.datagram.is_some_and(|datagram| datagram.train_refused);
+        let reason = if train_refused { Reason::TrainRefused } else { Reason::Small };
+        return (Route::Copy, reason);
     }
     if facts.registered {
         return match verdicts.copy_registered_until {
@@ -180,7 +214,7 @@ mod tests {
     #[test]
     fn datagrams_that_the_kernel_would_copy_are_copied_by_us() {
         let datagram = |pieces, over_mtu| {
-            let datagram = Some(Datagram { pieces, over_mtu });
+            let datagram = Some(Datagram { pieces, over_mtu, train: false, train_refused: false });
             route(Facts { registered: true, bytes: 8_000, datagram, ..PLAIN })
         };
         assert_eq!(datagram(17, false), (Route::ZeroCopyRegistered, Reason::Best));

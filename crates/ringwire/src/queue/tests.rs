@@ -1,5 +1,7 @@
 //! Where requests end, with literals.
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::arena::{Arena, Block, Registration};
 use crate::headers::HeaderPages;
@@ -8,16 +10,16 @@ use crate::payload::{IntoPayload, Payload, Piece};
 use crate::segments::Known;
 
 /// A queue over one segment that counts as registered.
-struct Rig {
+pub(super) struct Rig {
     arena: Arena,
-    payloads: Payloads,
-    segments: KnownSegments,
-    queue: SendQueue,
-    spans: Vec<Span>,
+    pub(super) payloads: Payloads,
+    pub(super) segments: KnownSegments,
+    pub(super) queue: SendQueue,
+    pub(super) spans: Vec<Span>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let builder = Arena::builder().capacity_bytes(8 << 20).registration(Registration::Off);
         let arena = builder.build().unwrap();
         let mut segments = KnownSegments::default();
@@ -31,23 +33,41 @@ impl Rig {
         Rig { arena, payloads: Payloads::with_room(0, 0), segments, queue, spans: Vec::new() }
     }
 
-    fn block(&self, bytes: usize) -> Block {
+    pub(super) fn block(&self, bytes: usize) -> Block {
         let mut block = self.arena.alloc(bytes).unwrap();
         block.advance(bytes);
         block.freeze()
     }
 
-    fn push(&mut self, payload: impl IntoPayload) {
-        let payload: Payload = payload.into_payload();
-        let bytes = payload.len() as u64;
-        let opening = Opening { bytes, socket: 0, notification: NONE, quiet: false, opened_ms: 0 };
-        let id = self.payloads.open_payload(payload, opening, None);
-        self.queue.push(id.0, bytes, &mut self.payloads);
+    pub(super) fn push(&mut self, payload: impl IntoPayload) {
+        self.push_to(payload, 0, None);
     }
 
-    fn gather(&mut self, stream: bool) -> Option<Gathered> {
+    /// Pushes a payload that is a train, if `segment_bytes` is not 0, and goes to an address.
+    pub(super) fn push_to(
+        &mut self,
+        payload: impl IntoPayload,
+        segment_bytes: u16,
+        address: Option<SocketAddr>,
+    ) -> u32 {
+        let payload: Payload = payload.into_payload();
+        let bytes = payload.len() as u64;
+        let opening = Opening {
+            bytes,
+            socket: 0,
+            notification: NONE,
+            quiet: false,
+            segment_bytes,
+            opened_ms: 0,
+        };
+        let id = self.payloads.open_payload(payload, opening, address);
+        self.queue.push(id.0, bytes, &mut self.payloads);
+        id.0.slot
+    }
+
+    fn gather(&mut self) -> Option<Gathered> {
         let Rig { payloads, segments, queue, spans, .. } = self;
-        let gathered = queue.gather(payloads, segments, stream, PIECES_MAX, spans);
+        let gathered = queue.gather(payloads, segments, spans);
         if let Some(gathered) = &gathered {
             queue.take(gathered);
         }
@@ -56,7 +76,7 @@ impl Rig {
 
     /// (payloads, bytes, spans, whether registered) of the next request of a stream.
     fn next(&mut self) -> (u32, u64, usize, bool) {
-        let gathered = self.gather(true).expect("something waits");
+        let gathered = self.gather().expect("something waits");
         (gathered.count, gathered.bytes, self.spans.len(), gathered.segment.is_some())
     }
 }
@@ -85,7 +105,7 @@ fn a_request_takes_256_pieces_and_no_more() {
 }
 
 #[test]
-fn one_payload_of_many_pieces_is_split_on_a_stream_and_refused_as_a_datagram() {
+fn one_payload_of_many_pieces_is_split() {
     let pieces = |rig: &Rig| {
         let block = rig.block(1 << 20);
         (0..600).map(|at| Piece::from(block.slice(at * 1500..at * 1500 + 10))).collect::<Vec<_>>()
@@ -95,9 +115,6 @@ fn one_payload_of_many_pieces_is_split_on_a_stream_and_refused_as_a_datagram() {
     assert_eq!(rig.next(), (1, 2_560, 256, true));
     assert_eq!(rig.next(), (1, 2_560, 256, true));
     assert_eq!(rig.next(), (1, 880, 88, true));
-    let mut rig = Rig::new();
-    rig.push(pieces(&rig));
-    assert_eq!(rig.gather(false), None);
 }
 
 #[test]
@@ -142,7 +159,7 @@ fn small_foreign_pieces_are_copied_beside_registered_ones() {
         let body = rig.block(16 << 10);
         rig.push([Piece::from(vec![b'h'; 100]), Piece::from(body)]);
     }
-    let gathered = rig.gather(true).unwrap();
+    let gathered = rig.gather().unwrap();
     assert_eq!((gathered.count, gathered.bytes), (3, 49_452));
     assert_eq!(gathered.segment, Some(0));
     assert_ne!(gathered.headers, NONE);
@@ -171,7 +188,7 @@ fn foreign_pieces_alone_are_not_copied() {
     let mut rig = Rig::new();
     rig.push(vec![0; 100]);
     rig.push(vec![0; 100]);
-    let gathered = rig.gather(true).unwrap();
+    let gathered = rig.gather().unwrap();
     assert_eq!((gathered.count, gathered.segment, gathered.headers), (2, None, NONE));
 }
 
@@ -195,16 +212,6 @@ fn empty_pieces_are_dropped_and_empty_payloads_covered() {
     rig.push([Piece::from(b""), Piece::from(body), Piece::from(b"")]);
     rig.push(b"");
     assert_eq!(rig.next(), (2, 64, 1, true));
-}
-
-#[test]
-fn datagrams_are_taken_one_by_one() {
-    let mut rig = Rig::new();
-    rig.push(rig.block(1000));
-    rig.push(rig.block(1000));
-    assert_eq!(rig.gather(false).map(|g| (g.count, g.bytes)), Some((1, 1_000)));
-    assert_eq!(rig.gather(false).map(|g| (g.count, g.bytes)), Some((1, 1_000)));
-    assert_eq!(rig.gather(false), None);
 }
 
 #[test]

@@ -91,6 +91,7 @@ pub struct SendOptions {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) notifier: Option<Notifier>,
     pub(crate) quiet: bool,
+    pub(crate) segment_bytes: Option<u16>,
 }
 
 impl SendOptions {
@@ -102,6 +103,13 @@ impl SendOptions {
     /// To this address; for UDP only.
     pub fn to(mut self, address: SocketAddr) -> Self {
         self.address = Some(address);
+        self
+    }
+
+    /// As datagrams of `segment_bytes` bytes each, the last of which may be shorter; for UDP only.
+    /// See [`Ring::send_train`](crate::Ring::send_train).
+    pub fn train(mut self, segment_bytes: u16) -> Self {
+        self.segment_bytes = Some(segment_bytes);
         self
     }
 
@@ -290,6 +298,7 @@ impl<E: Engine> Core<E> {
             && let Some(notification) = notification
             && entry.stage == Stage::Open
             && sending.address.is_none()
+            && sending.segment_bytes.is_none_or(|n| n != 0 && entry.datagrams.takes_trains)
             && self.cancelled_places == 0
             && fits(limits.socket_bytes.min(PAYLOAD_BYTES_MAX), entry.in_flight_bytes)
             && fits(limits.ring_bytes, self.in_flight_bytes)
@@ -298,8 +307,14 @@ impl<E: Engine> Core<E> {
             // With nothing in flight the clock is to be looked at first.
             && self.in_flight_payloads > 0
         {
-            let (opened_ms, quiet) = (self.now_ms, sending.quiet);
-            let opening = Opening { bytes, socket: sock.0.slot, notification, quiet, opened_ms };
+            let opening = Opening {
+                bytes,
+                socket: sock.0.slot,
+                notification,
+                quiet: sending.quiet,
+                segment_bytes: sending.segment_bytes.unwrap_or(0),
+                opened_ms: self.now_ms,
+            };
             let id = self.ledger.payloads.open(piece, opening);
             if notification != NONE {
                 self.ledger.notifications.attach(notification);
@@ -339,8 +354,14 @@ impl<E: Engine> Core<E> {
             // Nobody may have turned for long, and this payload's age counts from now.
             self.look_at_clock();
         }
-        let (opened_ms, quiet) = (self.now_ms, sending.quiet);
-        let opening = Opening { bytes, socket: sock.0.slot, notification, quiet, opened_ms };
+        let opening = Opening {
+            bytes,
+            socket: sock.0.slot,
+            notification,
+            quiet: sending.quiet,
+            segment_bytes: sending.segment_bytes.unwrap_or(0),
+            opened_ms: self.now_ms,
+        };
         let id = self.ledger.payloads.open_payload(payload, opening, sending.address);
         self.ledger.notifications.attach(notification);
         self.in_flight_bytes += bytes;
@@ -348,6 +369,7 @@ impl<E: Engine> Core<E> {
         self.stats.payloads += 1;
         self.stats.payload_bytes += bytes;
         if let Some(entry) = self.sockets.at_mut(sock.0.slot) {
+            entry.datagrams.addressed |= sending.address.is_some();
             entry.in_flight_bytes += bytes;
             entry.in_flight_payloads += 1;
             entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
@@ -388,6 +410,23 @@ impl<E: Engine> Core<E> {
             (Kind::Datagram { v6: true, .. }, Some(SocketAddr::V4(_))) => {
                 return Err(Error::Misuse(
                     "an IPv4 address on an IPv6 socket: give it as an IPv4-mapped IPv6 address"
+                        .into(),
+                ));
+            }
+            _ => {}
+        }
+        match (entry.kind, sending.segment_bytes) {
+            (Kind::Stream, Some(_)) => {
+                return Err(Error::Misuse(
+                    "a train was asked for, but a stream has no datagrams".into(),
+                ));
+            }
+            (_, Some(0)) => {
+                return Err(Error::Misuse("a train of datagrams of 0 bytes".into()));
+            }
+            (_, Some(_)) if entry.datagrams.options.corked => {
+                return Err(Error::Misuse(
+                    "a train on a corked socket (UDP_CORK): its sends pile up to one datagram"
                         .into(),
                 ));
             }

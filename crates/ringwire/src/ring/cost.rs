@@ -56,6 +56,7 @@ impl Engine for Sink {
         _: Target<'_>,
         spans: &[Span],
         _: Option<&SocketAddr>,
+        _: Option<u16>,
     ) -> Result<usize, Errno> {
         Ok(spans.iter().map(|span| span.bytes).sum())
     }

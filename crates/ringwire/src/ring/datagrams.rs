@@ -1,55 +1,123 @@
-//! Steps 2 to 5 of a send, for datagrams: one chance of a UDP socket.
+//! Steps 2 to 6 of a send, for datagrams: one chance of a UDP socket, and what becomes of it.
 //!
-//! Every datagram is a request of its own, and several may be outstanding: the kernel takes them in
-//! the order they were prepared. Neighbours: `drive.rs` calls, and has what streams and datagrams
-//! share. Invariants: a datagram is never split; one that fails does not take others with it; a
-//! copy never overtakes a request. Must not know: completions, the ledger's tables beyond an entry.
+//! A request is a datagram, or a train of them that the kernel cuts apart (`queue/train.rs`). Many
+//! may be outstanding, as long as the send buffer surely has room: the kernel takes them in the
+//! order they were prepared. One that may have to wait for room goes alone, because those that wait
+//! are tried again newest first (K34). Neighbours: `drive.rs` calls, and has what streams and
+//! datagrams share. Invariants: a datagram is never split; one that fails does not take others with
+//! it; what goes again keeps its place; a copy never overtakes a request. Must not know: raw
+//! completions, the ledger's tables beyond an entry.
+
+use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::error::{Errno, Error};
-use crate::ledger::{NONE, Position};
-use crate::policy::{Datagram, Reason, Route};
-use crate::queue::Gathered;
+use crate::ledger::{Key, NONE, Payloads, Position, Request};
+use crate::policy::{self, Datagram, Facts, Reason, Refused, Route, Trains};
+use crate::queue::{Run, Train, TrainLimits};
 use crate::release::{Copied, Events};
 use crate::ring::core::Core;
-use crate::sys::socket::{self, Kind};
+use crate::ring::drive::{Manner, request_over};
+use crate::ring::sockets::SocketEntry;
+use crate::sys::socket::{self, DatagramOptions, Kind};
 
-/// Datagrams that one socket hands over before others get their chance.
-const DATAGRAMS_A_CHANCE: usize = 64;
+/// Requests that one socket hands over before others get their chance.
+const REQUESTS_A_CHANCE: usize = 64;
 /// IP and UDP headers, which count against the MTU.
 const UDP_HEADERS: (u64, u64) = (20 + 8, 40 + 8);
+/// How often a full send buffer is measured anew, at most.
+const SAMPLE_TIME: Duration = Duration::from_millis(10);
+
+/// What a UDP socket has beside its queue.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    pub options: DatagramOptions,
+    pub trains: Trains,
+    /// Whether a payload may be sent as a train.
+    pub takes_trains: bool,
+    /// Whether a payload with an address of its own was ever sent.
+    pub addressed: bool,
+    /// What requests that are not closed are taken to charge the send buffer with.
+    pub charged_bytes: u64,
+    /// When the size of the send buffer was last looked at.
+    sampled: Option<Instant>,
+}
+
+impl Datagrams {
+    /// What is known when a socket is attached. `stream`: it is no UDP socket.
+    pub(crate) fn new(stream: bool, options: DatagramOptions) -> Self {
+        let DatagramOptions { segment_bytes, corked, timestamped, .. } = options;
+        let joins = segment_bytes == 0 && !corked && !timestamped;
+        Datagrams {
+            options,
+            trains: Trains::new(joins),
+            takes_trains: !stream && !corked,
+            addressed: false,
+            charged_bytes: 0,
+            sampled: None,
+        }
+    }
+
+    /// Whether the kernel surely takes one more request at once: it looks at what is charged
+    /// before, and at nothing else.
+    fn has_room(&self) -> bool {
+        let buffer = self.options.send_buffer_bytes;
+        buffer == 0 || self.charged_bytes < buffer
+    }
+}
 
 impl<E: Engine> Core<E> {
     pub(super) fn issue_datagrams(&mut self, slot: u32, events: &mut Events) -> Result<(), Error> {
-        for _ in 0..DATAGRAMS_A_CHANCE {
-            let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
+        for _ in 0..REQUESTS_A_CHANCE {
+            let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
             if socket.queue.is_empty() {
                 return Ok(());
             }
-            let (head, kind, outstanding) = (socket.queue.head(), socket.kind, socket.outstanding);
-            let Some(gathered) = self.gather(slot, false, socket::PIECES_MAX) else {
-                self.fail_datagram(slot, head.slot, Errno::MSGSIZE, events);
+            let outstanding = socket.outstanding > 0;
+            // What fills the buffer now may have been made larger since it was last looked at.
+            let full = !socket.datagrams.has_room() && {
+                socket.sample_send_buffer(self.now);
+                !socket.datagrams.has_room()
+            };
+            let full = full || socket.poll_first;
+            let mut alone = full;
+            if alone && outstanding {
+                // Its result makes it ready again.
+                return Ok(());
+            }
+            let Some(train) = self.gather_train(slot) else {
+                self.fail_first(slot, Errno::MSGSIZE, events);
                 continue;
             };
-            if self.ledger.payloads.at(head.slot).is_none_or(|entry| !entry.is_held()) {
-                self.complete_copied(slot, &gathered, 0, Copied::Unknown, events);
+            if train.datagrams == 0 {
+                self.complete_train(slot, &train, Copied::Unknown, events);
                 continue;
             }
-            let pages = self.spans.iter().map(pages_of).sum();
-            let datagram = Datagram { pieces: pages, over_mtu: over_mtu(kind, gathered.bytes) };
-            match self.decide(slot, &gathered, Some(datagram)) {
+            match self.decide_train(slot, &train) {
                 (Route::Copy, reason) => {
-                    if outstanding > 0 {
+                    if outstanding {
                         // It would overtake those that are prepared.
-                        self.give_back_headers(gathered.segment, gathered.headers);
+                        self.give_back_headers(train.gathered.segment, train.gathered.headers);
                         return Ok(());
                     }
-                    self.copy_datagram(slot, gathered, reason, events)?;
+                    self.copy_train(slot, &train, reason, events)?;
                     if self.sockets.at(slot).is_none_or(|socket| socket.outstanding > 0) {
                         return Ok(());
                     }
                 }
-                (route, reason) => self.request(slot, gathered, route, reason)?,
+                (route, reason) => {
+                    if self.sockets.at(slot).is_some_and(|socket| !socket.has_proven(&train)) {
+                        if outstanding {
+                            self.give_back_headers(train.gathered.segment, train.gathered.headers);
+                            return Ok(());
+                        }
+                        alone = true;
+                    }
+                    self.request_train(slot, &train, route, reason, !full)?;
+                    if alone {
+                        return Ok(());
+                    }
+                }
             }
         }
         if self.sockets.at(slot).is_some_and(|s| s.outstanding == 0 && !s.queue.is_empty()) {
@@ -58,66 +126,310 @@ impl<E: Engine> Core<E> {
         Ok(())
     }
 
-    fn copy_datagram(
+    fn gather_train(&mut self, slot: u32) -> Option<Train> {
+        let socket = self.sockets.at(slot)?;
+        let (datagrams, joined_bytes) = socket.datagrams.trains.limits(self.now);
+        let largest = most_bytes(socket.kind).unwrap_or(u64::MAX);
+        let copies = socket.verdicts.copies_all(true, self.now);
+        let limits = TrainLimits {
+            datagrams,
+            joined_bytes: joined_bytes.min(largest),
+            pages: if copies { usize::MAX } else { policy::DATAGRAM_PIECES_MAX },
+            scattered_bytes: policy::fragment_bytes_min(self.thresholds),
+            addressed: socket.datagrams.addressed,
+        };
+        let (payloads, segments) = (&self.ledger.payloads, &mut self.segments);
+        socket.queue.gather_train(payloads, segments, limits, &mut self.spans)
+    }
+
+    fn decide_train(&self, slot: u32, train: &Train) -> (Route, Reason) {
+        let Some(socket) = self.sockets.at(slot) else { return (Route::Copy, Reason::Small) };
+        let features = self.engine.features();
+        let addressed = self.ledger.payloads.address(train.gathered.first.slot).is_some();
+        let one = self.spans.len() == 1 && !addressed && self.cuts(slot, train).is_none();
+        let kernel_has = if one { features.one_piece } else { features.many_pieces };
+        // Without vectored registered sends, several registered pieces go as normal memory.
+        let registered = train.gathered.segment.is_some() && (one || features.many_registered);
+        let bytes = match socket.datagrams.options.segment_bytes {
+            0 => train.datagram_bytes,
+            segment => train.datagram_bytes.min(segment.into()),
+        };
+        let datagram = Datagram {
+            pieces: train.pages,
+            over_mtu: most_bytes(socket.kind).is_some_and(|most| bytes > most),
+            train: train.datagrams > 1,
+            train_refused: socket.datagrams.trains.are_refused(self.now),
+        };
+        let bytes = train.gathered.bytes;
+        let facts = Facts { bytes, registered, datagram: Some(datagram), kernel_has };
+        policy::decide(facts, &socket.verdicts, self.thresholds, self.now)
+    }
+
+    /// The size into which the kernel is to cut a request.
+    fn cuts(&self, slot: u32, train: &Train) -> Option<u16> {
+        let option = self.sockets.at(slot)?.datagrams.options.segment_bytes;
+        let segment = match train.segment_bytes() {
+            // A single datagram of a train is not to be cut as the socket's option says.
+            None if option != 0 => {
+                let first = self.ledger.payloads.at(train.gathered.first.slot)?;
+                first.is_train().then_some(first.datagram_bytes() as u16)
+            }
+            segment => segment,
+        };
+        // What the option says need not be said again, and costs less so.
+        segment.filter(|bytes| *bytes != option)
+    }
+
+    /// Sends by copying. If there is no room, the copy waits on the ring.
+    fn copy_train(
         &mut self,
         slot: u32,
-        gathered: Gathered,
+        train: &Train,
         reason: Reason,
         events: &mut Events,
     ) -> Result<(), Error> {
+        let segment_bytes = self.cuts(slot, train);
         let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
+        let gathered = train.gathered;
         let address = self.ledger.payloads.address(gathered.first.slot);
-        match self.engine.copy_now(socket.target(), &self.spans, address) {
+        match self.engine.copy_now(socket.target(), &self.spans, address, segment_bytes) {
             Ok(_) => {
                 self.stats.direct_copies += 1;
                 self.count_copied(gathered.bytes, reason);
-                self.complete_copied(slot, &gathered, gathered.bytes, Copied::Yes, events);
+                self.count_train(train.datagrams);
+                self.complete_train(slot, train, Copied::Yes, events);
             }
             Err(Errno::INTR) => self.give_back_headers(gathered.segment, gathered.headers),
             Err(Errno::AGAIN) => {
                 self.stats.copies_that_waited += 1;
-                return self.request(slot, gathered, Route::Copy, reason);
+                return self.request_train(slot, train, Route::Copy, reason, false);
             }
             Err(errno) => {
                 self.give_back_headers(gathered.segment, gathered.headers);
-                self.fail_datagram(slot, gathered.first.slot, errno, events);
+                let (datagrams, datagram_bytes) = (train.datagrams, train.datagram_bytes);
+                let first = gathered.first.slot;
+                if !self.refuses_train(slot, first, datagrams, datagram_bytes, errno) {
+                    self.fail_first(slot, errno, events);
+                }
             }
         }
         Ok(())
     }
 
-    /// Fails the datagram at the head of the queue; the others go on.
-    fn fail_datagram(&mut self, slot: u32, head: u32, errno: Errno, events: &mut Events) {
-        let Some(entry) = self.ledger.payloads.at(head) else { return };
-        let (next, bytes) = (entry.next, entry.bytes);
+    /// Completes what was gathered, of which the kernel has its own copy.
+    fn complete_train(&mut self, slot: u32, train: &Train, copied: Copied, events: &mut Events) {
+        let gathered = train.gathered;
+        self.give_back_headers(gathered.segment, gathered.headers);
         if let Some(socket) = self.sockets.at_mut(slot) {
-            let first = Position { slot: head, skip: 0 };
-            let end = Position { slot: next, skip: 0 };
-            socket.queue.take(&Gathered {
-                first,
-                end,
-                count: 1,
-                bytes,
-                segment: None,
-                headers: NONE,
-            });
+            socket.queue.take_train(&gathered, &self.ledger.payloads);
+            socket.accepted_bytes += gathered.bytes;
+            socket.copied_bytes += gathered.bytes;
         }
-        self.fail_payloads(slot, head, 1, errno, events);
+        let (first, count) = (gathered.first, gathered.count);
+        self.ledger.accept_datagrams(first, count, gathered.bytes, events);
+        let freed = self.ledger.release_run(first.slot, count, copied, events);
+        self.account(slot, freed);
+    }
+
+    /// Hands a request to the engine.
+    fn request_train(
+        &mut self,
+        slot: u32,
+        train: &Train,
+        route: Route,
+        reason: Reason,
+        no_wait: bool,
+    ) -> Result<(), Error> {
+        let segment_bytes = self.cuts(slot, train);
+        let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
+        socket.queue.take_train(&train.gathered, &self.ledger.payloads);
+        // A copy's charge ends when its packets have left, which nobody tells.
+        let charge = if route == Route::Copy { 0 } else { train.charge };
+        socket.datagrams.charged_bytes += charge;
+        let request = Request {
+            datagrams: train.datagrams,
+            datagram_bytes: train.segment_bytes().unwrap_or(0),
+            charge,
+            ..request_over(slot, &train.gathered, route, reason)
+        };
+        let manner = Manner { segment_bytes, no_wait, ..Manner::default() };
+        self.hand_over(request, manner).map_err(|(request, error)| {
+            if let Some(socket) = self.sockets.at_mut(slot) {
+                socket.datagrams.charged_bytes -= charge;
+                let run = run_of(&request, &self.ledger.payloads);
+                socket.queue.put_back_first(run, &self.ledger.payloads);
+            }
+            error
+        })
+    }
+
+    fn count_train(&mut self, datagrams: u32) {
+        if datagrams > 1 {
+            self.stats.trains += 1;
+            self.stats.train_datagrams += u64::from(datagrams);
+        }
+    }
+
+    /// Takes in that a request of datagrams was accepted: whole, or it was not.
+    pub(super) fn on_train_accepted(&mut self, token: Key, accepted: u64, events: &mut Events) {
+        let Some(request) = self.ledger.requests.get_mut(token) else { return };
+        request.accepted = accepted;
+        let (slot, bytes, count) = (request.socket, request.bytes, request.count);
+        let (route, reason) = (request.route, request.reason);
+        let (datagrams, datagram_bytes) = (request.datagrams, request.datagram_bytes);
+        let first = Position { slot: request.first, skip: request.skip };
+        if accepted < bytes {
+            // A kernel that says so is not retried.
+            self.stats.short_sends += 1;
+            return self.fail_payloads(slot, first.slot, count, Errno::MSGSIZE, events);
+        }
+        self.ledger.accept_datagrams(first, count, accepted, events);
+        self.count_train(datagrams);
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        socket.accepted_bytes += accepted;
+        if datagrams > 1 {
+            socket.datagrams.trains.on_success(datagrams, datagram_bytes.into());
+        }
+        if route == Route::Copy {
+            socket.copied_bytes += accepted;
+            self.count_copied(accepted, reason);
+        } else if accepted > 0 {
+            socket.verdicts.on_success(route);
+        }
+    }
+
+    /// Takes in that a request of datagrams failed as a whole. They go again, or the first one
+    /// fails and the others go again, as they would have had each been sent by itself.
+    pub(super) fn on_train_failed(&mut self, token: Key, errno: Errno, events: &mut Events) {
+        let Some(request) = self.ledger.requests.get(token) else { return };
+        let (slot, first, count) = (request.socket, request.first, request.count);
+        let (route, datagrams, datagram_bytes) =
+            (request.route, request.datagrams, request.datagram_bytes);
+        let run = run_of(request, &self.ledger.payloads);
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        if let Some(error) = socket.broken {
+            // The queue behind it is gone already.
+            return self.fail_payloads(slot, first, count, error, events);
+        }
+        if self.ledger.payloads.at(first).is_some_and(|entry| entry.is_settled()) {
+            // Another part of it has failed for good.
+            return;
+        }
+        let again = match errno {
+            Errno::INTR | Errno::AGAIN | Errno::CANCELED => {
+                socket.poll_first |= errno == Errno::AGAIN;
+                true
+            }
+            errno => {
+                route != Route::Copy && socket.verdicts.on_error(route, errno, self.now)
+                    || datagrams > 1
+                        && self.refuses_train(slot, first, datagrams, datagram_bytes.into(), errno)
+            }
+        };
+        if again {
+            tracing::debug!(%errno, ?route, datagrams, "a request of datagrams goes again");
+            self.stats.retries += 1;
+            if let Some(socket) = self.sockets.at_mut(slot) {
+                socket.queue.put_back_run(run, &self.ledger.payloads);
+            }
+            return;
+        }
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        match run {
+            Run::Part { .. } => socket.queue.drop_payload(first, &self.ledger.payloads),
+            Run::Whole { count: 1, .. } => {}
+            Run::Whole { count, .. } => {
+                let next = self.ledger.payloads.at(first).map_or(NONE, |entry| entry.next);
+                let others = Run::Whole { slot: next, count: count - 1 };
+                socket.queue.put_back_run(others, &self.ledger.payloads);
+            }
+        }
+        self.fail_payloads(slot, first, 1, errno, events);
+    }
+
+    /// Takes in that the kernel refused a train. True if its datagrams may go in another way.
+    fn refuses_train(
+        &mut self,
+        slot: u32,
+        first: u32,
+        datagrams: u32,
+        datagram_bytes: u64,
+        errno: Errno,
+    ) -> bool {
+        let asked_for = self.ledger.payloads.at(first).is_some_and(|entry| entry.is_train());
+        let Some(socket) = self.sockets.at_mut(slot) else { return false };
+        let fits_path = most_bytes(socket.kind).is_some_and(|most| datagram_bytes <= most);
+        let refused = Refused { errno, datagrams, datagram_bytes, asked_for, fits_path };
+        let mends = datagrams > 1 && socket.datagrams.trains.on_refusal(refused, self.now);
+        if mends {
+            tracing::debug!(%errno, datagrams, datagram_bytes, "the path refused a train");
+            self.stats.trains_refused += 1;
+        }
+        mends
+    }
+
+    /// Fails the first payload that waits; the others go on.
+    fn fail_first(&mut self, slot: u32, errno: Errno, events: &mut Events) {
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        let Some(run) = socket.queue.first_run(&self.ledger.payloads) else { return };
+        let first = run.start().slot;
+        socket.queue.drop_payload(first, &self.ledger.payloads);
+        self.fail_payloads(slot, first, 1, errno, events);
+    }
+
+    /// Fails what failed before and was to go again.
+    pub(crate) fn fail_again(&mut self, slot: u32, error: Errno, events: &mut Events) {
+        while let Some(socket) = self.sockets.at_mut(slot)
+            && let Some(run) = socket.queue.pop_again()
+        {
+            let (first, count) = match run {
+                Run::Whole { slot, count } => (slot, count),
+                Run::Part { slot, .. } => (slot, 1),
+            };
+            self.fail_payloads(slot, first, count, error, events);
+        }
     }
 }
 
-/// Whether a datagram of `bytes` is known to be larger than its path's MTU.
-fn over_mtu(kind: Kind, bytes: u64) -> bool {
+impl SocketEntry {
+    /// Whether the kernel has taken such a train from this socket before.
+    fn has_proven(&self, train: &Train) -> bool {
+        self.datagrams.trains.are_proven(train.datagrams, train.datagram_bytes)
+    }
+
+    /// Looks at the size of the send buffer, unless it was done just now.
+    fn sample_send_buffer(&mut self, now: Instant) {
+        let recent = |at| now.saturating_duration_since(at) < SAMPLE_TIME;
+        if !self.datagrams.sampled.is_some_and(recent) {
+            self.datagrams.sampled = Some(now);
+            self.datagrams.options.send_buffer_bytes = socket::send_buffer_bytes(self.target().fd);
+        }
+    }
+}
+
+/// What a request covers, as the queue knows it.
+fn run_of(request: &Request, payloads: &Payloads) -> Run {
+    let (slot, count) = (request.first, request.count);
+    let whole = payloads.at(slot).is_none_or(|entry| entry.bytes <= request.bytes);
+    if request.skip == 0 && (count > 1 || whole) {
+        Run::Whole { slot, count }
+    } else {
+        Run::Part { slot, from: request.skip, to: request.skip + request.bytes }
+    }
+}
+
+/// The largest datagram that fits the path's MTU, where that is known.
+fn most_bytes(kind: Kind) -> Option<u64> {
     match kind {
         Kind::Datagram { mtu: Some(mtu), v6 } => {
             let headers = if v6 { UDP_HEADERS.1 } else { UDP_HEADERS.0 };
-            bytes + headers > u64::from(mtu)
+            Some(u64::from(mtu).saturating_sub(headers))
         }
-        _ => false,
+        _ => None,
     }
 }
 
-/// How many pages a span touches, each of which may become a fragment.
-fn pages_of(span: &crate::engine::Span) -> usize {
-    (span.ptr as usize % 4096 + span.bytes).div_ceil(4096)
-}
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

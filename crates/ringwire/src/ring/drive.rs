@@ -1,4 +1,5 @@
-//! Steps 2 to 7 of a send, in order: one turn of the ring.
+//! Steps 2 to 7 of a send, in order: one turn of the ring. What is special about datagrams is in
+//! `datagrams.rs`.
 //!
 //! `issue` gives every ready socket its chance: its queue gathers a request, the policy decides its
 //! route, a copy goes out at once, the rest becomes requests. Then one system call submits and
@@ -9,12 +10,21 @@
 use crate::engine::{Completion, Deadline, Engine, Send, Usage};
 use crate::error::{Errno, Error};
 use crate::ledger::{Key, NONE, Position, Request, RequestState};
-use crate::policy::{self, Datagram, Facts, Reason, Route};
-use crate::queue::{Gathered, PIECES_MAX};
+use crate::policy::{self, Facts, Reason, Route};
+use crate::queue::Gathered;
 use crate::release::{Copied, Events};
 use crate::ring::core::{Core, Turned};
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::sys::socket;
+
+/// How a request goes to the engine, beside what its entry says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Manner {
+    pub stream: bool,
+    pub end_of_record: bool,
+    pub segment_bytes: Option<u16>,
+    pub no_wait: bool,
+}
 
 impl<E: Engine> Core<E> {
     pub(crate) fn turn(
@@ -88,42 +98,31 @@ impl<E: Engine> Core<E> {
         {
             socket.queue.pace.on_sample(self.now, sample);
         }
-        let Some(gathered) = self.gather(slot, true, PIECES_MAX) else { return Ok(()) };
+        let Some(gathered) = self.gather(slot) else { return Ok(()) };
         if gathered.bytes == 0 {
             self.complete_copied(slot, &gathered, 0, Copied::Unknown, events);
             return Ok(());
         }
-        match self.decide(slot, &gathered, None) {
+        match self.decide(slot, &gathered) {
             (Route::Copy, reason) => self.copy_stream(slot, gathered, reason, events),
             (route, reason) => self.request(slot, gathered, route, reason),
         }
     }
 
-    pub(super) fn gather(
-        &mut self,
-        slot: u32,
-        stream: bool,
-        pieces_max: usize,
-    ) -> Option<Gathered> {
+    fn gather(&mut self, slot: u32) -> Option<Gathered> {
         let queue = &self.sockets.at(slot)?.queue;
         let (payloads, segments) = (&self.ledger.payloads, &mut self.segments);
-        queue.gather(payloads, segments, stream, pieces_max, &mut self.spans)
+        queue.gather(payloads, segments, &mut self.spans)
     }
 
-    pub(super) fn decide(
-        &self,
-        slot: u32,
-        gathered: &Gathered,
-        datagram: Option<Datagram>,
-    ) -> (Route, Reason) {
+    fn decide(&self, slot: u32, gathered: &Gathered) -> (Route, Reason) {
         let Some(socket) = self.sockets.at(slot) else { return (Route::Copy, Reason::Small) };
         let features = self.engine.features();
-        let addressed = self.ledger.payloads.address(gathered.first.slot).is_some();
-        let one = self.spans.len() == 1 && !addressed;
+        let one = self.spans.len() == 1;
         let kernel_has = if one { features.one_piece } else { features.many_pieces };
         // Without vectored registered sends, several registered pieces go as normal memory.
         let registered = gathered.segment.is_some() && (one || features.many_registered);
-        let facts = Facts { bytes: gathered.bytes, registered, datagram, kernel_has };
+        let facts = Facts { bytes: gathered.bytes, registered, datagram: None, kernel_has };
         policy::decide(facts, &socket.verdicts, self.thresholds, self.now)
     }
 
@@ -136,7 +135,7 @@ impl<E: Engine> Core<E> {
         events: &mut Events,
     ) -> Result<(), Error> {
         let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
-        let copied = match self.engine.copy_now(socket.target(), &self.spans, None) {
+        let copied = match self.engine.copy_now(socket.target(), &self.spans, None, None) {
             Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
             Err(Errno::INTR) => {
                 self.give_back_headers(gathered.segment, gathered.headers);
@@ -153,8 +152,8 @@ impl<E: Engine> Core<E> {
                 if bytes < gathered.bytes {
                     self.stats.copies_that_waited += 1;
                     // More may have joined the rest, and make it worth zero copy.
-                    let Some(rest) = self.gather(slot, true, PIECES_MAX) else { return Ok(()) };
-                    let (route, reason) = self.decide(slot, &rest, None);
+                    let Some(rest) = self.gather(slot) else { return Ok(()) };
+                    let (route, reason) = self.decide(slot, &rest);
                     return self.request(slot, rest, route, reason);
                 }
             }
@@ -168,7 +167,7 @@ impl<E: Engine> Core<E> {
 
     /// Completes the first `bytes` bytes of what was gathered, of which the kernel has its own
     /// copy.
-    pub(super) fn complete_copied(
+    fn complete_copied(
         &mut self,
         slot: u32,
         gathered: &Gathered,
@@ -202,11 +201,12 @@ impl<E: Engine> Core<E> {
             Reason::OverMtu => &mut copied.over_mtu,
             Reason::ManyPieces => &mut copied.many_pieces,
             Reason::KernelLacks => &mut copied.kernel_lacks,
+            Reason::TrainRefused => &mut copied.train_refused,
         } += bytes;
     }
 
-    /// Hands a request to the engine.
-    pub(super) fn request(
+    /// Hands a stream's request to the engine.
+    fn request(
         &mut self,
         slot: u32,
         gathered: Gathered,
@@ -214,64 +214,64 @@ impl<E: Engine> Core<E> {
         reason: Reason,
     ) -> Result<(), Error> {
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
-        let stream = socket.is_stream();
-        let (end_of_record, believed) = match (route, stream) {
-            (Route::Copy, _) => (false, true),
-            (_, true) => socket.queue.cut(gathered.bytes),
-            (_, false) => (false, true),
+        let (end_of_record, believed) = match route {
+            Route::Copy => (false, true),
+            _ => socket.queue.cut(gathered.bytes),
         };
         socket.queue.take(&gathered);
+        let request = Request { believed, ..request_over(slot, &gathered, route, reason) };
+        let manner = Manner { stream: true, end_of_record, ..Manner::default() };
+        self.hand_over(request, manner).map_err(|(_, error)| {
+            if let Some(socket) = self.sockets.at_mut(slot) {
+                socket.queue.rewind(gathered.first, gathered.bytes);
+            }
+            error
+        })?;
+        self.stats.chain_cuts += u64::from(end_of_record);
+        Ok(())
+    }
+
+    /// Opens a request over what was gathered, and hands it to the engine. If that does not take
+    /// it, it is closed, and what it covered is not queued any more.
+    pub(super) fn hand_over(
+        &mut self,
+        request: Request,
+        manner: Manner,
+    ) -> Result<(), (Request, Error)> {
+        let Request { socket: slot, first, route, segment, .. } = request;
+        let token = self.ledger.open_request(request);
+        let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
         socket.outstanding += 1;
         socket.open_requests += 1;
         let poll_first = std::mem::take(&mut socket.poll_first);
-        let Gathered { first, count, bytes, segment, headers, .. } = gathered;
-        let token = self.ledger.open_request(Request {
-            socket: slot,
-            first: first.slot,
-            count,
-            skip: first.skip,
-            bytes,
-            route,
-            reason,
-            believed,
-            state: RequestState::AwaitsResult,
-            accepted: 0,
-            headers,
-            segment: segment.unwrap_or(0),
-        });
         let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
         let submitted = self.engine.submit(Send {
             token,
             target: socket.target(),
             route,
-            segment: segment.unwrap_or(0),
+            segment,
             spans: &self.spans,
-            address: self.ledger.payloads.address(first.slot),
-            stream,
-            end_of_record,
+            address: self.ledger.payloads.address(first),
+            segment_bytes: manner.segment_bytes,
+            stream: manner.stream,
+            end_of_record: manner.end_of_record,
             poll_first,
+            no_wait: manner.no_wait,
         });
-        if let Err(error) = submitted {
-            self.take_back(token, gathered);
-            return Err(error);
-        }
-        self.stats.requests += 1;
-        self.stats.registered_requests += u64::from(route == Route::ZeroCopyRegistered);
-        self.stats.chain_cuts += u64::from(end_of_record);
-        Ok(())
-    }
-
-    /// Undoes a request that the engine did not take.
-    fn take_back(&mut self, token: Key, gathered: Gathered) {
+        let Err(error) = submitted else {
+            self.stats.requests += 1;
+            self.stats.registered_requests += u64::from(route == Route::ZeroCopyRegistered);
+            return Ok(());
+        };
         let closed = self.ledger.close_request(token, Copied::Unknown, &mut Events::new());
-        let Some((request, _)) = closed else { return };
-        self.give_back_headers(gathered.segment, gathered.headers);
-        if let Some(socket) = self.sockets.at_mut(request.socket) {
+        let Some((request, _)) = closed else { return Ok(()) };
+        self.give_back_headers(Some(request.segment), request.headers);
+        if let Some(socket) = self.sockets.at_mut(slot) {
             socket.outstanding -= 1;
             socket.open_requests -= 1;
-            socket.queue.rewind(gathered.first, gathered.bytes);
         }
-        self.make_ready(request.socket);
+        self.make_ready(slot);
+        Err((request, error))
     }
 
     pub(super) fn give_back_headers(&mut self, segment: Option<u16>, headers: u32) {
@@ -288,6 +288,7 @@ impl<E: Engine> Core<E> {
         let head = socket.queue.head().slot;
         socket.queue.clear();
         self.fail_payloads(slot, head, u32::MAX, error, events);
+        self.fail_again(slot, error, events);
     }
 
     /// Fails `count` payloads from `from` on.
@@ -368,9 +369,12 @@ impl<E: Engine> Core<E> {
         if let Some(socket) = self.sockets.at_mut(slot) {
             socket.outstanding -= 1;
         }
-        match outcome {
-            Ok(accepted) => self.on_accepted(token, u64::from(accepted).min(bytes), events),
-            Err(errno) => self.on_failure(token, errno, events),
+        let stream = self.sockets.at(slot).is_some_and(SocketEntry::is_stream);
+        match outcome.map(|accepted| u64::from(accepted).min(bytes)) {
+            Ok(accepted) if stream => self.on_accepted(token, accepted, events),
+            Ok(accepted) => self.on_train_accepted(token, accepted, events),
+            Err(errno) if stream => self.on_failure(token, errno, events),
+            Err(errno) => self.on_train_failed(token, errno, events),
         }
         if notification_follows {
             if let Some(request) = self.ledger.requests.get_mut(token) {
@@ -406,9 +410,7 @@ impl<E: Engine> Core<E> {
             match socket.broken {
                 // The queue is gone; what was not accepted goes with it.
                 Some(error) => self.fail_payloads(slot, at.slot, left, error, events),
-                None if socket.is_stream() => socket.queue.rewind(at, bytes - accepted),
-                // A datagram goes whole or not at all; a kernel that says otherwise is not retried.
-                None => self.fail_payloads(slot, at.slot, left, Errno::MSGSIZE, events),
+                None => socket.queue.rewind(at, bytes - accepted),
             }
         }
     }
@@ -419,7 +421,6 @@ impl<E: Engine> Core<E> {
         let (slot, bytes, route) = (request.socket, request.bytes, request.route);
         let (first, count) = (Position { slot: request.first, skip: request.skip }, request.count);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
-        let stream = socket.is_stream();
         if let Some(error) = socket.broken {
             // The queue behind it is gone already.
             return self.fail_payloads(slot, first.slot, count, error, events);
@@ -434,14 +435,9 @@ impl<E: Engine> Core<E> {
         if again {
             tracing::debug!(%errno, ?route, "a request goes again");
             self.stats.retries += 1;
-            match stream {
-                true => socket.queue.rewind(first, bytes),
-                false => socket.queue.put_back(first.slot, &mut self.ledger.payloads),
-            }
-        } else if stream {
-            self.break_stream(slot, first.slot, errno, events);
+            socket.queue.rewind(first, bytes);
         } else {
-            self.fail_payloads(slot, first.slot, count, errno, events);
+            self.break_stream(slot, first.slot, errno, events);
         }
     }
 
@@ -474,6 +470,7 @@ impl<E: Engine> Core<E> {
         self.give_back_headers(Some(request.segment), request.headers);
         if let Some(socket) = self.sockets.at_mut(request.socket) {
             socket.open_requests -= 1;
+            socket.datagrams.charged_bytes -= request.charge;
         }
         self.account(request.socket, freed);
         self.retire_if_idle(request.socket);
@@ -483,5 +480,32 @@ impl<E: Engine> Core<E> {
     fn unknown_completion(&mut self, token: Key) {
         self.stats.unknown_completions += 1;
         tracing::error!(?token, "a completion that no request awaits; please report it");
+    }
+}
+
+/// A request over what a queue has gathered, that nothing special is to be known of.
+pub(super) fn request_over(
+    socket: u32,
+    gathered: &Gathered,
+    route: Route,
+    reason: Reason,
+) -> Request {
+    let Gathered { first, count, bytes, segment, headers, .. } = *gathered;
+    Request {
+        socket,
+        first: first.slot,
+        count,
+        skip: first.skip,
+        bytes,
+        route,
+        reason,
+        believed: true,
+        state: RequestState::AwaitsResult,
+        accepted: 0,
+        headers,
+        segment: segment.unwrap_or(0),
+        datagrams: 0,
+        datagram_bytes: 0,
+        charge: 0,
     }
 }

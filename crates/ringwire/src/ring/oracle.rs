@@ -189,7 +189,7 @@ impl Oracle {
         let ranges = pieces.iter().map(|piece| piece.as_slice());
         let ranges: Vec<_> = ranges.map(|bytes| (bytes.as_ptr() as usize, bytes.len())).collect();
         let notifier = notified.then_some(self.notifier);
-        let sending = SendOptions { notifier, quiet, address: None };
+        let sending = SendOptions { notifier, quiet, ..SendOptions::default() };
         let id = self.core.send(self.sock, pieces.into_payload(), sending).unwrap();
         self.attached += u64::from(notified);
         self.stream.push((id, ranges.clone()));

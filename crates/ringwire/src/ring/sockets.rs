@@ -13,8 +13,9 @@ use crate::ledger::{Freed, Key, PayloadId, RequestState};
 use crate::policy::Verdicts;
 use crate::queue::SendQueue;
 use crate::ring::core::{Core, counted, stale};
+use crate::ring::datagrams::Datagrams;
 use crate::stats::SocketStats;
-use crate::sys::socket::{self, Kind};
+use crate::sys::socket::{self, DatagramOptions, Kind};
 
 /// A handle of a socket that a ring has taken. Stale after `close`, `abort` and `detach`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +49,8 @@ pub(crate) struct SocketEntry {
     pub stage: Stage,
     pub queue: SendQueue,
     pub verdicts: Verdicts,
+    /// What only UDP has.
+    pub datagrams: Datagrams,
     /// Requests without a result. At most one on a stream.
     pub outstanding: u32,
     /// Requests that are not closed.
@@ -94,7 +97,13 @@ impl SocketEntry {
 impl<E: Engine> Core<E> {
     pub(crate) fn attach(&mut self, fd: OwnedFd) -> Result<Socket, Error> {
         let kind = socket::kind(fd.as_fd())?;
-        self.attach_as(fd, kind)
+        let sock = self.attach_as(fd, kind)?;
+        if let Some(entry) = self.sockets.get_mut(sock.0)
+            && !entry.is_stream()
+        {
+            entry.datagrams = Datagrams::new(false, socket::datagram_options(entry.fd.as_fd()));
+        }
+        Ok(sock)
     }
 
     /// Attaches a descriptor that is known to be of this kind.
@@ -116,6 +125,7 @@ impl<E: Engine> Core<E> {
             stage: Stage::Open,
             queue: SendQueue::new(),
             verdicts: Verdicts::default(),
+            datagrams: Datagrams::new(kind == Kind::Stream, DatagramOptions::default()),
             outstanding: 0,
             open_requests: 0,
             ready: false,
@@ -190,8 +200,10 @@ impl<E: Engine> Core<E> {
         let outstanding = entry.outstanding > 0;
         let mut events = std::mem::take(&mut self.pending);
         let freed = self.ledger.fail_run(waiting, u32::MAX, Errno::CANCELED, &mut events);
-        self.pending = events;
         self.account(slot, freed);
+        self.fail_again(slot, Errno::CANCELED, &mut events);
+        events.append(&mut self.pending);
+        self.pending = events;
         if outstanding {
             self.cancel_requests(slot);
         }
@@ -253,7 +265,8 @@ impl<E: Engine> Core<E> {
         let entry = self.ledger.payloads.get(id.0).ok_or_else(begun)?;
         let (slot, bytes) = (self.ledger.payloads.socket(id.0.slot), entry.bytes);
         let head = self.sockets.at(slot).map(|socket| socket.queue.head());
-        let reached = head.is_none_or(|head| head.slot == id.0.slot && head.skip > 0);
+        let reached = head.is_none_or(|head| head.slot == id.0.slot && head.skip > 0)
+            || self.sockets.at(slot).is_some_and(|socket| socket.queue.holds_part_of(id.0.slot));
         let begun_to_leave = entry.parts > 0 || self.ledger.payloads.has_begun(id.0.slot);
         if begun_to_leave || !entry.is_held() || reached {
             return Err(begun());

@@ -18,19 +18,19 @@ use crate::ring::sockets::Socket;
 use crate::sys::socket::Kind;
 
 /// A ring over the script, with one socket; zero copy from the first byte on.
-struct Play {
-    core: Core<Script>,
-    sock: Socket,
+pub(super) struct Play {
+    pub(super) core: Core<Script>,
+    pub(super) sock: Socket,
     events: Events,
     _peer: UnixStream,
 }
 
 impl Play {
-    fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         Self::with_limits(kind, Limits::default())
     }
 
-    fn with_limits(kind: Kind, limits: Limits) -> Self {
+    pub(super) fn with_limits(kind: Kind, limits: Limits) -> Self {
         let thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };
         let mut core = Core::new(Script::default(), limits, thresholds, 1);
         let (fd, peer) = UnixStream::pair().unwrap();
@@ -42,21 +42,21 @@ impl Play {
         Self::new(Kind::Stream)
     }
 
-    fn datagrams() -> Self {
+    pub(super) fn datagrams() -> Self {
         Self::new(Kind::Datagram { mtu: None, v6: false })
     }
 
     /// Sends `bytes` bytes of a memory that adjoins nothing.
-    fn send(&mut self, bytes: usize) {
+    pub(super) fn send(&mut self, bytes: usize) {
         self.core.send(self.sock, vec![0; bytes].into_payload(), SendOptions::default()).unwrap();
     }
 
-    fn turn(&mut self) -> Vec<String> {
+    pub(super) fn turn(&mut self) -> Vec<String> {
         let _ = self.core.turn(Deadline::Now, &mut self.events).unwrap();
         self.told()
     }
 
-    fn told(&mut self) -> Vec<String> {
+    pub(super) fn told(&mut self) -> Vec<String> {
         let first = self.core.ledger.payloads.key(0).slot;
         self.events
             .drain()
@@ -75,22 +75,22 @@ impl Play {
             .collect()
     }
 
-    fn result(&mut self, outcome: Result<u32, Errno>, more: bool) -> Vec<String> {
+    pub(super) fn result(&mut self, outcome: Result<u32, Errno>, more: bool) -> Vec<String> {
         self.core.engine.result(outcome, more);
         self.turn()
     }
 
-    fn notify(&mut self, request: usize, usage: Usage) -> Vec<String> {
+    pub(super) fn notify(&mut self, request: usize, usage: Usage) -> Vec<String> {
         self.core.engine.notify(request, usage);
         self.turn()
     }
 
-    fn requests(&self) -> usize {
+    pub(super) fn requests(&self) -> usize {
         self.core.engine.seen.len()
     }
 
     /// Nothing is in flight, nothing was unexplained, and every table is empty.
-    fn assert_at_rest(&self) {
+    pub(super) fn assert_at_rest(&self) {
         let stats = self.core.stats();
         assert_eq!((stats.in_flight_bytes, stats.in_flight_payloads), (0, 0));
         assert_eq!((stats.open_requests, stats.unknown_completions), (0, 0));
@@ -366,7 +366,7 @@ fn empty_payloads_need_no_kernel_on_a_stream_and_keep_their_turn() {
 }
 
 #[test]
-fn datagrams_are_never_gathered_and_an_empty_one_is_sent() {
+fn datagrams_of_growing_length_go_one_by_one_and_an_empty_one_is_sent() {
     let mut play = Play::datagrams();
     play.send(100);
     play.send(200);
@@ -534,7 +534,7 @@ fn quiet_payloads_are_told_of_by_their_notifier_alone() {
     let notifier = play.core.notifier(42).unwrap();
     for quiet in [true, true, false] {
         let payload = [Piece::from(vec![0; 20_000]), Piece::from(b"tail")].into_payload();
-        let sending = SendOptions { notifier: Some(notifier), quiet, address: None };
+        let sending = SendOptions { notifier: Some(notifier), quiet, ..SendOptions::default() };
         play.core.send(play.sock, payload, sending).unwrap();
     }
     assert_eq!(play.core.flush(notifier).unwrap(), 0);
@@ -549,7 +549,7 @@ fn quiet_payloads_are_told_of_by_their_notifier_alone() {
 fn a_failed_quiet_payload_is_counted_and_its_stream_said_to_be_broken() {
     let mut play = Play::stream();
     let notifier = play.core.notifier(1).unwrap();
-    let sending = SendOptions { notifier: Some(notifier), quiet: true, address: None };
+    let sending = SendOptions { notifier: Some(notifier), quiet: true, ..SendOptions::default() };
     play.core.send(play.sock, vec![0; 9].into_payload(), sending).unwrap();
     play.core.flush(notifier).unwrap();
     play.turn();

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
 use crate::engine::Span;
 use crate::error::{Errno, Error};
 use crate::queue::PathSample;
-use crate::sys::sqe;
+use crate::sys::{control, sqe};
 
 /// The most pieces of one `sendmsg`.
 #[doc(alias = "UIO_MAXIOV")]
@@ -76,15 +76,48 @@ fn not_ours(what: &str) -> Error {
     }
 }
 
+/// What the options of a UDP socket mean for its sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DatagramOptions {
+    /// The kernel cuts each send into datagrams of this size; 0: it does not.
+    #[doc(alias = "UDP_SEGMENT")]
+    pub segment_bytes: u16,
+    /// Sends pile up to one datagram.
+    #[doc(alias = "UDP_CORK")]
+    pub corked: bool,
+    /// Each packet is reported with its time.
+    #[doc(alias = "SO_TIMESTAMPING")]
+    pub timestamped: bool,
+    /// What may be charged to the send buffer.
+    pub send_buffer_bytes: u64,
+}
+
+/// The options of a UDP socket. One that cannot be read is taken as not set.
+pub(crate) fn datagram_options(fd: BorrowedFd<'_>) -> DatagramOptions {
+    let option = |level, name| int_option(fd, level, name).unwrap_or(0);
+    DatagramOptions {
+        segment_bytes: u16::try_from(option(libc::SOL_UDP, libc::UDP_SEGMENT)).unwrap_or(0),
+        corked: option(libc::SOL_UDP, libc::UDP_CORK) != 0,
+        timestamped: option(libc::SOL_SOCKET, libc::SO_TIMESTAMPING) != 0,
+        send_buffer_bytes: send_buffer_bytes(fd),
+    }
+}
+
+/// What may be charged to a socket's send buffer.
+pub(crate) fn send_buffer_bytes(fd: BorrowedFd<'_>) -> u64 {
+    sockopt::socket_send_buffer_size(fd).unwrap_or(0) as u64
+}
+
 /// Sends what the socket takes without waiting, by copying. `pieces` is room to work in.
 pub(crate) fn send_now(
     fd: BorrowedFd<'_>,
     spans: &[Span],
     address: Option<&SocketAddr>,
+    segment_bytes: Option<u16>,
     pieces: &mut Vec<libc::iovec>,
 ) -> Result<usize, Errno> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    if let ([span], None) = (spans, address) {
+    if let ([span], None, None) = (spans, address, segment_bytes) {
         // SAFETY: the kernel reads the span only inside this call; the ledger entry that it came
         // from owns the memory for longer.
         let sent = unsafe { libc::send(fd.as_raw_fd(), span.ptr.cast(), span.bytes, flags) };
@@ -101,9 +134,12 @@ pub(crate) fn send_now(
         message.msg_name = address.as_ptr().cast_mut().cast();
         message.msg_namelen = address.addr_len() as _;
     }
+    if let Some(bytes) = segment_bytes {
+        control::attach(&mut message, bytes);
+    }
     // SAFETY: the kernel reads message, pieces, address and spans only inside this call; the first
     // three outlive it in this function and its caller, the memory of the spans is owned by ledger
-    // entries.
+    // entries; control data lives for good.
     let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
     usize::try_from(sent).map_err(|_| last_errno())
 }
@@ -126,12 +162,11 @@ pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
     if answered != 0 {
         return None;
     }
-    let send_buffer = sockopt::socket_send_buffer_size(fd).unwrap_or(0);
     Some(PathSample {
         delivery_rate: info.tcpi_delivery_rate,
         acked_bytes: info.tcpi_bytes_acked,
         busy: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
-        send_buffer_bytes: send_buffer as u64,
+        send_buffer_bytes: send_buffer_bytes(fd),
         window_limited_us: info.tcpi_rwnd_limited,
     })
 }

@@ -1,12 +1,12 @@
 //! Step 5 of a send: a request becomes a submission entry.
 //!
 //! The message header, the array of pieces and the address that an entry points to live in
-//! [`Scratch`] until the kernel has taken the entry; it copies all three then (K6). Invariant: no
-//! vector of a scratch ever grows, so nothing it has pointed the kernel to moves.
+//! [`Scratch`] until the kernel has taken the entry; it copies all three then (K6). Control data
+//! it reads later, so `control.rs` keeps that. Invariant: no vector of a scratch ever grows, so
+//! nothing it has pointed the kernel to moves.
 #![allow(unsafe_code)]
 
 use std::mem::{self, offset_of};
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
@@ -16,6 +16,7 @@ use rustix::net::SocketAddrAny;
 
 use crate::engine::{Send, Span, Target};
 use crate::policy::Route;
+use crate::sys::control;
 
 /// Do not try first: wait until the socket is writable.
 #[doc(alias = "IORING_RECVSEND_POLL_FIRST")]
@@ -94,21 +95,21 @@ impl Scratch {
 
     /// The entry for a request; the caller has asked [`Scratch::has_room`].
     pub(crate) fn entry(&mut self, send: &Send<'_>, report_usage: bool) -> Entry {
-        let flags = message_flags(send.stream, send.end_of_record);
+        let flags = message_flags(send);
         let mut ioprio = if send.poll_first { POLL_FIRST } else { 0 };
         if report_usage && send.route != Route::Copy {
             ioprio |= REPORT_USAGE;
         }
         let segment = (send.route == Route::ZeroCopyRegistered).then_some(send.segment);
         let one = match send.spans {
-            [span] if send.address.is_none() && send.route != Route::Copy => Some(*span),
+            [span] if send.is_plain() && send.route != Route::Copy => Some(*span),
             _ => None,
         };
         let (fd, fixed) = file(send.target);
         let entry = match one {
             Some(span) => one_piece(fd, span, segment, flags, ioprio),
             None => {
-                let message = self.message(send.spans, send.address);
+                let message = self.message(send);
                 many_pieces(fd, message, send.route, segment, flags, ioprio)
             }
         };
@@ -116,7 +117,8 @@ impl Scratch {
         entry.flags(file).user_data(send.token.to_bits())
     }
 
-    fn message(&mut self, spans: &[Span], address: Option<&SocketAddr>) -> *const libc::msghdr {
+    fn message(&mut self, send: &Send<'_>) -> *const libc::msghdr {
+        let Send { spans, address, segment_bytes, .. } = *send;
         debug_assert!(self.has_room(spans.len()));
         let start = self.pieces.len();
         self.pieces.extend(spans.iter().map(iovec));
@@ -129,6 +131,9 @@ impl Scratch {
             let address = &self.addresses[self.addresses.len() - 1];
             message.msg_name = address.as_ptr().cast_mut().cast();
             message.msg_namelen = address.addr_len() as _;
+        }
+        if let Some(bytes) = segment_bytes {
+            control::attach(&mut message, bytes);
         }
         self.messages.push(message);
         &raw const self.messages[self.messages.len() - 1]
@@ -147,11 +152,13 @@ fn file(target: Target<'_>) -> (types::Fd, bool) {
     }
 }
 
-/// `MSG_WAITALL` makes the kernel go on after a short send (K9); `MSG_EOR` ends the chain (K4).
-fn message_flags(stream: bool, end_of_record: bool) -> i32 {
-    let wait_all = if stream { libc::MSG_WAITALL } else { 0 };
-    let end = if end_of_record { libc::MSG_EOR } else { 0 };
-    libc::MSG_NOSIGNAL | wait_all | end
+/// `MSG_WAITALL` makes the kernel go on after a short send (K9); `MSG_EOR` ends the chain (K4);
+/// without `MSG_DONTWAIT` a request waits for room, and is overtaken by those behind it (K34).
+fn message_flags(send: &Send<'_>) -> i32 {
+    let wait_all = if send.stream { libc::MSG_WAITALL } else { 0 };
+    let end = if send.end_of_record { libc::MSG_EOR } else { 0 };
+    let no_wait = if send.no_wait { libc::MSG_DONTWAIT } else { 0 };
+    libc::MSG_NOSIGNAL | wait_all | end | no_wait
 }
 
 fn one_piece(fd: types::Fd, span: Span, segment: Option<u16>, flags: i32, ioprio: u16) -> Entry {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringwire::{
     Copied, Deadline, Errno, Error, Event, Events, IntoPayload, Notifier, Payload, PayloadId, Ring,
-    RingBuilder, Socket, TaskRun, Thresholds, Turned,
+    RingBuilder, SendOptions, Socket, TaskRun, Thresholds, Turned,
 };
 use ringwire_wire::Family;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -100,6 +100,16 @@ impl Driver {
         notifier: Notifier,
     ) -> PayloadId {
         let id = self.ring.send_on(sock, payload, notifier).expect("taken");
+        self.know(id)
+    }
+
+    pub(crate) fn send_with(
+        &mut self,
+        sock: Socket,
+        payload: impl IntoPayload,
+        options: SendOptions,
+    ) -> PayloadId {
+        let id = self.ring.send_with(sock, payload, options).expect("taken");
         self.know(id)
     }
 

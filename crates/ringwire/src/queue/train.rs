@@ -1,0 +1,495 @@
+//! Step 5 of a send: what of a UDP socket's queue leaves as one request. Pure.
+//!
+//! The kernel cuts a request into datagrams of one size, the last of which may be shorter (K33).
+//! So this file looks for such runs: the datagrams of one payload that was sent as a train, and
+//! payloads of equal length to one destination that wait behind each other.
+//!
+//! ```text
+//!   payloads   [1400][1400][1400][ 600]  [1400]  [ train of 1400: 9,000 bytes ]
+//!   requests   └───────── one ───────┘   └───────────────── one ──────────────┘
+//! ```
+//!
+//! Invariants: a datagram is never split; a request covers whole payloads, or a part of exactly
+//! one; what failed and goes again stands before everything else, in its old order. Neighbours:
+//! `queue.rs` has the order, `ring/datagrams.rs` calls. Must not know: sockets, errors, routes.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::{Gathered, Mode, SendQueue, rests};
+use crate::engine::Span;
+use crate::headers::{Chain, HEADER_BYTES_MAX};
+use crate::ledger::{NONE, Payloads, Position};
+use crate::segments::KnownSegments;
+
+/// Bytes of one request of several datagrams. The kernel takes what fits into an IP packet; this
+/// leaves room for IPv4 options too.
+const TRAIN_BYTES_MAX: u64 = 65_535 - 60 - 8;
+/// Pieces of one message.
+#[doc(alias = "UIO_MAXIOV")]
+const PIECES_MAX: usize = 1024;
+const PAGE_BYTES: usize = 4096;
+/// Beside its pages, a packet charges the send buffer for its own structures (measured: 0.8 KiB).
+const PACKET_CHARGE: u64 = 1280;
+
+/// What may leave as one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrainLimits {
+    /// Datagrams of one request.
+    pub datagrams: u32,
+    /// Payloads of more bytes are not joined to others.
+    pub joined_bytes: u64,
+    /// Pages that one request of several datagrams may touch, if a datagram is larger than
+    /// `scattered_bytes`.
+    pub pages: usize,
+    /// Datagrams up to this size are gathered however many pages they touch: to copy them costs
+    /// less than a page each.
+    pub scattered_bytes: u64,
+    /// Whether destinations have to be compared.
+    pub addressed: bool,
+}
+
+/// What was gathered for one request of datagrams. The spans are in the caller's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Train {
+    pub gathered: Gathered,
+    /// Datagrams in it. None if there are only places of payloads that were taken back.
+    pub datagrams: u32,
+    /// Bytes of each of them; the last may be shorter.
+    pub datagram_bytes: u64,
+    /// Pages that it touches, each of which may become a fragment.
+    pub pages: usize,
+    /// What it charges the send buffer with, if it is not copied.
+    pub charge: u64,
+}
+
+impl Train {
+    /// The size into which the kernel is to cut it, if it is to.
+    pub(crate) fn segment_bytes(&self) -> Option<u16> {
+        let several = self.datagrams > 1;
+        several.then_some(self.datagram_bytes as u16)
+    }
+}
+
+/// A run of payloads that no request covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// So many whole payloads, the first of which is at `slot`.
+    Whole { slot: u32, count: u32 },
+    /// The bytes `from .. to` of the payload at `slot`.
+    Part { slot: u32, from: u64, to: u64 },
+}
+
+impl Run {
+    /// Its first byte.
+    pub(crate) fn start(&self) -> Position {
+        match *self {
+            Run::Whole { slot, .. } => Position { slot, skip: 0 },
+            Run::Part { slot, from, .. } => Position { slot, skip: from },
+        }
+    }
+}
+
+/// Runs that failed and go again, before everything else of their queue.
+#[derive(Debug, Default)]
+pub(crate) struct Again {
+    runs: VecDeque<Run>,
+    /// How many of them were put back since one was taken: results come in the order of their
+    /// requests, and what is behind them was requested later still.
+    newest: usize,
+}
+
+impl Again {
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    fn put_back(&mut self, run: Run) {
+        self.runs.insert(self.newest, run);
+        self.newest += 1;
+    }
+
+    /// Takes what `gathered` covers off the first run.
+    fn take(&mut self, gathered: &Gathered, payloads: &Payloads) {
+        self.newest = 0;
+        match self.runs.pop_front() {
+            Some(Run::Part { slot, from, to }) if from + gathered.bytes < to => {
+                self.runs.push_front(Run::Part { slot, from: from + gathered.bytes, to });
+            }
+            Some(Run::Whole { slot, count }) => {
+                let (mut next, part) = (gathered.end.slot, gathered.end.skip > 0);
+                if part && let Some(entry) = payloads.at(slot) {
+                    next = entry.next;
+                }
+                if count > gathered.count {
+                    let count = count - gathered.count;
+                    self.runs.push_front(Run::Whole { slot: next, count });
+                }
+                if part && let Some(entry) = payloads.at(slot) {
+                    let (from, to) = (gathered.end.skip, entry.bytes);
+                    self.runs.push_front(Run::Part { slot, from, to });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl SendQueue {
+    /// Puts a run back that no request covers any more, in front of what was requested later.
+    pub(crate) fn put_back_run(&mut self, run: Run, payloads: &Payloads) {
+        self.waiting_bytes += match run {
+            Run::Part { from, to, .. } => to - from,
+            Run::Whole { slot, count } => bytes_of(slot, count, payloads),
+        };
+        self.again.put_back(run);
+    }
+
+    /// Puts back what was just taken, because the engine did not take it.
+    pub(crate) fn put_back_first(&mut self, run: Run, payloads: &Payloads) {
+        self.again.newest = 0;
+        self.put_back_run(run, payloads);
+    }
+
+    /// Takes the next run that failed off the queue.
+    pub(crate) fn pop_again(&mut self) -> Option<Run> {
+        self.again.newest = 0;
+        self.again.runs.pop_front()
+    }
+
+    /// Whether a part of the payload failed and waits to go again.
+    pub(crate) fn holds_part_of(&self, payload: u32) -> bool {
+        let is_part = |run: &Run| matches!(run, Run::Part { slot, .. } if *slot == payload);
+        self.again.runs.iter().any(is_part)
+    }
+
+    /// The first run that waits.
+    pub(crate) fn first_run(&self, payloads: &Payloads) -> Option<Run> {
+        if let Some(run) = self.again.runs.front() {
+            return Some(*run);
+        }
+        let Position { slot, skip } = self.head;
+        let entry = payloads.at(slot)?;
+        Some(match skip {
+            0 => Run::Whole { slot, count: u32::MAX },
+            from => Run::Part { slot, from, to: entry.bytes },
+        })
+    }
+
+    /// Gathers the next request into `spans`. `None` if nothing waits, or if the first datagram is
+    /// in too many pieces.
+    pub(crate) fn gather_train(
+        &self,
+        payloads: &Payloads,
+        segments: &mut KnownSegments,
+        limits: TrainLimits,
+        spans: &mut Vec<Span>,
+    ) -> Option<Train> {
+        let run = self.first_run(payloads)?;
+        let mode = mode(run.start(), payloads, segments);
+        if let Some(train) = Coupling::new(run, mode, limits, segments, spans).couple(payloads) {
+            return Some(train);
+        }
+        Coupling::new(run, Mode::Normal, limits, segments, spans).couple(payloads)
+    }
+
+    /// Takes what was gathered off the queue.
+    pub(crate) fn take_train(&mut self, gathered: &Gathered, payloads: &Payloads) {
+        self.waiting_bytes -= gathered.bytes;
+        if self.again.is_empty() {
+            self.head = gathered.end;
+        } else {
+            self.again.take(gathered, payloads);
+        }
+    }
+
+    /// Takes everything of one payload off the queue, wherever parts of it stand: its first part
+    /// stands first, or is with the kernel.
+    pub(crate) fn drop_payload(&mut self, payload: u32, payloads: &Payloads) {
+        let Some(entry) = payloads.at(payload) else { return };
+        let mut dropped = 0;
+        self.again.newest = 0;
+        self.again.runs.retain(|run| match *run {
+            Run::Part { slot, from, to } if slot == payload => {
+                dropped += to - from;
+                false
+            }
+            _ => true,
+        });
+        if let Some(Run::Whole { slot, count }) = self.again.runs.front_mut()
+            && *slot == payload
+        {
+            dropped += entry.bytes;
+            (*slot, *count) = (entry.next, *count - 1);
+            if *count == 0 {
+                self.again.runs.pop_front();
+            }
+        } else if self.head.slot == payload {
+            dropped += entry.bytes - self.head.skip;
+            self.head = Position { slot: entry.next, skip: 0 };
+        }
+        self.waiting_bytes -= dropped;
+    }
+}
+
+fn bytes_of(mut slot: u32, count: u32, payloads: &Payloads) -> u64 {
+    let mut bytes = 0;
+    for _ in 0..count {
+        let Some(entry) = payloads.at(slot) else { break };
+        // What was taken back does not wait.
+        bytes += if entry.is_held() { entry.bytes } else { 0 };
+        slot = entry.next;
+    }
+    bytes
+}
+
+/// The kind of memory that a request will read: that of the first piece which decides.
+fn mode(at: Position, payloads: &Payloads, segments: &KnownSegments) -> Mode {
+    for bytes in rests(payloads, at) {
+        if let Some(segment) = segments.find(bytes.as_ptr(), bytes.len()) {
+            return Mode::Registered(segment);
+        }
+        if bytes.len() > HEADER_BYTES_MAX {
+            break;
+        }
+    }
+    Mode::Normal
+}
+
+/// One run over the queue's payloads.
+struct Coupling<'a> {
+    train: Train,
+    run: Run,
+    mode: Mode,
+    /// The addresses that it may read.
+    window: Range<usize>,
+    limits: TrainLimits,
+    segments: &'a mut KnownSegments,
+    spans: &'a mut Vec<Span>,
+    chain: Chain,
+}
+
+impl<'a> Coupling<'a> {
+    fn new(
+        run: Run,
+        mode: Mode,
+        limits: TrainLimits,
+        segments: &'a mut KnownSegments,
+        spans: &'a mut Vec<Span>,
+    ) -> Self {
+        spans.clear();
+        let (segment, window) = match mode {
+            Mode::Registered(index) => (Some(index), segments.range(index)),
+            Mode::Normal => (None, 0..usize::MAX),
+        };
+        let head = run.start();
+        let gathered =
+            Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE };
+        let train = Train { gathered, datagrams: 0, datagram_bytes: 0, pages: 0, charge: 0 };
+        Coupling { train, run, mode, window, limits, segments, spans, chain: Chain::EMPTY }
+    }
+
+    /// `None` if the first datagram cannot be sent in this mode.
+    fn couple(mut self, payloads: &Payloads) -> Option<Train> {
+        let count = match self.run {
+            Run::Whole { count, .. } => count,
+            Run::Part { .. } => 1,
+        };
+        while self.train.gathered.count < count {
+            let at = self.train.gathered.end;
+            let Some(entry) = payloads.at(at.slot) else { break };
+            let next = Position { slot: entry.next, skip: 0 };
+            if !entry.is_held() {
+                // A payload that was taken back leaves its place, which is passed with the others.
+                self.train.gathered.count += 1;
+                self.train.gathered.end = next;
+                continue;
+            }
+            let first = self.train.datagrams == 0;
+            if first && self.train.gathered.count > 0 {
+                break;
+            }
+            let to = match self.run {
+                Run::Part { to, .. } => to,
+                Run::Whole { .. } => entry.bytes,
+            };
+            let rest = to - at.skip;
+            let unit = entry.datagram_bytes().min(rest);
+            let wanted = match first {
+                true => self.begin(unit, rest),
+                false if self.may_join(unit, rest, at.slot, payloads) => rest,
+                false => break,
+            };
+            let before = (self.spans.len(), self.spans.last().copied(), self.train.pages);
+            let earlier = self.chain;
+            let added = self.add(at, wanted, payloads);
+            if added < wanted && !(first && added > 0) {
+                self.rewind(before, earlier);
+                if first {
+                    return None;
+                }
+                break;
+            }
+            self.train.gathered.bytes += added;
+            self.train.gathered.count += 1;
+            self.train.datagrams += added.div_ceil(self.train.datagram_bytes.max(1)).max(1) as u32;
+            if added < rest {
+                self.train.gathered.end.skip += added;
+                break;
+            }
+            self.train.gathered.end = match self.run {
+                Run::Part { to, .. } if to < entry.bytes => Position { slot: at.slot, skip: to },
+                _ => next,
+            };
+            if self.is_closed() {
+                break;
+            }
+        }
+        self.train.gathered.headers = self.chain.head;
+        let pages: u64 = self.spans.iter().map(|span| super::charge(*span)).sum();
+        self.train.charge = pages + PACKET_CHARGE;
+        Some(self.train)
+    }
+
+    /// Takes the first datagram's size as the train's. Returns how many bytes of its payload's rest
+    /// may be taken.
+    fn begin(&mut self, unit: u64, rest: u64) -> u64 {
+        self.train.datagram_bytes = unit;
+        let datagrams = (TRAIN_BYTES_MAX / unit.max(1)).min(self.limits.datagrams.into()).max(1);
+        rest.min(datagrams * unit)
+    }
+
+    /// Whether the datagrams of a whole payload may follow: all of one size, or one that is
+    /// shorter and so the last.
+    fn may_join(&self, unit: u64, rest: u64, slot: u32, payloads: &Payloads) -> bool {
+        let train = &self.train;
+        let size = train.datagram_bytes;
+        let room = u64::from(self.limits.datagrams - train.datagrams) * size;
+        let room = room.min(TRAIN_BYTES_MAX.saturating_sub(train.gathered.bytes));
+        let fits = rest > 0 && rest <= room && (unit == size || unit < size && rest == unit);
+        let same_peer = || {
+            let first = train.gathered.first.slot;
+            !self.limits.addressed || payloads.address(first) == payloads.address(slot)
+        };
+        fits && size <= self.limits.joined_bytes && same_peer()
+    }
+
+    /// Whether nothing can follow.
+    fn is_closed(&self) -> bool {
+        let train = &self.train;
+        let size = train.datagram_bytes;
+        matches!(self.run, Run::Part { .. })
+            || size == 0
+            || !train.gathered.bytes.is_multiple_of(size)
+            || train.datagrams >= self.limits.datagrams
+    }
+
+    /// Adds up to `wanted` bytes from a position on. Returns how many: all, or whole datagrams.
+    fn add(&mut self, at: Position, wanted: u64, payloads: &Payloads) -> u64 {
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let one = payloads.at(at.slot).and_then(|entry| entry.rest(at.skip));
+        if let Some((ptr, _)) = one
+            && self.may_read(ptr, wanted)
+        {
+            let added = self.add_span(ptr, wanted, 0);
+            return self.cut_back(added, wanted);
+        }
+        let mut added = 0;
+        for rest in rests(payloads, at) {
+            let part = &rest[..rest.len().min(wanted - added)];
+            let ptr = match self.mode {
+                _ if self.may_read(part.as_ptr(), part.len()) => part.as_ptr(),
+                Mode::Registered(index) if part.len() <= HEADER_BYTES_MAX => {
+                    let headers = self.segments.headers(index);
+                    match headers.and_then(|headers| headers.put(&mut self.chain, part)) {
+                        Some(ptr) => ptr,
+                        None => break,
+                    }
+                }
+                _ => break,
+            };
+            let taken = self.add_span(ptr, part.len(), added);
+            added += taken;
+            if taken < part.len() || added == wanted {
+                break;
+            }
+        }
+        self.cut_back(added, wanted)
+    }
+
+    fn may_read(&self, ptr: *const u8, bytes: usize) -> bool {
+        let start = ptr as usize;
+        self.window.contains(&start) && bytes <= self.window.end - start
+    }
+
+    /// Adds as many of `bytes` bytes as the pages allow; the first datagram's always.
+    fn add_span(&mut self, ptr: *const u8, bytes: usize, added: usize) -> usize {
+        let size = self.train.datagram_bytes as usize;
+        let owed = if self.train.datagrams == 0 { size.saturating_sub(added) } else { 0 };
+        let adjoining = self.spans.last().filter(|last| last.ptr.wrapping_add(last.bytes) == ptr);
+        let merged = adjoining.map_or(Span { ptr, bytes: 0 }, |last| *last);
+        let other_pages = self.train.pages - adjoining.map_or(0, pages_of);
+        if merged.bytes == 0 && self.spans.len() >= PIECES_MAX {
+            return 0;
+        }
+        let mut taken = bytes;
+        if self.train.datagram_bytes > self.limits.scattered_bytes {
+            let pages = self.limits.pages.saturating_sub(other_pages);
+            let room = pages.saturating_mul(PAGE_BYTES);
+            let room = room.saturating_sub(merged.ptr as usize % PAGE_BYTES + merged.bytes);
+            taken = taken.min(room.max(owed));
+        }
+        if taken == 0 {
+            return 0;
+        }
+        let merged = Span { ptr: merged.ptr, bytes: merged.bytes + taken };
+        self.train.pages = other_pages + pages_of(&merged);
+        match self.spans.last_mut() {
+            Some(last) if merged.bytes > taken => *last = merged,
+            _ => self.spans.push(merged),
+        }
+        taken
+    }
+
+    /// Drops what is no whole datagram from the end of what was added. Returns what is left of it.
+    fn cut_back(&mut self, added: usize, wanted: usize) -> u64 {
+        let size = (self.train.datagram_bytes as usize).max(1);
+        let mut excess = if added < wanted { added % size } else { 0 };
+        let kept = added - excess;
+        while excess > 0 {
+            let Some(last) = self.spans.last_mut() else { break };
+            self.train.pages -= pages_of(last);
+            if last.bytes <= excess {
+                excess -= last.bytes;
+                self.spans.pop();
+            } else {
+                last.bytes -= excess;
+                excess = 0;
+                self.train.pages += pages_of(last);
+            }
+        }
+        kept as u64
+    }
+
+    fn rewind(&mut self, before: (usize, Option<Span>, usize), earlier: Chain) {
+        let (spans, last, pages) = before;
+        self.spans.truncate(spans);
+        if let (Some(span), Some(last)) = (self.spans.last_mut(), last) {
+            *span = last;
+        }
+        self.train.pages = pages;
+        if let Mode::Registered(index) = self.mode
+            && let Some(headers) = self.segments.headers(index)
+        {
+            headers.rewind(&mut self.chain, earlier);
+        }
+    }
+}
+
+/// How many pages a span touches, each of which may become a fragment (K33).
+fn pages_of(span: &Span) -> usize {
+    (span.ptr as usize % PAGE_BYTES + span.bytes).div_ceil(PAGE_BYTES)
+}
+
+#[cfg(test)]
+mod tests;
