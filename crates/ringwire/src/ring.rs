@@ -288,7 +288,7 @@ impl Ring {
     ///
     /// # Kernel
     /// 4.18: `UDP_SEGMENT` in udp(7). Zero-copy since 6.1, from registered memory since 6.15; 128
-    /// datagrams a request since 6.9, 64 before (K33).
+    /// datagrams a request since 6.9, 64 before (K37).
     pub fn send_train(
         &mut self,
         sock: Socket,

@@ -54,7 +54,7 @@ pub(crate) struct Send<'a> {
     pub segment: u16,
     pub spans: &'a [Span],
     pub address: Option<&'a SocketAddr>,
-    /// The size of the datagrams into which the kernel is to cut it (K33).
+    /// The size of the datagrams into which the kernel is to cut it (K37).
     pub segment_bytes: Option<u16>,
     /// A stream: all of it goes, or the result says how far it got.
     pub stream: bool,
@@ -165,8 +165,8 @@ pub(crate) trait Engine {
     /// Takes a socket out of the table of files.
     fn remove_file(&mut self, place: u32);
 
-    /// Copies what the socket takes right now, as datagrams of `segment_bytes` if given. Returns how
-    /// many bytes that was; `EAGAIN` if none.
+    /// Copies what the socket takes right now, as datagrams of `segment_bytes` if given. Returns
+    /// how many bytes that was; `EAGAIN` if none.
     fn copy_now(
         &mut self,
         target: Target<'_>,

@@ -1,6 +1,6 @@
 //! Step 2 of a send, for UDP: how many datagrams may leave as one request. Pure.
 //!
-//! The kernel cuts a large request into datagrams (generic segmentation offload, K33), which is
+//! The kernel cuts a large request into datagrams (generic segmentation offload, K37), which is
 //! the largest gain there is on UDP. Not every path takes that: this file has what one socket has
 //! taught us, as `policy/mod.rs` has for zero copy. Knows no socket, no clock.
 

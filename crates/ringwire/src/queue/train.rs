@@ -1,6 +1,6 @@
 //! Step 5 of a send: what of a UDP socket's queue leaves as one request. Pure.
 //!
-//! The kernel cuts a request into datagrams of one size, the last of which may be shorter (K33).
+//! The kernel cuts a request into datagrams of one size, the last of which may be shorter (K37).
 //! So this file looks for such runs: the datagrams of one payload that was sent as a train, and
 //! payloads of equal length to one destination that wait behind each other.
 //!
@@ -486,7 +486,7 @@ impl<'a> Coupling<'a> {
     }
 }
 
-/// How many pages a span touches, each of which may become a fragment (K33).
+/// How many pages a span touches, each of which may become a fragment (K37).
 fn pages_of(span: &Span) -> usize {
     (span.ptr as usize % PAGE_BYTES + span.bytes).div_ceil(PAGE_BYTES)
 }

@@ -3,7 +3,7 @@
 //! A request is a datagram, or a train of them that the kernel cuts apart (`queue/train.rs`). Many
 //! may be outstanding, as long as the send buffer surely has room: the kernel takes them in the
 //! order they were prepared. One that may have to wait for room goes alone, because those that wait
-//! are tried again newest first (K34). Neighbours: `drive.rs` calls, and has what streams and
+//! are tried again newest first (K38). Neighbours: `drive.rs` calls, and has what streams and
 //! datagrams share. Invariants: a datagram is never split; one that fails does not take others with
 //! it; what goes again keeps its place; a copy never overtakes a request. Must not know: raw
 //! completions, the ledger's tables beyond an entry.
@@ -130,7 +130,7 @@ impl<E: Engine> Core<E> {
         let socket = self.sockets.at(slot)?;
         let (datagrams, joined_bytes) = socket.datagrams.trains.limits(self.now);
         let largest = most_bytes(socket.kind).unwrap_or(u64::MAX);
-        let copies = socket.verdicts.copies_all(true, self.now);
+        let copies = policy::copies_trains(&socket.verdicts, self.thresholds, self.now);
         let limits = TrainLimits {
             datagrams,
             joined_bytes: joined_bytes.min(largest),

@@ -153,7 +153,7 @@ fn file(target: Target<'_>) -> (types::Fd, bool) {
 }
 
 /// `MSG_WAITALL` makes the kernel go on after a short send (K9); `MSG_EOR` ends the chain (K4);
-/// without `MSG_DONTWAIT` a request waits for room, and is overtaken by those behind it (K34).
+/// without `MSG_DONTWAIT` a request waits for room, and is overtaken by those behind it (K38).
 fn message_flags(send: &Send<'_>) -> i32 {
     let wait_all = if send.stream { libc::MSG_WAITALL } else { 0 };
     let end = if send.end_of_record { libc::MSG_EOR } else { 0 };

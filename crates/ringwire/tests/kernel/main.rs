@@ -13,6 +13,7 @@ mod registration;
 mod results;
 mod rig;
 mod sockets;
+mod trains;
 mod usage;
 mod wire;
 

@@ -15,7 +15,7 @@ const EOR: i32 = libc::MSG_EOR;
 const MORE_TO_COME: i32 = libc::MSG_MORE;
 
 /// A ring that knows the usage report, or a skip.
-fn reporting(test: &str) -> Option<Ring> {
+pub(crate) fn reporting(test: &str) -> Option<Ring> {
     let mut ring = Ring::new();
     let tried = ring.run(Request::send_by_number(-1, (0, 0)).how(REPORT_USAGE));
     if tried.result == -libc::EINVAL && before(test, 6, 2) {
@@ -138,7 +138,7 @@ fn loopback_and_a_cable_to_a_local_reader_copy() {
 
 /// From now on the far side throws away what comes, before anybody reads it: it takes packets only
 /// from addresses that it has a way back to, and has none.
-fn take_nothing(wire: &Veth) {
+pub(crate) fn take_nothing(wire: &Veth) {
     for device in ["all", "far"] {
         wire.set_sysctl(Side::Far, &format!("net/ipv4/conf/{device}/rp_filter"), "1").unwrap();
     }

@@ -179,6 +179,14 @@ impl Message {
         self
     }
 
+    /// As datagrams of `bytes` bytes each (`UDP_SEGMENT`).
+    pub(crate) fn cut_into(mut self, bytes: u16) -> Message {
+        self = self.with_control(libc::SOL_UDP, libc::UDP_SEGMENT, bytes.into());
+        // `CMSG_LEN` of a number of two bytes.
+        self.control[0] = 18;
+        self
+    }
+
     /// Overwrites header, pieces and address with what would send nothing of the kind.
     pub(crate) fn scramble(&mut self) {
         // SAFETY: all-zero bytes are a valid `msghdr` of no parts.
