@@ -52,7 +52,7 @@ impl Host {
             device: "none".into(),
             mtu: 0,
             memory: "best of 4 KiB pages and huge pages; what is registered, on 4 KiB pages".into(),
-            send_buffer: format!("best of the kernel's own ({}) and 64 MiB", tcp_wmem()),
+            send_buffer: "best of the kernel's own and 64 MiB".into(),
             ack_us: plan.wire.ack_us,
             working_set_bytes: plan.working_set_bytes,
             commit: option_env!("RINGWIRE_COMMIT").unwrap_or("unknown").into(),
@@ -64,6 +64,8 @@ impl Host {
     pub fn on(&mut self, net: &Net) {
         if self.mtu == 0 {
             (self.device, self.mtu) = net.device();
+            self.send_buffer =
+                format!("best of the kernel's own ({}) and 64 MiB", net.own_send_buffers());
         }
     }
 
@@ -75,11 +77,6 @@ impl Host {
             }
         }
     }
-}
-
-/// The kernel's own send buffers, in words.
-pub(crate) fn tcp_wmem() -> String {
-    format!("tcp_wmem {}", read("/proc/sys/net/ipv4/tcp_wmem").replace('\t', " "))
 }
 
 fn read(path: &str) -> String {

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire_wire::{Family, Perfect, Veth, loopback, pin_to_cpu};
+use ringwire_wire::{Family, Perfect, Side, Veth, loopback, pin_to_cpu};
 use rustix::thread::CpuSet;
 
 use crate::error::Error;
@@ -179,6 +179,44 @@ impl Net {
     }
 }
 
+impl Net {
+    /// A new flow whose send buffer has so many bytes; `None` leaves that to the kernel.
+    ///
+    /// # Errors
+    /// As [`Net::flow`]; `Unavailable` where the host does not allow as much.
+    pub fn flow_with(&self, protocol: Protocol, sndbuf_bytes: Option<u64>) -> Result<Flow, Error> {
+        let flow = self.flow(protocol)?;
+        let Some(bytes) = sndbuf_bytes else { return Ok(flow) };
+        match (sys::set_send_buffer(flow.as_fd(), bytes), &self.wire, protocol) {
+            // Root of the wire's namespace only: what connections begin with may be set there.
+            (Err(Error::Unavailable(_)), Wire::Perfect(wire), Protocol::Tcp) => {
+                let failed = |error| Error::io("tcp_wmem of the wire's namespace", error);
+                let before = wire.sysctl(TCP_WMEM).map_err(failed)?;
+                let all = format!("4096 {bytes} {bytes}");
+                wire.set_sysctl(TCP_WMEM, &all).map_err(failed)?;
+                let flow = self.flow(protocol);
+                wire.set_sysctl(TCP_WMEM, &before).map_err(failed)?;
+                flow
+            }
+            (set, _, _) => set.map(|()| flow),
+        }
+    }
+
+    /// The send buffers that the kernel gives by itself, in words.
+    pub fn own_send_buffers(&self) -> String {
+        let text = match &self.wire {
+            Wire::Perfect(wire) => wire.sysctl(TCP_WMEM),
+            Wire::Veth(veth) => veth.sysctl(Side::Near, TCP_WMEM),
+            Wire::Loopback => std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem"),
+        };
+        let text = text.unwrap_or_else(|_| "unknown".into());
+        format!("tcp_wmem {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// What a namespace's connections may hold: least, at first, most.
+const TCP_WMEM: &str = "net/ipv4/tcp_wmem";
+
 impl Pinned {
     /// Keeps the calling thread on the first of its processors, if it has two.
     fn pin() -> Result<Option<Pinned>, Error> {
@@ -256,15 +294,6 @@ impl Flow {
             FlowSocket::Tcp(stream) => Some(stream),
             FlowSocket::Udp(..) => None,
         }
-    }
-
-    /// Sets how much the kernel may hold for this flow; `None` leaves it as it is.
-    ///
-    /// # Errors
-    /// `Unavailable` where the host does not allow as much.
-    pub fn set_send_buffer(&self, bytes: Option<u64>) -> Result<(), Error> {
-        let Some(bytes) = bytes else { return Ok(()) };
-        sys::set_send_buffer(self.as_fd(), bytes)
     }
 
     /// Bytes that the kernel has accepted and the peer has not acknowledged; 0 on UDP.

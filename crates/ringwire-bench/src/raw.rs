@@ -162,6 +162,16 @@ impl RawRing {
         }
     }
 
+    /// Takes buffer `index` out of the table again.
+    pub(crate) fn unregister(&self, index: u16) -> Result<(), Error> {
+        let nothing = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        // SAFETY: an empty entry names no memory.
+        let cleared = unsafe {
+            self.ring.submitter().register_buffers_update(u32::from(index), &[nothing], None)
+        };
+        cleared.map_err(|error| Error::io("io_uring_register(BUFFERS_UPDATE)", error))
+    }
+
     /// Prepares a zero-copy send of one piece.
     #[inline]
     pub(crate) fn push_one(&mut self, bytes: &[u8], how: How) -> Result<(), Error> {
@@ -292,6 +302,14 @@ impl RawRing {
             });
         }
     }
+}
+
+/// Whether this process may register as much as `bytes`, for a moment. `true` where a ring cannot
+/// be made at all, which others say better.
+pub(crate) fn may_register(bytes: &[u8]) -> bool {
+    let Ok(ring) = IoUring::new(1) else { return true };
+    // SAFETY: the kernel pins the pages, which are mapped now, until the ring is closed below.
+    unsafe { ring.submitter().register_buffers(&[iovec(bytes)]) }.is_ok()
 }
 
 /// The bytes as the kernel's interfaces name them.

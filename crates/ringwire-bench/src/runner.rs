@@ -21,6 +21,7 @@ use crate::row::Report;
 use crate::side::SideBySide;
 use crate::stage::Stage;
 use crate::tables;
+use crate::walk::DATAGRAM_BYTES_MAX;
 
 /// Who is told what happens, and can end it.
 pub trait Watch {
@@ -133,11 +134,29 @@ impl<'a> Session<'a> {
                 names.join(", ")
             )));
         }
-        let sizes = if self.plan.sizes.is_empty() { own_sizes } else { &self.plan.sizes };
-        let side = SideBySide::new(bench, self.plan, wire, sizes, methods);
+        let mut sizes = self.plan.sizes.clone();
+        if sizes.is_empty() {
+            sizes = own_sizes.into();
+        }
+        if protocol == Protocol::Udp {
+            sizes.retain(|size| *size <= DATAGRAM_BYTES_MAX as u64);
+        }
+        if sizes.is_empty() && self.plan.bench != Bench::Short {
+            return Err(Error::Misuse(format!(
+                "a datagram has {DATAGRAM_BYTES_MAX} bytes at most"
+            )));
+        }
+        if wire.kind.copies() {
+            self.note(
+                "runs over a wire that copies differ by themselves, by 2 and more; bench wires \
+                 says what can be said"
+                    .into(),
+            );
+        }
+        let side = SideBySide::new(bench, self.plan, wire, &sizes, methods);
         let mut side = side.again_until(self.again_until);
         for order in &self.plan.orders {
-            for size in sizes {
+            for size in &sizes {
                 side.place(*size, *order, self.watch);
             }
         }

@@ -174,6 +174,9 @@ impl<'a> SideBySide<'a> {
     /// that was disturbed least counts, however fast it was.
     fn undisturbed(&mut self, index: usize, job: &Job) -> Result<Measurement, Error> {
         let mut best = self.methods[index].measure(job)?;
+        if best.payloads == 0 {
+            return Err(Error::Stuck(format!("all {} payloads failed", best.errors)));
+        }
         for _ in 0..AGAIN_MAX {
             let no_time = self.again_until.is_some_and(|until| Instant::now() > until);
             // On a machine that is always busy it does not help, and only takes long.

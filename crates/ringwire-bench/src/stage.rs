@@ -13,24 +13,32 @@ use bytes::Bytes;
 use ringwire::{Arena, Block};
 
 use crate::error::Error;
+use crate::html::words::size;
 use crate::job::{Backing, Order};
 use crate::memory::Region;
 use crate::net::Net;
+use crate::raw;
 use crate::walk::{Layout, Walk, visits};
 
 /// More than the working set, for the pages that a ring keeps for headers.
 const ARENA_SLACK_BYTES: usize = 4 << 20;
 /// The blocks that the arena's working set is made of.
 const WHOLE_BYTES: usize = 16 << 20;
+/// Where locked memory is short: one share for the arena, one for a ring's buffers, one for the
+/// pages of sends that are under way, and one for the rings themselves and for rounding.
+const LIMITED_SHARES: usize = 4;
+const ROUND_BYTES: usize = 64 << 10;
 
 /// The wire, the memory and the orders of a process.
 pub struct Stage {
     net: Net,
     working_set_bytes: usize,
+    /// What of it may be registered.
+    registered_bytes: OnceCell<usize>,
     small: OnceCell<Arc<Region>>,
     huge: OnceCell<Arc<Region>>,
     arena: OnceCell<Arena>,
-    offsets: RefCell<HashMap<(Layout, Order), Offsets>>,
+    offsets: RefCell<HashMap<(Layout, Order, usize), Offsets>>,
     whole: OnceCell<Vec<Block>>,
     blocks: RefCell<Option<Parts<Block>>>,
     bytes: RefCell<Option<(Parts<Bytes>, Backing)>>,
@@ -61,6 +69,7 @@ impl Stage {
         Stage {
             net,
             working_set_bytes: working_set_bytes as usize,
+            registered_bytes: OnceCell::new(),
             small: OnceCell::new(),
             huge: OnceCell::new(),
             arena: OnceCell::new(),
@@ -79,6 +88,48 @@ impl Stage {
     /// The size of the working set.
     pub fn working_set_bytes(&self) -> usize {
         self.working_set_bytes
+    }
+
+    /// How much of the working set may be registered at a time: all of it, or what RLIMIT_MEMLOCK
+    /// leaves when the arena and one ring beside it have as much, and rings and sends of normal
+    /// memory the rest.
+    ///
+    /// # Errors
+    /// `Io` if there is no memory.
+    pub fn registered_bytes(&self) -> Result<usize, Error> {
+        if let Some(bytes) = self.registered_bytes.get() {
+            return Ok(*bytes);
+        }
+        let region = self.region(Backing::Small)?;
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+        let bytes = match limit {
+            Some(limit) if !raw::may_register(region.bytes()) => {
+                let share = limit as usize / LIMITED_SHARES / ROUND_BYTES * ROUND_BYTES;
+                share.max(ROUND_BYTES).min(self.working_set_bytes)
+            }
+            _ => self.working_set_bytes,
+        };
+        Ok(*self.registered_bytes.get_or_init(|| bytes))
+    }
+
+    /// What of the working set is registered, and why not all of it; `None` if all of it is.
+    pub fn limited(&self) -> Option<(usize, String)> {
+        let bytes = self.registered_bytes().ok().filter(|b| *b < self.working_set_bytes)?;
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+        let why = format!(
+            "RLIMIT_MEMLOCK is {}, so {} of the working set of {} are registered; raise it with \
+             ulimit -l",
+            limit.map_or("unlimited".into(), size),
+            size(bytes as u64),
+            size(self.working_set_bytes as u64),
+        );
+        Some((bytes, why))
+    }
+
+    /// The most that sends of normal memory may lend at a time; `None` where nothing limits it.
+    pub fn lent_max(&self) -> Option<usize> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+        self.limited().and(limit).map(|limit| limit as usize / LIMITED_SHARES)
     }
 
     /// The working set on such pages.
@@ -102,14 +153,32 @@ impl Stage {
     /// # Errors
     /// `Misuse` if not even one payload fits in.
     pub fn walk(&self, layout: Layout, order: Order, at: usize) -> Result<Walk, Error> {
+        self.walk_over(layout, order, at, self.working_set_bytes)
+    }
+
+    /// The same in the part of it that may be registered.
+    ///
+    /// # Errors
+    /// As [`Stage::walk`].
+    pub fn registered_walk(&self, layout: Layout, order: Order, at: usize) -> Result<Walk, Error> {
+        self.walk_over(layout, order, at, self.registered_bytes()?)
+    }
+
+    fn walk_over(
+        &self,
+        layout: Layout,
+        order: Order,
+        at: usize,
+        bytes: usize,
+    ) -> Result<Walk, Error> {
         let mut known = self.offsets.borrow_mut();
-        if let Some(offsets) = known.get(&(layout, order)) {
+        if let Some(offsets) = known.get(&(layout, order, bytes)) {
             return Ok(Walk::new(offsets.clone(), at, layout.payload_bytes));
         }
-        let visits = visits_of(layout, order, self.working_set_bytes, 1)?;
+        let visits = visits_of(layout, order, bytes, 1)?;
         let offset = |number: u32| layout.offset(number as usize) as u32;
         let offsets: Offsets = visits.into_iter().map(offset).collect();
-        known.insert((layout, order), offsets.clone());
+        known.insert((layout, order, bytes), offsets.clone());
         Ok(Walk::new(offsets, at, layout.payload_bytes))
     }
 
@@ -121,8 +190,9 @@ impl Stage {
         if let Some(arena) = self.arena.get() {
             return Ok(arena);
         }
-        let whole = self.whole_bytes();
-        let capacity = self.working_set_bytes.next_multiple_of(whole) + ARENA_SLACK_BYTES;
+        let (whole, all) = (self.whole_bytes()?, self.registered_bytes()?);
+        let slack = if all < self.working_set_bytes { ROUND_BYTES } else { ARENA_SLACK_BYTES };
+        let capacity = all.next_multiple_of(whole) + slack;
         let arena = Arena::builder().capacity_bytes(capacity).build()?;
         Ok(self.arena.get_or_init(|| arena))
     }
@@ -141,16 +211,17 @@ impl Stage {
         }
         *cached = None;
         let whole = self.whole_blocks()?;
-        let visits = visits_of(layout, order, self.whole_bytes(), whole.len())?;
+        let bytes = self.whole_bytes()?;
+        let visits = visits_of(layout, order, bytes, whole.len())?;
         let cut = |at: usize, range| whole[at].slice(range);
-        let parts = parts(layout, &visits, self.whole_bytes(), cut);
+        let parts = parts(layout, &visits, bytes, cut);
         *cached = Some(Parts { layout, order, parts: parts.clone() });
         Ok(parts)
     }
 
     /// The size of the blocks that the arena's working set is made of.
-    fn whole_bytes(&self) -> usize {
-        WHOLE_BYTES.min(self.working_set_bytes)
+    fn whole_bytes(&self) -> Result<usize, Error> {
+        Ok(WHOLE_BYTES.min(self.registered_bytes()?))
     }
 
     /// The arena as large blocks, filled.
@@ -158,9 +229,9 @@ impl Stage {
         if let Some(whole) = self.whole.get() {
             return Ok(whole);
         }
-        let (arena, bytes) = (self.arena()?, self.whole_bytes());
+        let (arena, bytes) = (self.arena()?, self.whole_bytes()?);
         let mut whole = Vec::new();
-        for number in 0..self.working_set_bytes.div_ceil(bytes) {
+        for number in 0..self.registered_bytes()?.div_ceil(bytes) {
             let mut block = arena.alloc(bytes)?;
             block.spare_mut()[..bytes].fill(number as u8);
             block.advance(bytes);
@@ -208,8 +279,9 @@ fn visits_of(
     }
     match layout.payloads(whole_bytes) * count {
         0 => Err(Error::Misuse(format!(
-            "memory in pieces of {whole_bytes} bytes has no room for payloads of {}",
-            layout.payload_bytes
+            "payloads of {} do not fit into {}",
+            size(layout.payload_bytes as u64),
+            size(whole_bytes as u64)
         ))),
         payloads => Ok(visits(payloads, order)),
     }

@@ -11,8 +11,9 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The bytes that a train of datagrams lies in: what one UDP packet may have before it is cut.
 const TRAIN_STRIDE: usize = 64 << 10;
-/// The most that a train may have: a packet's 65,535 bytes less the headers of IPv4 and UDP.
-const TRAIN_BYTES_MAX: usize = 65_535 - 20 - 8;
+/// The most that a datagram or a train may have: a packet's 65,535 bytes less the headers of IPv4
+/// and UDP.
+pub const DATAGRAM_BYTES_MAX: usize = 65_535 - 20 - 8;
 /// Datagrams of a train at most.
 #[doc(alias = "UDP_MAX_SEGMENTS")]
 const TRAIN_DATAGRAMS_MAX: usize = 128;
@@ -31,7 +32,7 @@ pub struct Layout {
 
 /// How many datagrams of `bytes` bytes a train has, at least one.
 pub fn datagrams_a_train(bytes: usize) -> usize {
-    (TRAIN_BYTES_MAX / bytes.max(1)).clamp(1, TRAIN_DATAGRAMS_MAX)
+    (DATAGRAM_BYTES_MAX / bytes.max(1)).clamp(1, TRAIN_DATAGRAMS_MAX)
 }
 
 impl Layout {

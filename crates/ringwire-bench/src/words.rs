@@ -24,21 +24,20 @@ fn is_ours(method: &str) -> bool {
 /// What the rows were measured on, a line each.
 pub fn header(report: &Report) -> Vec<String> {
     let host = &report.host;
-    let mut lines = vec![
-        format!("kernel {}, {} × {}", host.kernel, host.cpus, host.cpu),
-        format!(
-            "device {}, MTU {}, acknowledged {}",
-            host.device,
-            host.mtu,
-            match host.ack_us {
-                0 => "all the time".into(),
-                us => format!("every {us} µs"),
-            }
-        ),
+    let mut lines = vec![format!("kernel {}, {} × {}", host.kernel, host.cpus, host.cpu)];
+    if host.mtu > 0 {
+        let acknowledged = match host.ack_us {
+            0 => "all the time".into(),
+            us => format!("every {us} µs"),
+        };
+        lines
+            .push(format!("device {}, MTU {}, acknowledged {acknowledged}", host.device, host.mtu));
+    }
+    lines.extend([
         format!("memory: {} of {}", size(host.working_set_bytes), host.memory),
         format!("send buffer: {}", host.send_buffer),
         format!("commit {}", host.commit),
-    ];
+    ]);
     lines.extend(host.notes.iter().map(|note| format!("note: {note}")));
     lines
 }

@@ -9,7 +9,7 @@ mod sys;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -272,6 +272,18 @@ impl Perfect {
     /// of something else, among others.
     pub fn set_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
         self.ground.set_sysctl(name, value)
+    }
+
+    /// A setting of the namespace, by its path below `/proc/sys`: `net/ipv4/tcp_wmem`. White space
+    /// inside a value is one blank each.
+    ///
+    /// # Errors
+    /// As [`Perfect::set_sysctl`].
+    pub fn sysctl(&self, name: &str) -> io::Result<String> {
+        let mut value = String::new();
+        let file = self.ground.helper.open_sysctl(Side::Near, name)?;
+        File::from(file).read_to_string(&mut value)?;
+        Ok(value.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     /// The kind of the device that drops: `dummy` or `ifb`.

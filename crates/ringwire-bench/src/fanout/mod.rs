@@ -106,10 +106,7 @@ fn measure_to(
 ) -> Result<Fanout, Error> {
     let mut sets = Vec::new();
     for (index, sndbuf_bytes) in SEND_BUFFERS.into_iter().enumerate() {
-        let flow = || {
-            let flow = net.flow(Protocol::Tcp)?;
-            flow.set_send_buffer(sndbuf_bytes).map(|()| flow)
-        };
+        let flow = || net.flow_with(Protocol::Tcp, sndbuf_bytes);
         let flows = (0..flows).map(|_| flow()).collect::<Result<Vec<_>, _>>()?;
         sets.push(Set { index, sndbuf_bytes, flows });
     }

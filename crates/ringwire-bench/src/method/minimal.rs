@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::uring::{Books, number};
+use super::uring::{Books, Registered, number};
 use super::{Loop, Recipe, SMALL_PAGES};
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
@@ -40,7 +40,7 @@ struct Minimal {
     stage: Rc<Stage>,
     flow: Flow,
     ring: RawRing,
-    registered: bool,
+    registered: Registered,
     pieces: Vec<libc::iovec>,
     at: usize,
     sequence: u32,
@@ -56,7 +56,7 @@ impl Minimal {
             stage,
             flow,
             ring,
-            registered: false,
+            registered: Registered::default(),
             pieces,
             at: 0,
             sequence: 0,
@@ -112,11 +112,8 @@ impl Gathering<'_> {
 impl Loop for Minimal {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
         let region = self.stage.region(Backing::Small)?;
-        if !self.registered {
-            self.ring.register(0, region.bytes())?;
-            self.registered = true;
-        }
-        let mut walk = self.stage.walk(Layout::of(job), job.order, self.at)?;
+        let mut walk = self.stage.registered_walk(Layout::of(job), job.order, self.at)?;
+        self.registered.hold(&self.ring, &self.stage, Backing::Small)?;
         let next = walk.next();
         let mut gathering = Gathering { bytes: region.bytes(), walk, next };
         let mut books = Books::of_stream();
@@ -136,7 +133,13 @@ impl Loop for Minimal {
             books.tally.payloads += count;
         }
         self.at = gathering.walk.at();
-        books.drain(&mut self.ring, &self.flow)
+        let tally = books.drain(&mut self.ring, &self.flow)?;
+        self.registered.let_go(&self.ring, &self.stage)?;
+        Ok(tally)
+    }
+
+    fn working_set(&self, _backing: Backing) -> Option<(usize, String)> {
+        self.stage.limited()
     }
 }
 

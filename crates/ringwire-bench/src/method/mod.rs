@@ -54,8 +54,9 @@ pub trait Loop {
     /// What ended the run early.
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error>;
 
-    /// The part of the working set that it uses, and why not all of it.
-    fn working_set(&self) -> Option<(usize, String)> {
+    /// The part of the working set on these pages that it uses, and why not all of it; `None` if
+    /// all of it.
+    fn working_set(&self, _backing: Backing) -> Option<(usize, String)> {
         None
     }
 }
@@ -160,8 +161,7 @@ impl Method for Local {
         let mut kept = match self.loops.remove(&sndbuf_bytes) {
             Some(kept) => kept,
             None => {
-                let flow = self.stage.net().flow(job.protocol)?;
-                flow.set_send_buffer(sndbuf_bytes)?;
+                let flow = self.stage.net().flow_with(job.protocol, sndbuf_bytes)?;
                 Kept { one: (self.recipe.make)(&self.stage, flow)?, warm_for: None }
             }
         };
@@ -173,7 +173,7 @@ impl Method for Local {
         let spun = || self.stage.net().spun();
         let mut measured = measure::around(spun, || kept.one.run(job, time))?;
         measured.working_set_bytes = self.stage.working_set_bytes() as u64;
-        if let Some((bytes, why)) = kept.one.working_set() {
+        if let Some((bytes, why)) = kept.one.working_set(job.settings.backing) {
             measured.working_set_bytes = bytes as u64;
             measured.note = Some(why);
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::gathered::payloads_a_call;
+use super::uring::no_room;
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Job, Protocol};
@@ -121,10 +122,11 @@ impl<const PIECES: usize> MsgZerocopy<PIECES> {
                     self.flow.accepted(taken as u64);
                     IoSlice::advance_slices(&mut rest, taken);
                 }
-                // No room to remember more sends; with none pending it is locked memory.
+                // No room to remember more sends, or locked memory is short.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && books.held > 0 => {
                     books.wait(&self.flow)?;
                 }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Err(no_room()),
                 Err(error) => return Err(Error::io("sendmsg with MSG_ZEROCOPY", error)),
             }
         }

@@ -115,6 +115,10 @@ impl Loop for Ringwire {
             }
         }
     }
+
+    fn working_set(&self, backing: Backing) -> Option<(usize, String)> {
+        if backing == Backing::Small { self.stage.limited() } else { None }
+    }
 }
 
 impl Ringwire {

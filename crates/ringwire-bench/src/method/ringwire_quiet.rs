@@ -75,6 +75,10 @@ impl Loop for Quiet {
             }
         }
     }
+
+    fn working_set(&self, backing: Backing) -> Option<(usize, String)> {
+        if backing == Backing::Small { self.stage.limited() } else { None }
+    }
 }
 
 impl Quiet {

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::uring::{Books, number};
+use super::uring::{Books, Registered, number};
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
@@ -41,7 +41,7 @@ struct SendZc {
     flow: Flow,
     ring: RawRing,
     registers: bool,
-    registered: [bool; 2],
+    registered: Registered,
     at: usize,
     sequence: u32,
 }
@@ -50,7 +50,8 @@ impl SendZc {
     fn new(stage: &Rc<Stage>, flow: Flow, registers: bool) -> Result<SendZc, Error> {
         let ring = RawRing::new(flow.as_fd())?;
         let stage = stage.clone();
-        Ok(SendZc { stage, flow, ring, registers, registered: [false; 2], at: 0, sequence: 0 })
+        let registered = Registered::default();
+        Ok(SendZc { stage, flow, ring, registers, registered, at: 0, sequence: 0 })
     }
 }
 
@@ -58,21 +59,29 @@ impl Loop for SendZc {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
         let region = self.stage.region(job.settings.backing)?;
         let bytes = region.bytes();
-        let place = usize::from(job.settings.backing == Backing::Huge);
-        if self.registers && !self.registered[place] {
-            self.ring.register(place as u16, bytes)?;
-            self.registered[place] = true;
-        }
+        let layout = Layout::of(job);
         let mut how = How { flags: libc::MSG_WAITALL, ..How::default() };
-        how.buffer = self.registers.then_some(place as u16);
-        let mut walk = self.stage.walk(Layout::of(job), job.order, self.at)?;
+        let mut walk = if self.registers {
+            let walk = self.stage.registered_walk(layout, job.order, self.at)?;
+            let index = self.registered.hold(&self.ring, &self.stage, job.settings.backing)?;
+            how.buffer = Some(index);
+            walk
+        } else {
+            self.stage.walk(layout, job.order, self.at)?
+        };
         let payload_bytes = walk.payload_bytes();
+        // The pages of normal memory count as locked as long as they are lent.
+        let lent_max = self.stage.lent_max().filter(|_| !self.registers).unwrap_or(usize::MAX);
+        let chain = (lent_max / payload_bytes).clamp(1, CHAIN);
         let mut books = Books::of_stream();
         let mut clock = Clock::start(time);
         while clock.runs() {
-            for nth in 1..=CHAIN {
+            while (books.held as usize + chain) * payload_bytes > lent_max && books.held > 0 {
+                books.turn(&mut self.ring, &self.flow)?;
+            }
+            for nth in 1..=chain {
                 let offset = walk.next();
-                how.linked = nth < CHAIN;
+                how.linked = nth < chain;
                 how.number = number(self.sequence, payload_bytes);
                 self.sequence = self.sequence.wrapping_add(1);
                 self.ring.push_one(&bytes[offset..offset + payload_bytes], how)?;
@@ -81,9 +90,15 @@ impl Loop for SendZc {
             while books.awaiting > 0 {
                 books.turn(&mut self.ring, &self.flow)?;
             }
-            books.tally.payloads += CHAIN as u64;
+            books.tally.payloads += chain as u64;
         }
         self.at = walk.at();
-        books.drain(&mut self.ring, &self.flow)
+        let tally = books.drain(&mut self.ring, &self.flow)?;
+        self.registered.let_go(&self.ring, &self.stage)?;
+        Ok(tally)
+    }
+
+    fn working_set(&self, _backing: Backing) -> Option<(usize, String)> {
+        if self.registers { self.stage.limited() } else { None }
     }
 }

@@ -4,18 +4,64 @@ use std::io;
 use std::time::Instant;
 
 use crate::error::Error;
+use crate::job::Backing;
 use crate::measure::Tally;
 use crate::net::Flow;
 use crate::raw::{Completion, RawRing};
+use crate::stage::Stage;
 
 /// Below this size the kernel says "copied" of a stream's sends that it only merged into earlier
 /// ones.
 const BELIEVED_BYTES: u32 = 64 << 10;
 
+/// The error of a send of normal memory whose pages may not be locked.
+pub(super) fn no_room() -> Error {
+    Error::Unavailable(
+        "RLIMIT_MEMLOCK has no room for the pages of one send of normal memory; raise it with \
+         ulimit -l"
+            .into(),
+    )
+}
+
 /// A request's number: how many came before it, and its length.
 #[inline]
 pub(super) fn number(sequence: u32, bytes: usize) -> u64 {
     u64::from(sequence) << 32 | (bytes as u64 & 0xffff_ffff)
+}
+
+/// Which parts of the working set are registered with a ring.
+#[derive(Debug, Default)]
+pub(super) struct Registered([bool; 2]);
+
+impl Registered {
+    /// Registers what may be of the working set on these pages. Returns the buffer's index.
+    pub(super) fn hold(
+        &mut self,
+        ring: &RawRing,
+        stage: &Stage,
+        backing: Backing,
+    ) -> Result<u16, Error> {
+        let index = u16::from(backing == Backing::Huge);
+        let held = &mut self.0[usize::from(index)];
+        if !*held {
+            let region = stage.region(backing)?;
+            ring.register(index, &region.bytes()[..stage.registered_bytes()?])?;
+            *held = true;
+        }
+        Ok(index)
+    }
+
+    /// Gives it back after a run, where others need the locked memory.
+    pub(super) fn let_go(&mut self, ring: &RawRing, stage: &Stage) -> Result<(), Error> {
+        if stage.limited().is_some() {
+            for (index, held) in (0..).zip(&mut self.0) {
+                if std::mem::take(held) {
+                    ring.unregister(index)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The books of one run.
@@ -106,6 +152,7 @@ impl Books {
         }
         match self.failed {
             None => Ok(()),
+            Some(res) if res == -libc::ENOMEM => Err(no_room()),
             Some(res) if res < 0 => {
                 Err(Error::io("a zero-copy send", io::Error::from_raw_os_error(-res)))
             }

@@ -47,7 +47,7 @@ pub(super) fn wires(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error>
                 report.host.device += &format!(", {}", net.device().0);
                 report
             }
-            none => none.insert(Report::new(wires_host(host()), Vec::new())),
+            none => none.insert(Report::new(wires_host(host(), &net), Vec::new())),
         };
         for size in &sizes {
             if watch.stops() {
@@ -69,10 +69,10 @@ pub(super) fn wires(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error>
 }
 
 /// The header of a report on wires that copy: of their own memory and send buffers.
-fn wires_host(host: Host) -> Host {
+fn wires_host(host: Host, net: &Net) -> Host {
     Host {
         memory: "blocks of an arena for every method, registered 4 KiB pages".into(),
-        send_buffer: format!("the kernel's own ({})", crate::host::tcp_wmem()),
+        send_buffer: format!("the kernel's own ({})", net.own_send_buffers()),
         working_set_bytes: wires::WORKING_SET_BYTES,
         ..host
     }
@@ -116,7 +116,7 @@ pub(super) fn latency(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Erro
     let spec = copying(plan)[0];
     let net = Net::new(spec)?;
     let host = Host::new(&Plan { wire: spec, ..plan.clone() }, &net);
-    let mut report = Report::new(wires_host(host), Vec::new());
+    let mut report = Report::new(wires_host(host, &net), Vec::new());
     let sizes = if plan.sizes.is_empty() { latency::SIZES.to_vec() } else { plan.sizes.clone() };
     let mut rows = Vec::new();
     for (step, size) in sizes.iter().enumerate() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ringwire::{Copied, Event, Events, Notifier, Ring, Socket, Thresholds};
 
 use crate::error::Error;
-use crate::job::{Job, Protocol};
+use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Clock, Tally};
 use crate::method::uring::{Books, number};
 use crate::method::{ANY_PAGES, Loop, Recipe, SMALL_PAGES};
@@ -203,5 +203,9 @@ impl Loop for Notified {
         run.tally.requests = after.requests + after.direct_copies;
         run.tally.requests -= before.requests + before.direct_copies;
         Ok(run.tally)
+    }
+
+    fn working_set(&self, _backing: Backing) -> Option<(usize, String)> {
+        self.stage.limited()
     }
 }

@@ -11,7 +11,7 @@ use super::Carries;
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Clock, Tally};
-use crate::method::uring::{Books, number};
+use crate::method::uring::{Books, Registered, number};
 use crate::method::{ANY_PAGES, Loop, Recipe, SMALL_PAGES};
 use crate::net::Flow;
 use crate::raw::{How, RawRing, iovec};
@@ -78,7 +78,7 @@ struct Zc {
     carries: Carries,
     way: Way,
     ring: RawRing,
-    registered: [bool; 2],
+    registered: Registered,
     at: usize,
     sequence: u32,
 }
@@ -86,7 +86,7 @@ struct Zc {
 impl Zc {
     fn new(stage: &Rc<Stage>, flow: Flow, carries: Carries, way: Way) -> Result<Zc, Error> {
         let ring = RawRing::new(flow.as_fd())?;
-        let (stage, registered) = (stage.clone(), [false; 2]);
+        let (stage, registered) = (stage.clone(), Registered::default());
         Ok(Zc { stage, flow, carries, way, ring, registered, at: 0, sequence: 0 })
     }
 }
@@ -98,15 +98,17 @@ impl Loop for Zc {
         }
         let region = self.stage.region(job.settings.backing)?;
         let bytes = region.bytes();
-        let place = usize::from(job.settings.backing == Backing::Huge);
-        if self.way != Way::Normal && !self.registered[place] {
-            self.ring.register(place as u16, bytes)?;
-            self.registered[place] = true;
-        }
-        let mut walk = self.stage.walk(self.carries.layout(job), job.order, self.at)?;
+        let layout = self.carries.layout(job);
+        let mut how = How::default();
+        let mut walk = if self.way == Way::Normal {
+            self.stage.walk(layout, job.order, self.at)?
+        } else {
+            let walk = self.stage.registered_walk(layout, job.order, self.at)?;
+            let index = self.registered.hold(&self.ring, &self.stage, job.settings.backing)?;
+            how.buffer = Some(index);
+            walk
+        };
         let length = walk.payload_bytes();
-        let buffer = (self.way != Way::Normal).then_some(place as u16);
-        let mut how = How { buffer, ..How::default() };
         let mut books = Books::of_datagrams();
         let mut pieces = [iovec(&[]); BATCH];
         let mut clock = Clock::start(time);
@@ -133,6 +135,11 @@ impl Loop for Zc {
         self.at = walk.at();
         let mut tally = books.drain(&mut self.ring, &self.flow)?;
         tally.payloads = tally.bytes / job.payload_bytes;
+        self.registered.let_go(&self.ring, &self.stage)?;
         Ok(tally)
+    }
+
+    fn working_set(&self, _backing: Backing) -> Option<(usize, String)> {
+        if self.way == Way::Normal { None } else { self.stage.limited() }
     }
 }
