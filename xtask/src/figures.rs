@@ -1,7 +1,7 @@
 //! `cargo xtask figures`: README's figures, from the JSON of a measurement.
 //!
 //! The JSON is committed (`docs/figures.json`; `cargo xtask gates --full --json` writes it). What
-//! it comes to in words is [`render`], which is pure; `cargo xtask tidy` holds that README says
+//! it comes to in words is [`mod@render`], which is pure; `cargo xtask tidy` holds that README says
 //! the same, so no figure is ever typed.
 
 mod render;
