@@ -108,6 +108,8 @@ pub(crate) enum Completion {
 /// How a request is to be made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct How {
+    /// The number of the socket among those that the ring was made for.
+    pub(crate) socket: u32,
     /// The registered buffer that the bytes lie in.
     pub(crate) buffer: Option<u16>,
     /// `MSG_*`.
@@ -121,6 +123,11 @@ pub(crate) struct How {
 impl RawRing {
     /// A ring for `socket`, with deferred task run where the kernel has it.
     pub(crate) fn new(socket: BorrowedFd<'_>) -> Result<RawRing, Error> {
+        RawRing::over(&[socket])
+    }
+
+    /// A ring for all of these sockets.
+    pub(crate) fn over(sockets: &[BorrowedFd<'_>]) -> Result<RawRing, Error> {
         let refused = |error: io::Error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Error::Unavailable(
                 "io_uring is forbidden here: kernel.io_uring_disabled or a seccomp filter; the \
@@ -135,8 +142,9 @@ impl RawRing {
         builder.setup_submit_all().setup_single_issuer();
         builder.setup_defer_taskrun().setup_taskrun_flag();
         let ring = builder.build(SUBMISSION_ENTRIES).map_err(refused)?;
+        let files: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         ring.submitter()
-            .register_files(&[socket.as_raw_fd()])
+            .register_files(&files)
             .map_err(|error| Error::io("io_uring_register(FILES)", error))?;
         ring.submitter()
             .register_buffers_sparse(BUFFERS)
@@ -176,7 +184,7 @@ impl RawRing {
     #[inline]
     pub(crate) fn push_one(&mut self, bytes: &[u8], how: How) -> Result<(), Error> {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::SendZc::new(types::Fixed(0), bytes.as_ptr(), length)
+        let entry = opcode::SendZc::new(types::Fixed(how.socket), bytes.as_ptr(), length)
             .buf_index(how.buffer)
             .flags(how.flags | libc::MSG_NOSIGNAL)
             .zc_flags(REPORT_USAGE)
@@ -188,7 +196,7 @@ impl RawRing {
     #[inline]
     pub(crate) fn push_copy(&mut self, bytes: &[u8], how: How) -> Result<(), Error> {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Send::new(types::Fixed(0), bytes.as_ptr(), length)
+        let entry = opcode::Send::new(types::Fixed(how.socket), bytes.as_ptr(), length)
             .flags(how.flags | libc::MSG_NOSIGNAL)
             .build();
         self.push(entry, how)
@@ -240,7 +248,7 @@ impl RawRing {
         self.messages.push(message);
         let message = &raw const self.messages[self.messages.len() - 1];
         let fixed = if how.buffer.is_some() { FIXED_BUF } else { 0 };
-        let mut entry = opcode::SendMsgZc::new(types::Fixed(0), message)
+        let mut entry = opcode::SendMsgZc::new(types::Fixed(how.socket), message)
             .ioprio(REPORT_USAGE | fixed)
             .flags((how.flags | libc::MSG_NOSIGNAL) as u32)
             .build();

@@ -4,6 +4,7 @@
 //!              ┌─▶ flow 1 ─┐        plain: every socket's kernel gets a copy of its own
 //!   one block ─┼─▶   …     ├─▶ ∅   ringwire: every socket sends from the one block; one notifier,
 //!              └─▶ flow n ─┘        one flush, one `Notified` when all of them have let go
+//!                                   minimal: ringwire's requests without its books
 //! ```
 //!
 //! A round ends when every byte is acknowledged. Then, once for each method, the peers keep their
@@ -30,7 +31,7 @@ use crate::row::{Median, Row};
 use crate::runner::Watch;
 use crate::side;
 use memory::KernelMemory;
-use spread::{Plain, Ringwire, Spread};
+use spread::{MAKERS, Spread};
 
 /// Connections, where the process may have as many descriptors.
 pub const FLOWS: usize = 1000;
@@ -110,11 +111,17 @@ fn measure_to(
         let flows = (0..flows).map(|_| flow()).collect::<Result<Vec<_>, _>>()?;
         sets.push(Set { index, sndbuf_bytes, flows });
     }
-    let plain: Box<dyn Spread> = Box::new(Plain::new(&sets)?);
-    let ringwire: Box<dyn Spread> = Box::new(Ringwire::new(&sets)?);
-    let mut bench =
-        Bench { plan, net, sets, methods: vec![plain, ringwire], rows: Vec::new(), events: [0; 2] };
-    bench.methods.retain(|method| plan.wants(method.name()));
+    let mut methods: Vec<Box<dyn Spread>> = Vec::new();
+    for (name, make) in MAKERS {
+        if !plan.wants(name) {
+            continue;
+        }
+        match make(&sets) {
+            Ok(method) => methods.push(method),
+            Err(why) => watch.note(&format!("fan-out with {name}: {why}")),
+        }
+    }
+    let mut bench = Bench { plan, net, sets, methods, rows: Vec::new(), events: [0; 2] };
     bench.run(watch)?;
     bench.finish(watch)
 }
@@ -336,11 +343,15 @@ mod tests {
             }
             Err(why) => panic!("{why}"),
         };
-        let [plain, ringwire] = &fanout.medians[..] else { panic!("{fanout:?}") };
+        let [plain, minimal, ringwire] = &fanout.medians[..] else { panic!("{fanout:?}") };
         assert_eq!((plain.median.method.as_str(), plain.flows), ("write", 20));
         assert_eq!((ringwire.median.method.as_str(), ringwire.flows), ("ringwire", 20));
         // One notification tells of all 20; a plain program needs none.
         assert_eq!((plain.events_per_block, ringwire.events_per_block), (None, Some(1.0)));
+        assert_eq!(
+            (minimal.median.method.as_str(), minimal.events_per_block),
+            ("minimal", Some(20.0))
+        );
         assert_eq!((plain.median.errors, ringwire.median.errors), (0, 0));
         assert!(plain.tcp_memory_bytes > ringwire.tcp_memory_bytes, "{fanout:?}");
         // Every row says how many flows it was, beside all that other rows say.

@@ -1,4 +1,4 @@
-//! The two ways to hand one block to many connections.
+//! The ways to hand one block to many connections.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::job::Backing;
 use crate::memory::Region;
 use crate::net::Flow;
+use crate::raw::{Completion, How, RawRing};
 
 /// How long anything may take before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,9 +40,19 @@ pub(super) trait Spread {
     }
 }
 
+/// Makes a way over these sets of flows.
+type Make = fn(&[Set]) -> Result<Box<dyn Spread>, Error>;
+
+/// All ways, by name, in the order in which they are measured.
+pub(super) const MAKERS: [(&str, Make); 3] = [
+    ("write", |sets| Ok(Box::new(Plain::new(sets)?))),
+    ("minimal", |sets| Ok(Box::new(Minimal::new(sets)?))),
+    ("ringwire", |sets| Ok(Box::new(Ringwire::new(sets)?))),
+];
+
 /// A loop of writes that do not wait, and epoll for those sockets that did not take all: one copy
 /// a flow.
-pub(super) struct Plain {
+struct Plain {
     regions: [Region; 2],
     /// One for each set of flows.
     epolls: Vec<OwnedFd>,
@@ -51,7 +62,7 @@ pub(super) struct Plain {
 }
 
 impl Plain {
-    pub(super) fn new(sets: &[Set]) -> Result<Plain, Error> {
+    fn new(sets: &[Set]) -> Result<Plain, Error> {
         let region = |backing| Region::new(BLOCK_BYTES, backing);
         let failed = |errno: Errno| Error::io("epoll", errno);
         let mut epolls = Vec::new();
@@ -135,8 +146,129 @@ impl Spread for Plain {
     }
 }
 
+/// The requests that ringwire makes, without its books: one registered SEND_ZC a flow. The program
+/// gets a notification for each of them, and has to count.
+struct Minimal {
+    /// One for each set of flows.
+    rings: Vec<RawRing>,
+    block: Region,
+    /// What each flow's kernel has.
+    offsets: Vec<usize>,
+    /// Requests without a result.
+    awaiting: usize,
+    /// Requests with a result, whose memory the kernel still holds.
+    held: usize,
+    requests: u64,
+    notifications: u64,
+    /// Those of them that came in earlier rounds.
+    notifications_before: u64,
+}
+
+impl Minimal {
+    fn new(sets: &[Set]) -> Result<Minimal, Error> {
+        let block = Region::new(BLOCK_BYTES, Backing::Small)?;
+        let mut rings = Vec::new();
+        for set in sets {
+            let sockets: Vec<_> = set.flows.iter().map(AsFd::as_fd).collect();
+            let ring = RawRing::over(&sockets)?;
+            ring.register(0, block.bytes())?;
+            rings.push(ring);
+        }
+        Ok(Minimal {
+            rings,
+            block,
+            offsets: Vec::new(),
+            awaiting: 0,
+            held: 0,
+            requests: 0,
+            notifications: 0,
+            notifications_before: 0,
+        })
+    }
+
+    /// Submits, waits for `wait` completions, and takes in all there are.
+    fn turn(&mut self, set: &Set, wait: usize) -> Result<(), Error> {
+        let ring = &mut self.rings[set.index];
+        ring.enter(wait)?;
+        let mut failed = None;
+        ring.reap(|completion| match completion {
+            Completion::Result { number, res, more } => {
+                self.awaiting -= 1;
+                self.held += usize::from(more);
+                let index = number as usize;
+                match usize::try_from(res) {
+                    Ok(taken) => {
+                        self.offsets[index] += taken;
+                        set.flows[index].accepted(taken as u64);
+                    }
+                    Err(_) => failed = Some(res),
+                }
+            }
+            Completion::Notification { .. } => {
+                self.held -= 1;
+                self.notifications += 1;
+            }
+        });
+        match failed {
+            None => Ok(()),
+            Some(res) => Err(Error::io("SEND_ZC", std::io::Error::from_raw_os_error(-res))),
+        }
+    }
+}
+
+impl Spread for Minimal {
+    fn name(&self) -> &'static str {
+        "minimal"
+    }
+
+    fn backings(&self) -> &'static [Backing] {
+        &[Backing::Small]
+    }
+
+    fn hand_out(&mut self, set: &Set, _backing: Backing) -> Result<u64, Error> {
+        self.offsets.clear();
+        self.offsets.resize(set.flows.len(), 0);
+        for index in 0..set.flows.len() {
+            // With MSG_WAITALL the kernel goes on by itself where a flow takes a part.
+            let how = How {
+                socket: index as u32,
+                buffer: Some(0),
+                flags: libc::MSG_WAITALL,
+                number: index as u64,
+                ..How::default()
+            };
+            self.rings[set.index].push_one(self.block.bytes(), how)?;
+            self.awaiting += 1;
+            self.requests += 1;
+            if (index + 1) % A_TURN == 0 {
+                self.turn(set, 0)?;
+            }
+        }
+        self.turn(set, 0)?;
+        while self.awaiting > 0 {
+            self.turn(set, 1)?;
+        }
+        match self.offsets.iter().all(|offset| *offset == BLOCK_BYTES) {
+            true => Ok(0),
+            false => Err(Error::Stuck("some flows took a part of the block only".into())),
+        }
+    }
+
+    fn wait_until_free(&mut self, set: &Set) -> Result<u64, Error> {
+        while self.held > 0 {
+            self.turn(set, 1)?;
+        }
+        let before = std::mem::replace(&mut self.notifications_before, self.notifications);
+        Ok(self.notifications - before)
+    }
+
+    fn counted(&self, _set: &Set) -> (u64, u64) {
+        (self.requests, self.notifications)
+    }
+}
+
 /// One block, quiet clones of it under one notifier, one flush.
-pub(super) struct Ringwire {
+struct Ringwire {
     ring: Ring,
     /// For each set of flows.
     socks: Vec<Vec<Socket>>,
@@ -158,7 +290,7 @@ const A_TURN: usize = 64;
 const A_LOOK: Duration = Duration::from_micros(100);
 
 impl Ringwire {
-    pub(super) fn new(sets: &[Set]) -> Result<Ringwire, Error> {
+    fn new(sets: &[Set]) -> Result<Ringwire, Error> {
         // The block, and room for a ring's headers.
         let arena = Arena::builder().capacity_bytes(2 * BLOCK_BYTES).build()?;
         let mut ring = Ring::builder().arena(&arena).build()?;

@@ -167,7 +167,7 @@ impl Minimal {
         let flags = libc::MSG_WAITALL | if cut { libc::MSG_EOR } else { 0 };
         let number = number(self.sequence, bytes);
         self.sequence = self.sequence.wrapping_add(1);
-        let how = How { buffer: Some(0), flags, linked: false, number };
+        let how = How { buffer: Some(0), flags, number, ..How::default() };
         match self.pieces.as_slice() {
             [piece] => {
                 let start = piece.iov_base as usize - gathering.bytes.as_ptr() as usize;
