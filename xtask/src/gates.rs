@@ -211,6 +211,7 @@ impl<'a> Session<'a> {
                 goal,
                 slack,
                 why: tries.last().and_then(|judged| judged.why.clone()),
+                beside: tries.last().and_then(|judged| judged.beside.clone()),
             }
         };
         Gates {
@@ -301,6 +302,9 @@ fn line(gate: &Gate, outcome: &Outcome, verdict: Final) -> String {
     if !before.is_empty() {
         line += &format!(", before that {}", before.join(", "));
     }
+    if let Some(beside) = &outcome.beside {
+        line += &format!(", {beside}");
+    }
     if verdict == Final::Fail && !why.is_empty() {
         line += &format!(": {why}");
     }
@@ -312,7 +316,7 @@ mod tests {
     use super::*;
 
     fn judged(verdict: Verdict, figure: f64, why: Option<&str>) -> Judged {
-        Judged { verdict, figure: Some(figure), why: why.map(Into::into) }
+        Judged { verdict, figure: Some(figure), why: why.map(Into::into), beside: None }
     }
 
     fn said(tries: Tries, strict: bool) -> String {
@@ -346,6 +350,14 @@ mod tests {
                 ],
                 "pass tcp 4 KiB, against write: 12.00× (goal ≥ 12.00×, slack 0.90), before that \
                  3.00×, 2.00×",
+            ),
+            (
+                vec![Judged {
+                    beside: Some("38.1 million datagrams/s".into()),
+                    ..judged(Verdict::Pass, 12.0, None)
+                }],
+                "pass tcp 4 KiB, against write: 12.00× (goal ≥ 12.00×, slack 0.90), 38.1 million \
+                 datagrams/s",
             ),
             (
                 vec![Judged::short("it ended with exit status: 2")],

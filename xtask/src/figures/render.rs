@@ -425,6 +425,7 @@ mod tests {
             goal: 9.0,
             slack: 0.9,
             why: None,
+            beside: None,
         }
     }
 

@@ -16,7 +16,7 @@
 
 use serde_json::Value;
 
-use super::goals::{Figure, Gate, Goal, OURS, Part, QUIET, SHARE_OF_BARE};
+use super::goals::{Figure, Gate, Goal, OURS, Part, QUIET, SHARE_OF_BARE, TRAINS_PER_S};
 use super::report::{Median, Report};
 
 const MINIMAL: &str = "minimal";
@@ -29,8 +29,10 @@ pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
     /// What was held against the goal, if it could be made.
     pub(crate) figure: Option<f64>,
-    /// What else is to be said of it.
+    /// Why it is so, where the figure does not say it.
     pub(crate) why: Option<String>,
+    /// What is stated beside the figure, and not held.
+    pub(crate) beside: Option<String>,
 }
 
 /// A verdict.
@@ -48,16 +50,16 @@ pub(crate) enum Verdict {
 
 impl Judged {
     fn of(verdict: Verdict, figure: f64) -> Judged {
-        Judged { verdict, figure: Some(figure), why: None }
+        Judged { verdict, figure: Some(figure), why: None, beside: None }
     }
 
     /// Falls short for a reason that is no figure.
     pub(crate) fn short(why: impl Into<String>) -> Judged {
-        Judged { verdict: Verdict::Short, figure: None, why: Some(why.into()) }
+        Judged { verdict: Verdict::Short, figure: None, why: Some(why.into()), beside: None }
     }
 
     fn skip(why: String) -> Judged {
-        Judged { verdict: Verdict::Skip, figure: None, why: Some(why) }
+        Judged { verdict: Verdict::Skip, figure: None, why: Some(why), beside: None }
     }
 
     /// Whether another measurement could change anything.
@@ -113,13 +115,14 @@ pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
     if ours.errors > 0 {
         return Judged::short(format!("{} of {}'s payloads failed", ours.errors, ours.method));
     }
-    match place.figure(gate, ours) {
+    let judged = match place.figure(gate, ours) {
         Ok(figure) if gate.goal.is_met_by(figure) => Judged::of(Verdict::Pass, figure),
         Ok(figure) => {
             place.bound_by_host(gate, ours).unwrap_or_else(|| Judged::of(Verdict::Short, figure))
         }
         Err(missing) => Judged::short(format!("{missing} was not measured here")),
-    }
+    };
+    Judged { beside: place.beside(gate, ours), ..judged }
 }
 
 /// The medians of one place.
@@ -169,6 +172,23 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// What is stated beside a figure: rates that are goals on one host alone, and the kernel's
+    /// memory.
+    fn beside(&self, gate: &Gate, ours: &Median) -> Option<String> {
+        let Figure::TimesPlain { plain, .. } = gate.figure else { return None };
+        if is_train(gate.ours()) {
+            let per_s = rate(ours) / gate.payload_bytes as f64 / 1e6;
+            let goal = TRAINS_PER_S / 1e6;
+            return Some(format!("{per_s:.1} million datagrams/s (goal ≥ {goal:.0}, not held)"));
+        }
+        let memory = |median: &Median| {
+            let mib = |name| Some(median.rest.get(name)?.as_f64()? / f64::from(1 << 20));
+            let (sockets, slab) = (mib("tcp_memory_bytes")?, mib("slab_bytes")?);
+            Some(format!("{sockets:.0} MiB of sockets' memory and {slab:.0} MiB of slab"))
+        };
+        Some(format!("{}; {plain} {}", memory(ours)?, memory(self.find(plain)?)?))
+    }
+
     /// The verdict where no bare method reaches the goal, and ours is as good as the best of them.
     fn bound_by_host(&self, gate: &Gate, ours: &Median) -> Option<Judged> {
         let (Figure::TimesPlain { plain, .. }, Goal::AtLeast { goal, slack }) =
@@ -184,6 +204,7 @@ impl<'a> Place<'a> {
             verdict: Verdict::BoundByHost,
             figure: Some(rate(ours) / plain),
             why: Some(format!("bound by the host: {} reaches {reached:.1}×", bare.method)),
+            beside: None,
         })
     }
 }
@@ -298,6 +319,11 @@ mod tests {
         let judged = by("ringwire-train", "sendmsg-train", 27.0);
         assert_eq!(judged.why.as_deref(), Some("bound by the host: minimal-train reaches 3.0×"));
         assert_eq!(by("ringwire-train", "sendmsg-train", 26.0).verdict, Verdict::Short);
+        // 40.96 GB/s of 4096 bytes.
+        assert_eq!(
+            by("ringwire-train", "sendmsg-train", 40.96).beside.as_deref(),
+            Some("10.0 million datagrams/s (goal ≥ 45, not held)")
+        );
     }
 
     #[test]
@@ -353,6 +379,29 @@ mod tests {
         assert_eq!((by(Some(1.0)).verdict, by(Some(1.0)).figure), (Verdict::Pass, Some(1.0)));
         assert_eq!(by(Some(1.5)).verdict, Verdict::Short);
         assert_eq!(by(None).verdict, Verdict::Short);
+    }
+
+    #[test]
+    fn the_kernels_memory_is_stated_beside_a_fan_out() {
+        let goal = Goal::AtLeast { goal: 5.0, slack: 0.90 };
+        let figure = Figure::TimesPlain { ours: "ringwire", plain: "write" };
+        let gate = Gate { part: Part::Fanout, ..gate(figure, goal) };
+        let with = |method, rate, sockets: u64| {
+            let mut median = median("fanout", method, KIB4, rate);
+            median.rest.insert("tcp_memory_bytes".into(), (sockets << 20).into());
+            median.rest.insert("slab_bytes".into(), (18_u64 << 20).into());
+            median
+        };
+        let judged =
+            judge(&gate, &report(vec![with("write", 1.0, 1016), with("ringwire", 6.0, 16)]));
+        assert_eq!((judged.verdict, judged.figure), (Verdict::Pass, Some(6.0)));
+        assert_eq!(
+            judged.beside.as_deref(),
+            Some(
+                "16 MiB of sockets' memory and 18 MiB of slab; write 1016 MiB of sockets' memory \
+                 and 18 MiB of slab"
+            )
+        );
     }
 
     #[test]

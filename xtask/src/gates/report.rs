@@ -86,8 +86,10 @@ pub(crate) struct Outcome {
     pub(crate) tries: Vec<Option<f64>>,
     pub(crate) goal: f64,
     pub(crate) slack: f64,
-    /// What else is to be said.
+    /// Why, where the figures do not say it.
     pub(crate) why: Option<String>,
+    /// What is stated beside, and not held.
+    pub(crate) beside: Option<String>,
 }
 
 /// One run of the benchmark.
@@ -253,6 +255,7 @@ pub(crate) mod tests {
                 goal: 9.0,
                 slack: 0.9,
                 why: None,
+                beside: None,
             }],
             measurements: vec![Measurement {
                 command: "ringwire bench tcp".into(),
