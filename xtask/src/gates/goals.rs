@@ -18,6 +18,14 @@ impl Part {
     /// All of them, in the order they are measured in.
     pub(crate) const ALL: [Part; 4] = [Part::Tcp, Part::Udp, Part::Fanout, Part::Latency];
 
+    /// The wire that its goals are stated for, as rows call it.
+    pub(crate) fn wire(self) -> &'static str {
+        match self {
+            Part::Tcp | Part::Udp | Part::Fanout => "perfect",
+            Part::Latency => "loopback",
+        }
+    }
+
     /// As `ringwire bench` and its rows call it.
     pub(crate) fn name(self) -> &'static str {
         match self {

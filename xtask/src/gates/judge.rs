@@ -104,12 +104,19 @@ pub(crate) fn methods(gate: &Gate, there: &[&str]) -> Option<Vec<String>> {
 pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
     let place = Place::of(gate, report);
     if place.0.is_empty() {
-        return Judged::skip(reason(&report.host.notes));
+        return match reason(&report.host.notes) {
+            Some(why) => Judged::skip(why),
+            None => Judged::short("nothing was measured here, and nothing says why"),
+        };
     }
     let Some(ours) = place.find(gate.ours()) else {
         return match refusal(&report.host.notes) {
             Some(why) => Judged::skip(why),
-            None => Judged::short(format!("{} was not measured here", gate.ours())),
+            None => Judged::short(format!(
+                "{} was not measured here{}",
+                gate.ours(),
+                said_of(gate.ours(), &report.host.notes)
+            )),
         };
     };
     if ours.errors > 0 {
@@ -120,7 +127,10 @@ pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
         Ok(figure) => {
             place.bound_by_host(gate, ours).unwrap_or_else(|| Judged::of(Verdict::Short, figure))
         }
-        Err(missing) => Judged::short(format!("{missing} was not measured here")),
+        Err(missing) => Judged::short(format!(
+            "{missing} was not measured here{}",
+            said_of(missing, &report.host.notes)
+        )),
     };
     Judged { beside: place.beside(gate, ours), ..judged }
 }
@@ -132,6 +142,7 @@ impl<'a> Place<'a> {
     fn of(gate: &Gate, report: &'a Report) -> Place<'a> {
         let here = |median: &&Median| {
             median.bench == gate.part.name()
+                && median.wire == gate.part.wire()
                 && median.payload_bytes == gate.payload_bytes
                 && (median.order.as_deref().is_none_or(|order| order == ORDER)
                     || gate.part == Part::Fanout)
@@ -213,21 +224,30 @@ fn rate(median: &Median) -> f64 {
     median.bytes_per_s.unwrap_or(f64::NAN)
 }
 
-/// Why nothing was measured, from the benchmark's notes.
-fn reason(notes: &[String]) -> String {
-    match notes {
-        [] => "nothing was measured, and nothing says why".into(),
-        notes => notes.join("; "),
-    }
+/// Why nothing was measured on the gate's wire, from the notes: `nothing can be measured: …`, or
+/// `over loopback, which copies, instead of the perfect wire: …`.
+fn reason(notes: &[String]) -> Option<String> {
+    notes.iter().find_map(|note| {
+        let (what, why) = note.split_once(": ")?;
+        let refused =
+            what == "nothing can be measured" || what.ends_with("instead of the perfect wire");
+        refused.then(|| why.replace('\n', " "))
+    })
 }
 
-/// The note in which ringwire says what this host does not have: `ringwire 4096 B: io_uring is not
-/// available: …`. The part after the method's name.
+/// The note about this method, to go on with.
+fn said_of(method: &str, notes: &[String]) -> String {
+    let note = notes.iter().find(|note| note.split([' ', ':']).next() == Some(method));
+    note.map_or_else(String::new, |note| format!(" ({})", note.replace('\n', " ")))
+}
+
+/// The note in which ringwire says what this host does not have: `ringwire at 4096 B: io_uring is
+/// not available: …`. The part after the method's name.
 fn refusal(notes: &[String]) -> Option<String> {
     notes.iter().find_map(|note| {
         let (method, why) = note.split_once(": ")?;
         let ours = method.split(' ').next().is_some_and(|name| name.starts_with(OURS));
-        (ours && why.contains(" is not available: ")).then(|| why.to_owned())
+        (ours && why.contains(" is not available: ")).then(|| why.replace('\n', " "))
     })
 }
 
@@ -412,7 +432,7 @@ mod tests {
             ..gate(Figure::TimesLatency { percentile }, goal)
         };
         let mut ours = median("latency", "ringwire", KIB4, 1.0);
-        ours.order = None;
+        (ours.wire, ours.order) = ("loopback".into(), None);
         ours.rest.insert("ratio_to_write_p50".into(), 1.05.into());
         ours.rest.insert("ratio_to_write_p99".into(), 1.30.into());
         let report = report(vec![ours]);
@@ -452,17 +472,34 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_here_is_skipped_and_what_is_missing_is_short() {
         let mut nothing = report(Vec::new());
-        nothing.host.notes = vec!["the perfect wire: no user namespaces".into()];
+        assert_eq!(judge(&write_9(), &nothing).verdict, Verdict::Short);
+        nothing.host.notes = vec!["a".into(), "nothing can be measured: no\nnamespaces".into()];
         let judged = judge(&write_9(), &nothing);
-        assert_eq!(judged.verdict, Verdict::Skip);
-        assert_eq!(judged.why.as_deref(), Some("the perfect wire: no user namespaces"));
+        assert_eq!((judged.verdict, judged.why.as_deref()), (Verdict::Skip, Some("no namespaces")));
+
+        let mut elsewhere =
+            report(vec![median("tcp", "write", KIB4, 1.0), median("tcp", "ringwire", KIB4, 1.0)]);
+        for median in &mut elsewhere.medians {
+            median.wire = "loopback".into();
+        }
+        assert_eq!(judge(&write_9(), &elsewhere).verdict, Verdict::Short);
+        elsewhere.host.notes =
+            vec!["over loopback, which copies, instead of the perfect wire: no: rights".into()];
+        let judged = judge(&write_9(), &elsewhere);
+        assert_eq!((judged.verdict, judged.why.as_deref()), (Verdict::Skip, Some("no: rights")));
 
         let mut without_ours = report(vec![median("tcp", "write", KIB4, 1.0)]);
         without_ours.host.notes = vec!["other programs had the processors".into()];
         assert_eq!(judge(&write_9(), &without_ours).verdict, Verdict::Short);
-        without_ours.host.notes = vec!["ringwire 4096 B: cannot register 64 MiB".into()];
-        assert_eq!(judge(&write_9(), &without_ours).verdict, Verdict::Short);
-        without_ours.host.notes.push("ringwire 4096 B: io_uring is not available: ask root".into());
+        without_ours.host.notes = vec!["ringwire at 4096 B: cannot register 64 MiB".into()];
+        let judged = judge(&write_9(), &without_ours);
+        assert_eq!(judged.verdict, Verdict::Short);
+        let why = "ringwire was not measured here (ringwire at 4096 B: cannot register 64 MiB)";
+        assert_eq!(judged.why.as_deref(), Some(why));
+        without_ours
+            .host
+            .notes
+            .push("ringwire at 4096 B: io_uring is not available: ask root".into());
         let judged = judge(&write_9(), &without_ours);
         assert_eq!(judged.verdict, Verdict::Skip);
         assert_eq!(judged.why.as_deref(), Some("io_uring is not available: ask root"));
