@@ -104,6 +104,7 @@ pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
         udp::SEND_ZC_REGISTERED_TRAIN,
         udp::MINIMAL_TRAIN,
         ringwire::RINGWIRE_UDP,
+        ringwire::RINGWIRE_TRAIN,
     ];
     all.into_iter().filter(|recipe| recipe.protocol == protocol).collect()
 }

@@ -1,4 +1,5 @@
-//! ringwire through its public API: one `send` a payload, nothing gathered by the caller.
+//! ringwire through its public API: one `send` a payload, nothing gathered by the caller; and
+//! `send_train` of datagrams that lie in one piece.
 //!
 //! On 4 KiB pages payloads are parts of registered blocks, on huge ones `Bytes` of plain memory.
 
@@ -6,7 +7,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, Event, Events, IntoPayload, Ring, Socket};
+use ringwire::{Copied, Event, Events, IntoPayload, PayloadId, Ring, Socket};
 
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
@@ -21,11 +22,18 @@ pub(super) const RINGWIRE: Recipe = Recipe {
     name: "ringwire",
     protocol: Protocol::Tcp,
     backings: ANY_PAGES,
-    make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow)?)),
+    make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow, false)?)),
 };
 
 /// The same of datagrams.
 pub(super) const RINGWIRE_UDP: Recipe = Recipe { protocol: Protocol::Udp, ..RINGWIRE };
+
+/// One `Ring::send_train` for as many datagrams as lie in one piece.
+pub(super) const RINGWIRE_TRAIN: Recipe = Recipe {
+    name: "ringwire-train",
+    make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow, true)?)),
+    ..RINGWIRE_UDP
+};
 
 /// Payloads that a good user keeps under way: enough that a request can be gathered while another
 /// is sent and others wait for their acknowledgement.
@@ -35,9 +43,9 @@ const WINDOW_BYTES: u64 = 12 << 20;
 /// How long a turn may wait before the run counts as stuck.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many payloads of `job` are under way at once.
-pub(super) fn window(job: &Job) -> u64 {
-    (WINDOW_BYTES / job.payload_bytes).clamp(4, WINDOW_PAYLOADS)
+/// How many payloads of so many bytes are under way at once.
+pub(super) fn window(payload_bytes: u64) -> u64 {
+    (WINDOW_BYTES / payload_bytes).clamp(4, WINDOW_PAYLOADS)
 }
 
 struct Ringwire {
@@ -45,17 +53,19 @@ struct Ringwire {
     ring: Ring,
     sock: Socket,
     flow: Flow,
+    /// Whether a payload is a train of datagrams.
+    trains: bool,
     events: Events,
     at: usize,
 }
 
 impl Ringwire {
-    fn new(stage: &Rc<Stage>, flow: Flow) -> Result<Ringwire, Error> {
+    fn new(stage: &Rc<Stage>, flow: Flow, trains: bool) -> Result<Ringwire, Error> {
         let mut ring = Ring::builder().arena(stage.arena()?).build()?;
         let socket = flow.as_fd().try_clone_to_owned();
         let sock = ring.attach(socket.map_err(|e| Error::io("duplicating a socket", e))?)?;
         let events = Events::with_capacity(16 << 10);
-        Ok(Ringwire { stage: stage.clone(), ring, sock, flow, events, at: 0 })
+        Ok(Ringwire { stage: stage.clone(), ring, sock, flow, trains, events, at: 0 })
     }
 }
 
@@ -64,7 +74,7 @@ struct Run {
     under_way: u64,
     tally: Tally,
     /// The payload whose release is timed, if one is.
-    timed: Option<(ringwire::PayloadId, Instant)>,
+    timed: Option<(PayloadId, Instant)>,
 }
 
 impl Run {
@@ -104,16 +114,21 @@ impl Run {
 
 impl Loop for Ringwire {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
-        match job.settings.backing {
+        let layout = if self.trains { Layout::of_trains(job) } else { Layout::of(job) };
+        let mut tally = match job.settings.backing {
             Backing::Small => {
-                let blocks = self.stage.blocks(Layout::of(job), job.order)?;
-                self.run_over(&blocks, job, time)
+                let blocks = self.stage.blocks(layout, job.order)?;
+                self.run_over(&blocks, layout, job, time)
             }
             Backing::Huge => {
-                let bytes = self.stage.bytes(Layout::of(job), job.order, Backing::Huge)?;
-                self.run_over(&bytes, job, time)
+                let bytes = self.stage.bytes(layout, job.order, Backing::Huge)?;
+                self.run_over(&bytes, layout, job, time)
             }
+        }?;
+        if self.trains {
+            tally.payloads = tally.bytes / job.payload_bytes;
         }
+        Ok(tally)
     }
 
     fn working_set(&self, backing: Backing) -> Option<(usize, String)> {
@@ -125,10 +140,12 @@ impl Ringwire {
     fn run_over<T: IntoPayload + Clone>(
         &mut self,
         payloads: &[T],
+        layout: Layout,
         job: &Job,
         time: Duration,
     ) -> Result<Tally, Error> {
-        let window = window(job);
+        let window = window(layout.payload_bytes as u64);
+        let segment = self.trains.then_some(job.payload_bytes as u16);
         let before = self.ring.stats();
         let tally = Tally { delays: Delays::default(), ..Tally::default() };
         let mut run = Run { under_way: 0, tally, timed: None };
@@ -137,13 +154,13 @@ impl Ringwire {
         let mut at = self.at % payloads.len();
         while now - started < time {
             if run.timed.is_none() && run.under_way < window {
-                let id = self.ring.send(self.sock, payloads[at].clone()).map_err(|e| e.why)?;
+                let id = self.send(payloads[at].clone(), segment)?;
                 run.timed = Some((id, now));
                 at = if at + 1 == payloads.len() { 0 } else { at + 1 };
                 run.under_way += 1;
             }
             while run.under_way < window {
-                self.ring.send(self.sock, payloads[at].clone()).map_err(|e| e.why)?;
+                self.send(payloads[at].clone(), segment)?;
                 at = if at + 1 == payloads.len() { 0 } else { at + 1 };
                 run.under_way += 1;
             }
@@ -160,6 +177,19 @@ impl Ringwire {
         run.tally.notifications = after.notifications - before.notifications;
         self.flow.drain()?;
         Ok(run.tally)
+    }
+
+    #[inline]
+    fn send<T: IntoPayload>(
+        &mut self,
+        payload: T,
+        segment: Option<u16>,
+    ) -> Result<PayloadId, Error> {
+        let sent = match segment {
+            None => self.ring.send(self.sock, payload),
+            Some(bytes) => self.ring.send_train(self.sock, None, bytes, payload),
+        };
+        sent.map_err(|error| error.why.into())
     }
 
     fn turn(&mut self, run: &mut Run) -> Result<(), Error> {

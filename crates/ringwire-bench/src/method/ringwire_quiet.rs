@@ -88,7 +88,7 @@ impl Quiet {
         job: &Job,
         time: Duration,
     ) -> Result<Tally, Error> {
-        let batch = (window(job) / BATCHES).max(1);
+        let batch = (window(job.payload_bytes) / BATCHES).max(1);
         let before = self.ring.stats();
         let tally = Tally { delays: Delays::default(), ..Tally::default() };
         let mut run = Run { tally, ..Run::default() };
