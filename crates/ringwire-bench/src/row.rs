@@ -333,4 +333,17 @@ pub(crate) mod tests {
         );
         assert_eq!(benches("medians"), ["tcp", "fanout", "latency"]);
     }
+
+    #[test]
+    fn every_field_is_explained() {
+        let text = include_str!("../../../docs/BENCH.md");
+        let json = serde_json::to_value(report()).unwrap();
+        let mut fields: Vec<&String> = json["host"].as_object().unwrap().keys().collect();
+        for row in ["rows", "medians"].iter().flat_map(|list| json[list].as_array().unwrap()) {
+            fields.extend(row.as_object().unwrap().keys());
+        }
+        let unexplained: Vec<_> =
+            fields.iter().filter(|field| !text.contains(&format!("`{field}`"))).collect();
+        assert_eq!(unexplained, Vec::<&&String>::new());
+    }
 }
