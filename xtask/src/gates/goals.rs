@@ -206,6 +206,7 @@ const fn latency(payload_bytes: u64, percentile: &'static str, slack: f64) -> Ga
 }
 
 const WRITE: Figure = Figure::TimesPlain { ours: OURS, plain: "write" };
+const TRAINS: Figure = Figure::TimesPlain { ours: "ringwire-train", plain: "sendmsg-train" };
 const SENDMSG: Figure = Figure::TimesPlain { ours: OURS, plain: "sendmsg" };
 const BEST: Figure = Figure::TimesBestOther;
 const MINIMAL: Figure = Figure::TimesMinimal;
@@ -229,6 +230,7 @@ pub(crate) const GATES: &[Gate] = &[
     at_least(Part::Tcp, 4 * MIB, MINIMAL, 0.97),
     at_most_ns(Part::Tcp, KIB, Figure::CpuBeyondMinimal, 30.0),
     at_most_ns(Part::Tcp, 4 * KIB, Figure::CpuBeyondMinimal, 30.0),
+    at_least(Part::Udp, 1_400, TRAINS, 5.0),
     at_least(Part::Udp, 8_000, SENDMSG, 1.2),
     at_least(Part::Fanout, MIB, WRITE, 5.0),
     Gate {
