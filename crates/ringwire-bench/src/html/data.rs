@@ -228,7 +228,8 @@ fn studies<'d>(
         let its: Vec<_> = rows.iter().filter(|row| is_run_of(row, median)).collect();
         let spread = |key: &str| {
             let runs = its.iter().filter_map(|row| number(row, key));
-            number(median, key).map(|median| Spread::new(median, runs))
+            let spread = Spread::new(number(median, key)?, runs);
+            Some(if spread.runs > 0 { spread } else { spread.or_as_said(median, key) })
         };
         let cell = Cell {
             method,
@@ -267,6 +268,13 @@ fn studies<'d>(
 }
 
 impl Spread {
+    /// What the median says of its runs, for documents without them.
+    fn or_as_said(self, median: &Map<String, Value>, key: &str) -> Spread {
+        let end = |end: &str| number(median, &format!("{key}_{end}")).unwrap_or(self.median);
+        let runs = whole(median, "runs").unwrap_or(0) as usize;
+        Spread { low: end("min"), high: end("max"), runs, ..self }
+    }
+
     fn new(median: f64, runs: impl Iterator<Item = f64>) -> Spread {
         let mut spread = Spread { median, low: median, high: median, runs: 0 };
         for run in runs {

@@ -86,6 +86,24 @@ fn a_parser_finds_nothing_wrong_with_the_page() {
 }
 
 #[test]
+fn what_was_really_measured_can_be_shown() {
+    // What README's figures are made of: medians, without their rows.
+    let figures: Value =
+        serde_json::from_str(include_str!("../../../../docs/figures.json")).unwrap();
+    let measurements = figures["measurements"].as_array().unwrap();
+    assert!(!measurements.is_empty());
+    for measured in measurements {
+        let page = page(measured);
+        assert_eq!(page.errors, Vec::<String>::new());
+        let text = page.root_element().text().collect::<String>();
+        for median in measured["medians"].as_array().unwrap() {
+            assert!(text.contains(median["method"].as_str().unwrap()), "{median}");
+        }
+        assert!(count(&page, "svg.chart") > 0, "{}", measured["command"]);
+    }
+}
+
+#[test]
 fn every_method_has_a_line_a_legend_and_a_row() {
     let page = page(&two_methods());
     assert_eq!(texts(&page, ".legend label"), ["ringwire", "write"]);
