@@ -370,6 +370,17 @@ impl SendZc {
     }
 }
 
+/// Why a send was refused, and who can change that.
+fn refused(errno: i32) -> Error {
+    match errno {
+        libc::ENOMEM => Error::Unavailable(
+            "RLIMIT_MEMLOCK has no room to pin what SEND_ZC is to send; raise it with ulimit -l"
+                .into(),
+        ),
+        errno => Error::io("SEND_ZC", std::io::Error::from_raw_os_error(errno)),
+    }
+}
+
 impl Side for SendZc {
     fn name(&self) -> &'static str {
         "send-zc"
@@ -386,8 +397,10 @@ impl Side for SendZc {
                     break result;
                 }
             };
-            if usize::try_from(result) != Ok(bytes) {
-                return Err(Error::Stuck(format!("SEND_ZC answered {result}, not {bytes}")));
+            match usize::try_from(result) {
+                Ok(taken) if taken == bytes => {}
+                Ok(taken) => return Err(Error::Stuck(format!("SEND_ZC took {taken} of {bytes}"))),
+                Err(_) => return Err(refused(-result)),
             }
         }
         while self.held > 0 {
