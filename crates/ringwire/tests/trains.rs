@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
@@ -68,7 +69,14 @@ impl Link {
     fn expect(&self, datagrams: &[Vec<u8>], what: &str) {
         let mut buffer = vec![0; 1 << 16];
         for (at, datagram) in datagrams.iter().enumerate() {
-            let bytes = self.peer.recv(&mut buffer).unwrap_or_else(|why| {
+            let received = loop {
+                match self.peer.recv(&mut buffer) {
+                    // By the ring's work for this thread.
+                    Err(why) if why.kind() == ErrorKind::Interrupted => {}
+                    received => break received,
+                }
+            };
+            let bytes = received.unwrap_or_else(|why| {
                 panic!("{what}: datagram {at} of {}: {why}", datagrams.len())
             });
             assert_eq!(bytes, datagram.len(), "{what}: datagram {at}");

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 /// What of a soak is counted. Names as they are printed.
-const COUNTED: [&str; 23] = [
+const COUNTED: [&str; 24] = [
     "sent_bytes",
     "connections",
     "closed",
@@ -25,6 +25,7 @@ const COUNTED: [&str; 23] = [
     "refused",
     "payloads",
     "datagrams",
+    "trains",
     "connection_events",
     "connection_events_in_flight",
     "ring_events",

@@ -25,6 +25,7 @@
 mod args;
 mod book;
 mod control;
+mod datagrams;
 mod goods;
 mod pattern;
 mod plan;

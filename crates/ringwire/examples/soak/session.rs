@@ -3,28 +3,25 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringwire::{
-    Arena, Deadline, Error, Event, Events, IntoPayload, Notifier, OnDeadline, Piece, Ring, Socket,
-};
+use ringwire::{Arena, Deadline, Error, Event, Events, Notifier, OnDeadline, Ring, Socket};
 use ringwire_wire::unacknowledged_bytes;
 
 use crate::book::Book;
 use crate::control::{End, Greeting, Line, Reader};
+use crate::datagrams::Datagrams;
 use crate::goods::Goods;
 use crate::pattern;
 use crate::plan::{ConnPlan, Ending, MIB, RingEnding, RingPlan};
 use crate::sender::{Failure, Sender};
 
 const PAYLOAD_BYTES_MAX: u64 = 4 * MIB;
-const DATAGRAM_BYTES_MAX: u64 = 60_000;
 /// What a connection may have between `send` and release before it gets no more to send.
 const WINDOW_BYTES: u64 = 6 * MIB;
 /// The same while its peer has stopped reading.
 const WINDOW_STOPPED_BYTES: u64 = 2 * MIB;
-const WINDOW_DATAGRAMS_BYTES: u64 = 256 << 10;
 /// How long the last releases may take once all peers read.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a socket may be without room before its stopped peer is told to read on.
@@ -68,14 +65,6 @@ struct Slot {
     tag: u64,
     payloads: u64,
     bytes: u64,
-}
-
-struct Datagrams {
-    sock: Socket,
-    v6: bool,
-    connected: bool,
-    at: u64,
-    left: u64,
 }
 
 pub(crate) struct Session<'a> {
@@ -149,21 +138,10 @@ impl<'a> Session<'a> {
     }
 
     fn open_datagrams(&mut self) -> Result<(), Failure> {
-        let rng = &mut self.sender.rng;
-        if !rng.percent(50) {
+        if !self.sender.rng.percent(50) {
             return Ok(());
         }
-        let ports = self.sender.ports;
-        let v6 = ports.datagrams_v6.is_some() && rng.percent(50);
-        let (from, to) = ports.datagrams(v6);
-        let connected = rng.percent(50);
-        let left = rng.of_any_size(4 * MIB);
-        let socket = UdpSocket::bind(from)?;
-        if connected {
-            socket.connect(to)?;
-        }
-        let sock = self.ring.attach(socket)?;
-        self.datagrams = Some(Datagrams { sock, v6, connected, at: 0, left });
+        self.datagrams = Some(Datagrams::open(&mut self.ring, self.sender)?);
         Ok(())
     }
 
@@ -226,7 +204,9 @@ impl<'a> Session<'a> {
         if self.sender.rng.percent(5) {
             self.flush()?;
         }
-        self.feed_datagrams()?;
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.feed(&mut self.ring, &mut self.goods, &mut self.book, self.sender)?;
+        }
         Ok(sent)
     }
 
@@ -270,42 +250,6 @@ impl<'a> Session<'a> {
             self.sender.totals.add("cancelled", 1);
         }
         Ok(true)
-    }
-
-    fn feed_datagrams(&mut self) -> Result<(), Failure> {
-        let Some(datagrams) = &mut self.datagrams else { return Ok(()) };
-        let rng = &mut self.sender.rng;
-        let seed = rng.next();
-        while datagrams.left > 0
-            && self.ring.socket_stats(datagrams.sock)?.in_flight_bytes < WINDOW_DATAGRAMS_BYTES
-        {
-            let bytes = rng.of_any_size(DATAGRAM_BYTES_MAX);
-            // Says itself what it is, since others may be lost before it.
-            let head = [seed.to_le_bytes(), datagrams.at.to_le_bytes()].concat();
-            let body = self.goods.payload(rng, seed, datagrams.at, bytes);
-            datagrams.at += bytes;
-            datagrams.left = datagrams.left.saturating_sub(bytes);
-            let mut pieces = vec![Piece::from(head)];
-            pieces.extend(body.into_pieces());
-            let payload = pieces.into_payload();
-            let sent = if datagrams.connected {
-                self.ring.send(datagrams.sock, payload)
-            } else {
-                let (_, to) = self.sender.ports.datagrams(datagrams.v6);
-                self.ring.send_to(datagrams.sock, to, payload)
-            };
-            match sent {
-                Ok(id) => self.book.open(id, bytes + 16),
-                Err(error) if matches!(error.why, Error::LimitReached { .. }) => {
-                    self.sender.totals.add("refused", 1);
-                    self.goods.take_back(rng, error.payload);
-                    break;
-                }
-                Err(error) => return Err(error.why.into()),
-            }
-            self.sender.totals.add("datagrams", 1);
-        }
-        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
