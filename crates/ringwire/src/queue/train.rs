@@ -344,11 +344,59 @@ impl<'a> Coupling<'a> {
             if self.is_closed() {
                 break;
             }
+            self.join_equals(count, payloads);
         }
         self.train.gathered.headers = self.chain.head;
         let pages: u64 = self.spans.iter().map(|span| super::charge(*span)).sum();
         self.train.charge = pages + PACKET_CHARGE;
         Some(self.train)
+    }
+
+    /// Joins payloads as long as they are what most are: one datagram of the train's size in one
+    /// piece, which may be read where it is.
+    fn join_equals(&mut self, count: u32, payloads: &Payloads) {
+        let (train, limits) = (&self.train, self.limits);
+        let size = train.datagram_bytes;
+        let room = (TRAIN_BYTES_MAX.saturating_sub(train.gathered.bytes) / size) as u32;
+        let most = room.min(limits.datagrams - train.datagrams).min(count - train.gathered.count);
+        if limits.addressed || size > limits.joined_bytes {
+            return;
+        }
+        let pages_max = if size > limits.scattered_bytes { limits.pages } else { usize::MAX };
+        let Some(mut last) = self.spans.pop() else { return };
+        // Without the last span's, which may still grow.
+        let mut pages = train.pages - pages_of(&last);
+        let Gathered { mut end, .. } = train.gathered;
+        let mut joined = 0;
+        while joined < most {
+            let Some(entry) = payloads.at(end.slot) else { break };
+            let Some((ptr, bytes)) = entry.rest(0) else { break };
+            if bytes as u64 != size || entry.is_train() || !self.may_read(ptr, bytes) {
+                break;
+            }
+            let adjoins = last.ptr.wrapping_add(last.bytes) == ptr;
+            let (span, before) = match adjoins {
+                true => (Span { ptr: last.ptr, bytes: last.bytes + bytes }, pages),
+                false => (Span { ptr, bytes }, pages + pages_of(&last)),
+            };
+            let fits = before + pages_of(&span) <= pages_max
+                && (adjoins || self.spans.len() + 1 < PIECES_MAX);
+            if !fits {
+                break;
+            }
+            if !adjoins {
+                self.spans.push(last);
+            }
+            (last, pages) = (span, before);
+            joined += 1;
+            end = Position { slot: entry.next, skip: 0 };
+        }
+        self.spans.push(last);
+        self.train.pages = pages + pages_of(&last);
+        self.train.datagrams += joined;
+        self.train.gathered.count += joined;
+        self.train.gathered.bytes += u64::from(joined) * size;
+        self.train.gathered.end = end;
     }
 
     /// Takes the first datagram's size as the train's. Returns how many bytes of its payload's rest
