@@ -279,18 +279,55 @@ impl Drop for Drain<'_> {
     #[inline]
     fn drop(&mut self) {
         // Dropping a payload may run foreign code. Should that panic, the rest is dropped with the
-        // buffer, or leaked when it is written over.
+        // buffer, or leaked when it is written over; the payloads go first, so that none is left to
+        // be told of under another's id.
         let end = mem::take(&mut self.events.len);
+        self.events.payloads.clear();
         for record in &mut self.events.records[self.next..end] {
             *record = Record::Nothing;
         }
-        self.events.payloads.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use bytes::Bytes;
+
     use super::Copied::{No, Unknown, Yes};
+    use super::*;
+    use crate::ledger::Key;
+
+    struct Panics;
+
+    impl AsRef<[u8]> for Panics {
+        fn as_ref(&self) -> &[u8] {
+            b"owned"
+        }
+    }
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("an owner that panics");
+        }
+    }
+
+    #[test]
+    fn a_drop_that_panics_leaves_no_payload_for_another_id() {
+        let id = |slot| PayloadId(Key { slot, generation: 0 });
+        let pair = |byte: &'static [u8; 1]| [Piece::from(byte), Piece::from(byte)].into_payload();
+        let mut events = Events::new();
+        events.released(id(0), Piece::from(Bytes::from_owner(Panics)), No);
+        events.released_pieces(id(1), pair(b"a"), No);
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(events.drain())));
+        assert!(dropped.is_err());
+        events.released_pieces(id(2), pair(b"b"), No);
+        let Some(Event::Released { id: told, payload, .. }) = events.drain().next() else {
+            panic!("an event");
+        };
+        assert_eq!((told, payload.pieces()[0].as_slice()), (id(2), &b"b"[..]));
+    }
 
     #[test]
     fn an_event_waits_in_little_space() {

@@ -208,7 +208,10 @@ impl SendQueue {
     pub(crate) fn drop_payload(&mut self, payload: u32, payloads: &Payloads) {
         let Some(entry) = payloads.at(payload) else { return };
         let mut dropped = 0;
-        self.again.newest = 0;
+        // Others that were put back since the last take keep their place before those to come.
+        let of_it = |run: &&Run| matches!(run, Run::Part { slot, .. } if *slot == payload);
+        let newest = self.again.newest;
+        self.again.newest -= self.again.runs.iter().take(newest).filter(of_it).count();
         self.again.runs.retain(|run| match *run {
             Run::Part { slot, from, to } if slot == payload => {
                 dropped += to - from;
@@ -223,6 +226,7 @@ impl SendQueue {
             (*slot, *count) = (entry.next, *count - 1);
             if *count == 0 {
                 self.again.runs.pop_front();
+                self.again.newest = self.again.newest.saturating_sub(1);
             }
         } else if self.head.slot == payload {
             dropped += entry.bytes - self.head.skip;

@@ -279,8 +279,14 @@ impl<E: Engine> Core<E> {
         let (datagrams, datagram_bytes) = (request.datagrams, request.datagram_bytes);
         let first = Position { slot: request.first, skip: request.skip };
         if accepted < bytes {
-            // A kernel that says so is not retried.
+            // A kernel that says so is not retried, nor is the rest of the payload sent.
             self.stats.short_sends += 1;
+            if let Some(request) = self.ledger.requests.get(token)
+                && let Run::Part { slot: payload, .. } = run_of(request, &self.ledger.payloads)
+                && let Some(socket) = self.sockets.at_mut(slot)
+            {
+                socket.queue.drop_payload(payload, &self.ledger.payloads);
+            }
             return self.fail_payloads(slot, first.slot, count, Errno::MSGSIZE, events);
         }
         self.ledger.accept_datagrams(first, count, accepted, events);
