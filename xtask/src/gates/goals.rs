@@ -189,8 +189,9 @@ const SLACK_P99: f64 = 0.15;
 /// figure, and not held, because every host has its own.
 pub(crate) const TRAINS_PER_S: f64 = 45e6;
 
-/// Trains do not reach their goal yet: two and a half times plain GSO on the host they were measured
-/// on, where the bare loop reaches three and a half. Until they do, what they reach is held.
+/// Trains do not reach their goal yet: two and a half times plain GSO on the host they were
+/// measured on, where the bare loop reaches three and a half. Until they do, what they reach is
+/// held.
 const SLACK_TRAINS: f64 = 0.30;
 
 /// A ratio of rates.
