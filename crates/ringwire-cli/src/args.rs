@@ -18,8 +18,8 @@ read the files, and whoever can reach a receiver can store files in its director
 accidents, not attackers. Use it on a network that you trust, or through a tunnel.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 every file is stored and verified everywhere; 1 the transfer ended, and some file is \
-not; 2 it could not run, or was interrupted.";
+Exit codes: 0 every file is stored and verified everywhere, or what this host allows was measured; \
+1 the transfer ended, and some file is not; 2 it could not run, or was interrupted.";
 
 const AFTER_HELP: &str = "The transfer is not encrypted; --help says more.";
 
@@ -135,7 +135,7 @@ pub(crate) struct Bench {
     #[arg(long, value_enum, default_value = "perfect")]
     pub(crate) wire: BenchWire,
 
-    /// A payload size, like 4KiB; may be given many times
+    /// A payload size, like 4KiB; may be given many times [default: the part's own]
     #[arg(long = "size", value_name = "SIZE", value_parser = parse_payload)]
     pub(crate) sizes: Vec<u64>,
 
@@ -151,7 +151,7 @@ pub(crate) struct Bench {
     #[arg(long, value_enum)]
     pub(crate) order: Option<BenchOrder>,
 
-    /// How long one run sends, like 150ms [default: 150ms; without a part: less]
+    /// How long one run sends, like 150ms [default: 150ms; without a part: 60ms]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) seconds: Option<Duration>,
 

@@ -83,7 +83,7 @@ fn plan(args: &args::Bench) -> Plan {
     };
     let seconds = match (args.seconds, bench) {
         (Some(time), _) => time.as_secs_f64(),
-        (None, Bench::Short) => 0.1,
+        (None, Bench::Short) => 0.06,
         (None, _) => 0.15,
     };
     Plan {

@@ -2,6 +2,7 @@
 
 mod common;
 
+mod bench;
 mod hostile_receiver;
 mod hostile_sender;
 mod interrupt;

@@ -7,6 +7,7 @@ fn help_says_what_the_program_is_for() {
     assert_shown("help", run(["--help"]).expect(0).shown());
     assert_shown("help_send", run(["send", "--help"]).expect(0).shown());
     assert_shown("help_recv", run(["recv", "--help"]).expect(0).shown());
+    assert_shown("help_bench", run(["bench", "--help"]).expect(0).shown());
 }
 
 #[test]
@@ -20,7 +21,7 @@ fn short_help_fits_a_screen_and_says_that_nothing_is_encrypted() {
 
 #[test]
 fn wrong_flags_are_errors_that_name_the_way_out() {
-    let cases: [&[&str]; 13] = [
+    let cases: [&[&str]; 18] = [
         &[],
         &["frob"],
         &["send"],
@@ -34,6 +35,11 @@ fn wrong_flags_are_errors_that_name_the_way_out() {
         &["recv", "--listen", "localhost"],
         &["recv", "--count", "0"],
         &["recv", "--connections", "0"],
+        &["bench", "everything"],
+        &["bench", "--size", "0"],
+        &["bench", "--working-set", "2GiB"],
+        &["bench", "--seconds", "0"],
+        &["bench", "--runs", "0"],
     ];
     let shown: Vec<String> = cases
         .iter()

@@ -1,0 +1,207 @@
+//! `ringwire bench`, really run, with runs too short to mean anything.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::common::*;
+
+/// Fields of a row, in the order that is promised.
+const ROW: [&str; 19] = [
+    "bench",
+    "wire",
+    "protocol",
+    "method",
+    "payload_bytes",
+    "working_set_bytes",
+    "order",
+    "backing",
+    "sndbuf_bytes",
+    "run",
+    "payloads_per_s",
+    "bytes_per_s",
+    "cpu_s_per_gb",
+    "copied_share",
+    "requests_per_payload",
+    "notifications_per_payload",
+    "release_delay_us_p50",
+    "release_delay_us_p99",
+    "errors",
+];
+
+/// What a median has beside them, instead of `run`.
+const MEDIAN: [&str; 6] = [
+    "ratio_to_write",
+    "runs",
+    "bytes_per_s_min",
+    "bytes_per_s_max",
+    "cpu_s_per_gb_min",
+    "cpu_s_per_gb_max",
+];
+
+/// Runs that take no time.
+const SHORT: [&str; 6] = ["--seconds", "5ms", "--runs", "2", "--working-set", "4MiB"];
+
+/// The objects of a list in pretty-printed JSON, each as its keys in the order of the text: a
+/// parsed document has lost that.
+fn keys_of(json: &str, list: &str) -> Vec<Vec<String>> {
+    let start = json.find(&format!("\n  \"{list}\": [")).expect("there is such a list");
+    let lines = json[start + 1..].lines().skip(1).take_while(|line| !line.starts_with("  ]"));
+    let mut objects = Vec::new();
+    for line in lines {
+        match line.strip_prefix("      \"") {
+            None if line.trim() == "{" => objects.push(Vec::new()),
+            None => {}
+            Some(rest) => {
+                let key = rest.split('"').next().unwrap().to_owned();
+                objects.last_mut().unwrap().push(key);
+            }
+        }
+    }
+    objects
+}
+
+fn bench(args: &[&str]) -> End {
+    run([&["bench"], args, &SHORT].concat())
+}
+
+#[test]
+fn stdout_carries_the_promised_json_and_nothing_else() {
+    let args = ["tcp", "--wire", "loopback", "--order", "sequential", "--size", "64KiB"];
+    let methods = ["--method", "write", "--method", "writev64", "--json", "-"];
+    let end = bench(&[&args[..], &methods].concat()).expect(0);
+    let report: Value = serde_json::from_str(&end.stdout).unwrap();
+    assert_eq!(report["schema"], 1);
+    let host = report["host"].as_object().unwrap();
+    for key in [
+        "kernel",
+        "cpu",
+        "cpus",
+        "device",
+        "mtu",
+        "memory",
+        "send_buffer",
+        "ack_us",
+        "working_set_bytes",
+        "commit",
+        "notes",
+    ] {
+        assert!(host.contains_key(key), "{key}");
+    }
+    assert_eq!((&host["device"], &host["working_set_bytes"]), (&"lo".into(), &4_194_304.into()));
+
+    // Two kinds of pages and two send buffers tried, then two runs, of each of two methods.
+    let rows = report["rows"].as_array().unwrap();
+    let runs = |method: &str| -> Vec<u64> {
+        let its = rows.iter().filter(|row| row["method"] == method);
+        its.map(|row| row["run"].as_u64().unwrap()).collect()
+    };
+    for method in ["write", "writev64"] {
+        assert_eq!(runs(method), [0, 0, 0, 0, 1, 2], "{method}");
+    }
+    let named: Vec<_> =
+        rows.iter().filter(|row| row["run"] != 0).map(|row| row["method"].clone()).collect();
+    assert_eq!(named, ["write", "writev64", "write", "writev64"], "they take turns");
+    for row in rows {
+        assert_eq!(row["bench"], "tcp");
+        assert_eq!(row["wire"], "loopback");
+        assert_eq!(row["protocol"], "tcp");
+        assert_eq!(row["payload_bytes"], 65_536);
+        assert_eq!(row["working_set_bytes"], 4_194_304);
+        assert_eq!(row["order"], "sequential");
+        assert!(["4KiB", "huge"].contains(&row["backing"].as_str().unwrap()), "{row}");
+        assert!([Value::Null, 67_108_864.into()].contains(&row["sndbuf_bytes"]), "{row}");
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(number("bytes_per_s") > 0.0 && number("cpu_s_per_gb") > 0.0, "{row}");
+        let payloads = number("bytes_per_s") / number("payloads_per_s");
+        assert!((payloads - 65_536.0).abs() < 0.01, "{row}");
+        assert_eq!(row["copied_share"], 1.0);
+        assert_eq!(row["release_delay_us_p50"], Value::Null);
+        assert_eq!(row["errors"], 0);
+    }
+
+    let medians = report["medians"].as_array().unwrap();
+    assert_eq!(medians.len(), 2);
+    assert_eq!(
+        (&medians[0]["method"], &medians[0]["ratio_to_write"]),
+        (&"write".into(), &1.0.into())
+    );
+    let rate = |median: usize| medians[median]["bytes_per_s"].as_f64().unwrap();
+    let ratio = medians[1]["ratio_to_write"].as_f64().unwrap();
+    assert!((ratio - rate(1) / rate(0)).abs() < 1e-9, "{ratio}");
+
+    for keys in keys_of(&end.stdout, "rows") {
+        assert_eq!(keys, ROW);
+    }
+    let of_median: Vec<&str> = ROW.into_iter().filter(|key| *key != "run").chain(MEDIAN).collect();
+    for keys in keys_of(&end.stdout, "medians") {
+        assert_eq!(keys, of_median);
+    }
+}
+
+#[test]
+fn files_hold_the_json_and_the_page_and_stdout_the_words() {
+    let dir = scratch();
+    let (json, html) = (dir.path().join("a.json"), dir.path().join("a.html"));
+    let args = ["tcp", "--wire", "loopback", "--order", "shuffled", "--size", "4KiB"];
+    let files =
+        ["--method", "write", "--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
+    let end = bench(&[&args[..], &files].concat()).expect(0);
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["medians"][0]["method"], "write");
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>"), "{}", &page[..100]);
+    assert!(end.stdout.contains("TCP over loopback, which copies"), "{}", end.stdout);
+    assert!(!end.stdout.contains('{'), "{}", end.stdout);
+}
+
+#[test]
+fn into_the_perfect_wire_ringwire_copies_nothing() {
+    let args = ["tcp", "--order", "shuffled", "--size", "64KiB", "--json", "-"];
+    let methods = ["--method", "write", "--method", "ringwire"];
+    let end = bench(&[&args[..], &methods].concat()).expect(0);
+    let report: Value = serde_json::from_str(&end.stdout).unwrap();
+    let medians = report["medians"].as_array().unwrap();
+    let ringwire = medians.iter().find(|median| median["method"] == "ringwire");
+    match (&report["rows"][0]["wire"], ringwire) {
+        (wire, Some(ringwire)) if wire == "perfect" => {
+            assert_eq!(ringwire["copied_share"], 0.0, "{ringwire}");
+            assert_eq!(ringwire["errors"], 0);
+            assert!(ringwire["release_delay_us_p50"].as_f64().unwrap() > 0.0);
+        }
+        _ => {
+            // What it could not measure it said.
+            let notes = report["host"]["notes"].to_string();
+            ringwire_wire::skip("into_the_perfect_wire_ringwire_copies_nothing", &notes);
+        }
+    }
+}
+
+#[test]
+fn told_to_exit_it_says_what_was_measured_so_far() {
+    let args = ["bench", "tcp", "--wire", "loopback", "--size", "64KiB", "--method", "write"];
+    let endless =
+        ["--seconds", "20ms", "--runs", "1000000", "--working-set", "4MiB", "--json", "-"];
+    let program = Program::start(ringwire([&args[..], &endless].concat()));
+    let tasks = format!("/proc/{}/task", program.pid());
+    until("a connection to be measured on", || {
+        let tasks = std::fs::read_dir(&tasks).ok()?.flatten();
+        let mut names = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok());
+        names.any(|name| name.trim() == "sink").then_some(())
+    });
+    program.signal(Signal::INT);
+    let end = program.end().expect(2);
+    let report: Value = serde_json::from_str(&end.stdout).unwrap();
+    assert!(report["rows"].as_array().unwrap().len() < 1000, "it went on");
+    assert_eq!(end.warnings(), ["SIGINT: this is what was measured until then"]);
+}
+
+#[test]
+fn a_method_that_does_not_exist_is_an_error_that_names_those_that_do() {
+    let args = ["tcp", "--wire", "loopback", "--method", "carrier-pigeon"];
+    let end = bench(&args).expect(2);
+    let said = "error: no method of tcp is named carrier-pigeon; there are write, writev64, ";
+    assert!(end.stderr.starts_with(said), "{}", end.stderr);
+    assert_eq!(end.stdout, "");
+    let end = bench(&["udp", "--wire", "loopback", "--size", "64KiB"]).expect(2);
+    assert_eq!(end.stderr, "error: a datagram has 65507 bytes at most\n");
+}
