@@ -92,7 +92,7 @@ impl fmt::Debug for Piece {
 ///
 /// One or two pieces are kept in place; more live in a `Vec`, which `Released` gives back with
 /// them, so it can be used again. On a stream a payload is a run of bytes; on UDP it is one
-/// datagram.
+/// datagram, or a train of them.
 pub struct Payload(Pieces);
 
 enum Pieces {

@@ -228,6 +228,52 @@ mod tests {
     }
 
     #[test]
+    fn trains_of_small_fragments_are_copied_and_longer_for_it() {
+        let train = |bytes, pieces| {
+            let datagram =
+                Some(Datagram { pieces, over_mtu: false, train: true, train_refused: false });
+            route(Facts { registered: true, bytes, datagram, ..PLAIN })
+        };
+        assert_eq!(train(8_704, 17), (Route::ZeroCopyRegistered, Reason::Best), "512 bytes each");
+        assert_eq!(train(8_703, 17), (Route::Copy, Reason::Small));
+        assert_eq!(train(38_400, 128), (Route::Copy, Reason::Small));
+        assert_eq!(train(64_400, 17), (Route::ZeroCopyRegistered, Reason::Best));
+        // Who wants everything without a copy gets it.
+        let all = Thresholds { registered_bytes: 0, normal_bytes: 0 };
+        assert_eq!(fragment_bytes_min(all), 0);
+        assert_eq!(fragment_bytes_min(Thresholds::default()), 512);
+    }
+
+    #[test]
+    fn a_single_datagram_is_copied_for_its_refused_train_only_if_it_is_small() {
+        let single = |bytes| {
+            let datagram =
+                Datagram { pieces: 2, over_mtu: false, train: false, train_refused: true };
+            route(Facts { registered: true, bytes, datagram: Some(datagram), ..PLAIN })
+        };
+        assert_eq!(single(1_400), (Route::Copy, Reason::TrainRefused));
+        assert_eq!(single(8_000), (Route::ZeroCopyRegistered, Reason::Best));
+    }
+
+    #[test]
+    fn pages_are_counted_unless_everything_is_copied() {
+        let now = Instant::now();
+        let copies = |verdicts: &Verdicts, registered_bytes, normal_bytes| {
+            copies_trains(verdicts, Thresholds { registered_bytes, normal_bytes }, now)
+        };
+        let mut verdicts = Verdicts::default();
+        assert!(!copies(&verdicts, 4_096, u64::MAX), "registered ones are not");
+        assert!(copies(&verdicts, 65_536, 65_536), "no packet is so large");
+        verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, now);
+        assert!(!copies(&verdicts, 4_096, 16_384));
+        verdicts.on_error(Route::ZeroCopyRegistered, Errno::NOMEM, now);
+        assert!(copies(&verdicts, 4_096, 16_384));
+        verdicts = Verdicts::default();
+        verdicts.on_error(Route::ZeroCopy, Errno::OPNOTSUPP, now);
+        assert!(copies(&verdicts, 0, 0));
+    }
+
+    #[test]
     fn a_refusing_socket_is_copied_for_good() {
         let now = Instant::now();
         let mut verdicts = Verdicts::default();

@@ -197,6 +197,12 @@ impl<E: Engine> Core<E> {
                 self.stats.direct_copies += 1;
                 self.count_copied(gathered.bytes, reason);
                 self.count_train(train.datagrams);
+                if train.datagrams > 1
+                    && let Some(socket) = self.sockets.at_mut(slot)
+                {
+                    let (datagrams, bytes) = (train.datagrams, train.datagram_bytes);
+                    socket.datagrams.trains.on_success(datagrams, bytes);
+                }
                 self.complete_train(slot, train, Copied::Yes, events);
             }
             Err(Errno::INTR) => self.give_back_headers(gathered.segment, gathered.headers),

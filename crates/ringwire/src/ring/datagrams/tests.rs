@@ -313,6 +313,20 @@ fn small_datagrams_are_copied_together() {
 }
 
 #[test]
+fn a_copied_train_proves_its_path_too() {
+    let mut play = Play::datagrams();
+    play.core.thresholds = Thresholds { registered_bytes: 4_096, normal_bytes: 4_096 };
+    (0..2).for_each(|_| play.send(1_400));
+    play.turn();
+    assert_eq!(play.copies(), [(2_800, Some(1_400))]);
+    for bytes in [1_400, 1_400, 1_400, 1_300, 1_350, 1_350, 1_350, 1_350] {
+        play.send(bytes);
+    }
+    play.turn();
+    assert_eq!(play.seen(), [(5_500, Some(1_400)), (5_400, Some(1_350))], "none goes alone");
+}
+
+#[test]
 fn copies_that_fail_fail_one_by_one() {
     let mut play = Play::datagrams();
     play.core.thresholds = Thresholds::default();
