@@ -44,6 +44,8 @@ const DESCRIPTORS_A_FLOW: u64 = 4;
 /// How long peers keep their acknowledgements for the look at memory: long enough to hand out a
 /// gigabyte on a busy machine.
 const HELD_BACK: Duration = Duration::from_secs(1);
+/// How often that is tried.
+const HELD_TRIES: usize = 5;
 
 /// One run: some rounds of one method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -275,29 +277,48 @@ impl Bench<'_> {
 
     /// What the kernel holds when all flows have the block and no peer has acknowledged any of it.
     fn held(&mut self, method: usize, backing: Backing) -> Result<KernelMemory, Error> {
+        let mut left = 0.0;
+        for _ in 0..HELD_TRIES {
+            match self.held_once(method, backing)? {
+                (held, part) if part >= 1.0 => return Ok(held),
+                (_, part) => left = part,
+            }
+        }
+        Err(Error::Stuck(format!(
+            "peers were to keep their acknowledgements while the block was handed out, and \
+             acknowledged {:.1} % of it, {HELD_TRIES} times: the machine is too busy",
+            (1.0 - left) * 100.0,
+        )))
+    }
+
+    /// A try at that, and the part of all bytes that was not acknowledged. An acknowledger that
+    /// sleeps, or that does not get its processor, acknowledges once more before it waits.
+    fn held_once(&mut self, method: usize, backing: Backing) -> Result<(KernelMemory, f64), Error> {
         // The set with the large send buffers, which take the block without an acknowledgement.
         let set = self.sets.len() - 1;
+        // Keeps the acknowledger awake, and the flows warm.
         let row = self.rounds(method, set, backing, 1)?;
         let (spread, set) = (&mut self.methods[method], &self.sets[set]);
-        let before = KernelMemory::read()?;
         self.net.set_ack_every(HELD_BACK);
-        spread.hand_out(set, backing)?;
-        let during = KernelMemory::read()?;
-        let unacknowledged = set.flows.iter().map(Flow::unacknowledged).sum::<Result<u64, _>>()?;
+        let mut look = || -> Result<_, Error> {
+            let before = KernelMemory::read()?;
+            spread.hand_out(set, backing)?;
+            let during = KernelMemory::read()?;
+            let left = set.flows.iter().map(Flow::unacknowledged).sum::<Result<u64, _>>()?;
+            Ok((before, during, left))
+        };
+        let looked = look();
+        // Whatever came of it: what follows needs its acknowledgements.
         self.net.set_ack_every(Duration::from_micros(self.plan.wire.ack_us));
+        let (before, during, unacknowledged) = looked?;
         let events = spread.wait_until_free(set)?;
         self.events = [events, 1];
-        let all = u64::from(row.flows) * BLOCK_BYTES as u64;
-        if unacknowledged < all {
-            return Err(Error::Stuck(format!(
-                "handing out took longer than peers kept their acknowledgements; {unacknowledged} \
-                 of {all} bytes were left"
-            )));
-        }
-        Ok(KernelMemory {
+        let held = KernelMemory {
             tcp_bytes: during.tcp_bytes.saturating_sub(before.tcp_bytes),
             slab_bytes: during.slab_bytes.saturating_sub(before.slab_bytes),
-        })
+        };
+        let all = f64::from(row.flows) * BLOCK_BYTES as f64;
+        Ok((held, unacknowledged as f64 / all))
     }
 }
 
