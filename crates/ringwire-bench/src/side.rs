@@ -203,13 +203,17 @@ impl<'a> SideBySide<'a> {
     /// The rows, and what a reader of them has to know.
     pub fn into_rows(mut self, watch: &mut dyn Watch) -> (Vec<Row>, Vec<String>) {
         if self.disturbed > 0 {
-            self.note_once(watch, format!(
-                "other programs had the processors: {} runs were made again, and {} of {} count \
-                 though they were disturbed",
-                self.again,
-                self.disturbed,
-                self.rows.len(),
-            ));
+            self.note_once(
+                watch,
+                format!(
+                    "{}: other programs had the processors: {} runs were made again, and {} of {} \
+                 count though they were disturbed",
+                    self.bench,
+                    self.again,
+                    self.disturbed,
+                    self.rows.len(),
+                ),
+            );
         }
         (self.rows, self.notes)
     }

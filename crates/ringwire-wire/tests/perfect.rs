@@ -90,7 +90,13 @@ fn acknowledgements_come_from_an_address_that_is_elsewhere() {
         write_all(&flow, &[7; 100_000]);
         is_acknowledged(&flow, 100_000);
     }
+    let name = "net/ipv4/tcp_wmem";
+    assert_eq!(alone.wire.sysctl(name).unwrap(), "4096 16384 4194304");
+    alone.wire.set_sysctl(name, "4096\t65536 1048576").unwrap();
+    assert_eq!(alone.wire.sysctl(name).unwrap(), "4096 65536 1048576");
     // And the host's settings are none of the wire's.
+    let refused = alone.wire.sysctl("kernel/hostname").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     let refused = alone.wire.set_sysctl("kernel/hostname", "mine").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 }
