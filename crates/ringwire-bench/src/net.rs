@@ -112,8 +112,8 @@ impl Net {
         }
     }
 
-    /// Changes how often the perfect wire acknowledges; returns when it does so. Where it is to be
-    /// sooner, the acknowledger first waits as long as it was to before.
+    /// Changes how often the perfect wire acknowledges; returns when the acknowledger, unless it is
+    /// kept from its processor, has begun to wait as long as that.
     pub(crate) fn set_ack_every(&self, ack_every: Duration) {
         if let Wire::Perfect(wire) = &self.wire {
             let before = wire.ack_every();
