@@ -312,12 +312,14 @@ impl RawRing {
     }
 }
 
-/// Whether this process may register as much as `bytes`, for a moment. `true` where a ring cannot
-/// be made at all, which others say better.
-pub(crate) fn may_register(bytes: &[u8]) -> bool {
+/// Whether this process may register at least `total` bytes, for a moment; it tries with `bytes`, as
+/// often as it takes. `true` where a ring cannot be made at all, which others say better.
+pub(crate) fn may_register(bytes: &[u8], total: usize) -> bool {
     let Ok(ring) = IoUring::new(1) else { return true };
+    // Small pages count against the limit once for each buffer that they lie in.
+    let buffers = vec![iovec(bytes); total.div_ceil(bytes.len())];
     // SAFETY: the kernel pins the pages, which are mapped now, until the ring is closed below.
-    unsafe { ring.submitter().register_buffers(&[iovec(bytes)]) }.is_ok()
+    unsafe { ring.submitter().register_buffers(&buffers) }.is_ok()
 }
 
 /// The bytes as the kernel's interfaces name them.

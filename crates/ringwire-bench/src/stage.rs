@@ -33,8 +33,7 @@ const ROUND_BYTES: usize = 64 << 10;
 pub struct Stage {
     net: Net,
     working_set_bytes: usize,
-    /// What of it may be registered.
-    registered_bytes: OnceCell<usize>,
+    memlock_share: OnceCell<Option<usize>>,
     small: OnceCell<Arc<Region>>,
     huge: OnceCell<Arc<Region>>,
     arena: OnceCell<Arena>,
@@ -69,7 +68,7 @@ impl Stage {
         Stage {
             net,
             working_set_bytes: working_set_bytes as usize,
-            registered_bytes: OnceCell::new(),
+            memlock_share: OnceCell::new(),
             small: OnceCell::new(),
             huge: OnceCell::new(),
             arena: OnceCell::new(),
@@ -90,26 +89,31 @@ impl Stage {
         self.working_set_bytes
     }
 
-    /// How much of the working set may be registered at a time: all of it, or what RLIMIT_MEMLOCK
-    /// leaves when the arena and one ring beside it have as much, and rings and sends of normal
-    /// memory the rest.
+    /// How much of the working set is registered: all of it, or a share of the locked memory where
+    /// that is short.
     ///
     /// # Errors
     /// `Io` if there is no memory.
     pub fn registered_bytes(&self) -> Result<usize, Error> {
-        if let Some(bytes) = self.registered_bytes.get() {
-            return Ok(*bytes);
+        let all = self.working_set_bytes;
+        Ok(self.memlock_share()?.map_or(all, |share| share.max(ROUND_BYTES).min(all)))
+    }
+
+    /// One share of what may be locked; `None` where that is enough for the whole working set in
+    /// every share.
+    fn memlock_share(&self) -> Result<Option<usize>, Error> {
+        if let Some(share) = self.memlock_share.get() {
+            return Ok(*share);
         }
         let region = self.region(Backing::Small)?;
         let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-        let bytes = match limit {
-            Some(limit) if !raw::may_register(region.bytes()) => {
-                let share = limit as usize / LIMITED_SHARES / ROUND_BYTES * ROUND_BYTES;
-                share.max(ROUND_BYTES).min(self.working_set_bytes)
-            }
-            _ => self.working_set_bytes,
-        };
-        Ok(*self.registered_bytes.get_or_init(|| bytes))
+        let wanted = LIMITED_SHARES * self.working_set_bytes;
+        // Whom the limit does not bind can lock more than it says.
+        let share = limit
+            .map(|limit| limit as usize)
+            .filter(|limit| *limit < wanted && !raw::may_register(region.bytes(), limit + 1))
+            .map(|limit| limit / LIMITED_SHARES / ROUND_BYTES * ROUND_BYTES);
+        Ok(*self.memlock_share.get_or_init(|| share))
     }
 
     /// What of the working set is registered, and why not all of it; `None` if all of it is.
@@ -126,10 +130,10 @@ impl Stage {
         Some((bytes, why))
     }
 
-    /// The most that sends of normal memory may lend at a time; `None` where nothing limits it.
+    /// The most that sends of normal memory may lend at a time, which counts as locked until it is
+    /// released; `None` where nothing limits it.
     pub fn lent_max(&self) -> Option<usize> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-        self.limited().and(limit).map(|limit| limit as usize / LIMITED_SHARES)
+        self.memlock_share().ok().flatten()
     }
 
     /// The working set on such pages.

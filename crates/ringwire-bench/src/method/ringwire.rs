@@ -43,9 +43,12 @@ const WINDOW_BYTES: u64 = 12 << 20;
 /// How long a turn may wait before the run counts as stuck.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many payloads of so many bytes are under way at once.
-pub(super) fn window(payload_bytes: u64) -> u64 {
-    (WINDOW_BYTES / payload_bytes).clamp(4, WINDOW_PAYLOADS)
+/// How many payloads of so many bytes are under way at once, of memory of this kind.
+pub(super) fn window(payload_bytes: u64, stage: &Stage, backing: Backing) -> u64 {
+    // Plain memory counts as locked while it is lent.
+    let lent_max = stage.lent_max().filter(|_| backing == Backing::Huge);
+    let lent_max = lent_max.map_or(u64::MAX, |bytes| bytes as u64 / payload_bytes);
+    (WINDOW_BYTES / payload_bytes).clamp(4, WINDOW_PAYLOADS).min(lent_max).max(1)
 }
 
 struct Ringwire {
@@ -144,7 +147,7 @@ impl Ringwire {
         job: &Job,
         time: Duration,
     ) -> Result<Tally, Error> {
-        let window = window(layout.payload_bytes as u64);
+        let window = window(layout.payload_bytes as u64, &self.stage, job.settings.backing);
         let segment = self.trains.then_some(job.payload_bytes as u16);
         let before = self.ring.stats();
         let tally = Tally { delays: Delays::default(), ..Tally::default() };

@@ -88,7 +88,8 @@ impl Quiet {
         job: &Job,
         time: Duration,
     ) -> Result<Tally, Error> {
-        let batch = (window(job.payload_bytes) / BATCHES).max(1);
+        let window = window(job.payload_bytes, &self.stage, job.settings.backing);
+        let batch = (window / BATCHES).max(1);
         let before = self.ring.stats();
         let tally = Tally { delays: Delays::default(), ..Tally::default() };
         let mut run = Run { tally, ..Run::default() };

@@ -89,14 +89,17 @@ fn stdout_carries_the_promised_json_and_nothing_else() {
     }
     assert_eq!((&host["device"], &host["working_set_bytes"]), (&"lo".into(), &4_194_304.into()));
 
-    // Two kinds of pages and two send buffers tried, then two runs, of each of two methods.
+    // Two kinds of pages and two send buffers tried, then two runs, of each of two methods. A large
+    // send buffer takes a right over the network's namespace, or a limit that the host has raised.
+    let notes = report["host"]["notes"].to_string();
+    let tried: &[u64] = if notes.contains("CAP_NET_ADMIN") { &[0, 0] } else { &[0, 0, 0, 0] };
     let rows = report["rows"].as_array().unwrap();
     let runs = |method: &str| -> Vec<u64> {
         let its = rows.iter().filter(|row| row["method"] == method);
         its.map(|row| row["run"].as_u64().unwrap()).collect()
     };
     for method in ["write", "writev64"] {
-        assert_eq!(runs(method), [0, 0, 0, 0, 1, 2], "{method}");
+        assert_eq!(runs(method), [tried, &[1, 2]].concat(), "{method}: {notes}");
     }
     let named: Vec<_> =
         rows.iter().filter(|row| row["run"] != 0).map(|row| row["method"].clone()).collect();
