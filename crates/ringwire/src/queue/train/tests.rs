@@ -303,6 +303,31 @@ fn a_part_of_a_train_goes_again_before_the_rest_of_it() {
 }
 
 #[test]
+fn dropping_what_goes_again_keeps_the_order_of_the_rest() {
+    let one = TrainLimits { datagrams: 1, ..LIMITS };
+    for dropped in 0..=2 {
+        let mut rig = Rig::new();
+        let slots: Vec<u32> = (0..5).map(|_| rig.push_to(rig.block(1000), 0, None)).collect();
+        (0..4).for_each(|_| assert_eq!(rig.next_by(one), (1, 1, 1_000, 1)));
+        let again = |rig: &mut Rig, slot| {
+            rig.queue.put_back_run(Run::Whole { slot, count: 1 }, &rig.payloads);
+        };
+        again(&mut rig, slots[0]);
+        again(&mut rig, slots[1]);
+        slots[..dropped].iter().for_each(|slot| rig.queue.drop_payload(*slot, &rig.payloads));
+        // Their results come later, as their requests did.
+        again(&mut rig, slots[2]);
+        again(&mut rig, slots[3]);
+        let left = &slots[dropped..];
+        assert_eq!(rig.queue.waiting_bytes(), 1_000 * left.len() as u64);
+        let next = |_| rig.gather_by(one).unwrap().gathered.first.slot;
+        let order: Vec<u32> = (0..left.len()).map(next).collect();
+        assert_eq!(order, left, "{dropped} dropped");
+        assert!(rig.queue.is_empty());
+    }
+}
+
+#[test]
 fn a_whole_train_that_goes_again_may_have_to_be_cut() {
     let mut rig = Rig::new();
     let train = rig.push_to(rig.block(14_000), 1400, None);

@@ -229,6 +229,69 @@ fn a_part_that_fails_for_good_ends_its_train_and_nothing_else() {
 }
 
 #[test]
+fn a_part_that_is_accepted_short_ends_its_train_and_nothing_else() {
+    let mut play = Play::proven();
+    // 65 parts: the last one waits for the next chance.
+    let bytes = 64 * 64_400 + 1_000;
+    play.send_as(bytes, SendOptions::new().train(1_400));
+    play.send(500);
+    play.turn();
+    assert_eq!(play.requests(), 64);
+    play.complete(0, Ok(64_400));
+    play.complete(1, Err(Errno::AGAIN));
+    play.complete(2, Ok(63_000));
+    (3..64).for_each(|index| play.complete(index, Ok(64_400)));
+    assert_eq!(play.turn(), ["failed 0 64400 90"], "what was accepted before");
+    assert_eq!(play.core.stats().short_sends, 1);
+    play.turn();
+    assert_eq!(play.seen()[64..], [(500, None)], "neither the rest nor what was to go again");
+    (0..63).for_each(|index| play.core.engine.notify(index, Usage::ZeroCopy));
+    assert!(play.turn().is_empty());
+    assert_eq!(play.notify(63, Usage::ZeroCopy), ["released 0 Unknown"]);
+    assert_eq!(play.result(Ok(500), false), ["sent 1 500", "released 1 Unknown"]);
+    play.assert_at_rest();
+}
+
+#[test]
+fn others_keep_their_order_when_a_train_among_them_fails_for_good() {
+    // The first part of the train between them waits to go again itself, or is what fails.
+    for (first_part, second_part) in [
+        (Errno::AGAIN, Err(Errno::HOSTUNREACH)),
+        (Errno::HOSTUNREACH, Ok(35_000)),
+        (Errno::HOSTUNREACH, Err(Errno::AGAIN)),
+    ] {
+        let mut play = Play::proven();
+        (0..2).for_each(|_| play.send(1_400));
+        play.send_as(100_000, SendOptions::new().train(1_300));
+        (0..2).for_each(|_| play.send(1_500));
+        (0..2).for_each(|_| play.send(1_600));
+        play.turn();
+        let parts = [(65_000, Some(1_300)), (35_000, Some(1_300))];
+        let (before, behind) = ((2_800, Some(1_400)), (3_000, Some(1_500)));
+        let last = (3_200, Some(1_600));
+        assert_eq!(play.seen(), [before, parts[0], parts[1], behind, last]);
+        play.complete(0, Err(Errno::AGAIN));
+        play.complete(1, Err(first_part));
+        play.complete(2, second_part);
+        play.complete(3, Err(Errno::AGAIN));
+        play.complete(4, Err(Errno::AGAIN));
+        assert_eq!(play.turn(), ["failed 2 0 113"]);
+        play.turn();
+        assert_eq!(play.seen()[5..], [before], "it waits for room, and so goes alone");
+        play.complete(5, Ok(2_800));
+        assert_eq!(play.turn(), ["sent 0 1400", "sent 1 1400"]);
+        play.turn();
+        assert_eq!(play.seen()[6..], [behind, last], "in their old order");
+        play.complete(6, Ok(3_000));
+        play.complete(7, Ok(3_200));
+        assert_eq!(play.turn().len(), 4, "sent");
+        (0..8).for_each(|index| play.core.engine.notify(index, Usage::ZeroCopy));
+        assert_eq!(play.turn().len(), 7, "released");
+        play.assert_at_rest();
+    }
+}
+
+#[test]
 fn a_part_that_goes_again_goes_before_the_rest() {
     let mut play = Play::proven();
     let id = play.send_as(150_000, SendOptions::new().train(1_400));
