@@ -255,6 +255,10 @@ impl Ring {
     /// `Sent` comes when all datagrams are accepted, `Released` after the last notification. If one
     /// part fails, the rest does not leave, and `Failed` says how many bytes were accepted before.
     ///
+    /// On a socket that only ever sends trains of one size, set `UDP_SEGMENT` to it before
+    /// [`Ring::attach`]: a request then need not say how it is cut, and costs a sixth less. It cuts
+    /// whatever else is sent on the socket too.
+    ///
     /// ```
     /// # use std::net::UdpSocket;
     /// # use std::time::Duration;

@@ -2,6 +2,8 @@
 //! `send_train` of datagrams that lie in one piece.
 //!
 //! On 4 KiB pages payloads are parts of registered blocks, on huge ones `Bytes` of plain memory.
+//! A socket of trains is told beforehand how they are cut (`UDP_SEGMENT`), so that no request has
+//! to say it.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -15,6 +17,7 @@ use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Delays, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
+use crate::sys;
 use crate::walk::Layout;
 
 /// One `Ring::send` of shared memory a payload.
@@ -40,6 +43,8 @@ pub(super) const RINGWIRE_TRAIN: Recipe = Recipe {
 const WINDOW_PAYLOADS: u64 = 1024;
 /// The same in bytes.
 const WINDOW_BYTES: u64 = 12 << 20;
+/// The same of trains, each of which is a request of its own: the kernel's packets stay in cache.
+const TRAINS_BYTES: u64 = 1 << 20;
 /// How long a turn may wait before the run counts as stuck.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -58,6 +63,8 @@ struct Ringwire {
     flow: Flow,
     /// Whether a payload is a train of datagrams.
     trains: bool,
+    /// The size into which the socket cuts them, as far as it was told.
+    segment: Option<u64>,
     events: Events,
     at: usize,
 }
@@ -68,7 +75,8 @@ impl Ringwire {
         let socket = flow.as_fd().try_clone_to_owned();
         let sock = ring.attach(socket.map_err(|e| Error::io("duplicating a socket", e))?)?;
         let events = Events::with_capacity(16 << 10);
-        Ok(Ringwire { stage: stage.clone(), ring, sock, flow, trains, events, at: 0 })
+        let segment = None;
+        Ok(Ringwire { stage: stage.clone(), ring, sock, flow, trains, segment, events, at: 0 })
     }
 }
 
@@ -118,6 +126,14 @@ impl Run {
 impl Loop for Ringwire {
     fn run(&mut self, job: &Job, time: Duration) -> Result<Tally, Error> {
         let layout = if self.trains { Layout::of_trains(job) } else { Layout::of(job) };
+        if self.trains && self.segment != Some(job.payload_bytes) {
+            // A ring looks at a socket's options when it takes it.
+            let socket = self.ring.detach(self.sock)?;
+            sys::set_segment(&socket, job.payload_bytes)
+                .map_err(|error| Error::io("UDP_SEGMENT", error))?;
+            self.sock = self.ring.attach(socket)?;
+            self.segment = Some(job.payload_bytes);
+        }
         let mut tally = match job.settings.backing {
             Backing::Small => {
                 let blocks = self.stage.blocks(layout, job.order)?;
@@ -147,7 +163,11 @@ impl Ringwire {
         job: &Job,
         time: Duration,
     ) -> Result<Tally, Error> {
-        let window = window(layout.payload_bytes as u64, &self.stage, job.settings.backing);
+        let payload_bytes = layout.payload_bytes as u64;
+        let mut window = window(payload_bytes, &self.stage, job.settings.backing);
+        if self.trains {
+            window = window.min((TRAINS_BYTES / payload_bytes).max(1));
+        }
         let segment = self.trains.then_some(job.payload_bytes as u16);
         let before = self.ring.stats();
         let tally = Tally { delays: Delays::default(), ..Tally::default() };
