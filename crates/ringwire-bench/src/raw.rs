@@ -312,8 +312,8 @@ impl RawRing {
     }
 }
 
-/// Whether this process may register at least `total` bytes, for a moment; it tries with `bytes`, as
-/// often as it takes. `true` where a ring cannot be made at all, which others say better.
+/// Whether this process may register at least `total` bytes, for a moment; it tries with `bytes`,
+/// as often as it takes. `true` where a ring cannot be made at all, which others say better.
 pub(crate) fn may_register(bytes: &[u8], total: usize) -> bool {
     let Ok(ring) = IoUring::new(1) else { return true };
     // Small pages count against the limit once for each buffer that they lie in.
