@@ -5,12 +5,15 @@
 //! ends when its input does.
 
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -65,18 +68,8 @@ pub enum Answer {
 /// `Io` if it cannot be started; `Misuse` if it is of another version.
 pub fn start(path: &Path) -> Result<Vec<Box<dyn Method>>, Error> {
     let failed = |error| Error::io(format!("starting {}", path.display()), error);
-    let mut process = Command::new(path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        // Its end is the end of its input, not a key that the terminal sends to all.
-        .process_group(0)
-        .spawn()
-        .map_err(failed)?;
-    let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
-        return Err(Error::Misuse("a program without a pipe".into()));
-    };
-    let mut program = Program { process, input: Some(input), output: BufReader::new(output) };
-    let hello: Hello = program.read()?;
+    let mut program = Program::start(&mut Command::new(path)).map_err(failed)?;
+    let hello: Hello = program.read(PATIENCE)?;
     if hello.schema != SCHEMA {
         return Err(Error::Misuse(format!(
             "{} speaks version {}, and this program {SCHEMA}; build both anew",
@@ -89,6 +82,10 @@ pub fn start(path: &Path) -> Result<Vec<Box<dyn Method>>, Error> {
     Ok(hello.methods.into_iter().map(method).collect())
 }
 
+/// How long an answer may take beyond the time that was to be measured: long enough to make the
+/// wire and its memory on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 struct Program {
     process: Process,
     /// `None` once it was told to end.
@@ -97,6 +94,18 @@ struct Program {
 }
 
 impl Program {
+    fn start(command: &mut Command) -> io::Result<Program> {
+        // Its end is the end of its input, not a key that the terminal sends to all.
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut process = command.spawn()?;
+        match (process.stdin.take(), process.stdout.take()) {
+            (Some(input), Some(output)) => {
+                Ok(Program { process, input: Some(input), output: BufReader::new(output) })
+            }
+            _ => Err(io::Error::other("a program without a pipe")),
+        }
+    }
+
     fn ask(&mut self, question: &Question) -> Result<Answer, Error> {
         let mut line = serde_json::to_string(question)
             .map_err(|error| Error::io("writing a question", error))?;
@@ -104,10 +113,13 @@ impl Program {
         if let Some(input) = &mut self.input {
             input.write_all(line.as_bytes()).map_err(|e| Error::io("asking a program", e))?;
         }
-        self.read()
+        let Question::Measure(job) = question;
+        let measured = Duration::try_from_secs_f64(job.seconds).unwrap_or_default();
+        self.read(measured.saturating_add(PATIENCE))
     }
 
-    fn read<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+    fn read<T: DeserializeOwned>(&mut self, patience: Duration) -> Result<T, Error> {
+        self.wait(patience)?;
         let mut line = String::new();
         let bytes = self.output.read_line(&mut line);
         match bytes.map_err(|error| Error::io("reading a program's answer", error))? {
@@ -115,6 +127,31 @@ impl Program {
             _ => serde_json::from_str(&line)
                 .map_err(|error| Error::io("reading a program's answer", error)),
         }
+    }
+
+    /// Waits until there is something to read. A program that says nothing for that long is ended.
+    fn wait(&mut self, patience: Duration) -> Result<(), Error> {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        loop {
+            let mut fds = [PollFd::new(self.output.get_ref(), PollFlags::IN)];
+            match poll(&mut fds, Some(&timeout)) {
+                Ok(0) => break,
+                Ok(_) => return Ok(()),
+                // A signal to this program: whoever asked ends the benchmark after this answer.
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::io("poll", errno)),
+            }
+        }
+        // It fails on one that has ended.
+        let _ = self.process.kill();
+        self.input = None;
+        Err(Error::Stuck(format!(
+            "the program that was asked said nothing for {} s, and was ended",
+            patience.as_secs()
+        )))
     }
 }
 
@@ -150,5 +187,26 @@ impl Method for Child {
             Answer::Measured(measurement) => Ok(measurement),
             Answer::Refused(why) => Err(Error::Unavailable(why)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_answer_is_ended() {
+        let mut program = Program::start(Command::new("sleep").arg("600")).unwrap();
+        let stuck = program.read::<Hello>(Duration::from_millis(10)).unwrap_err();
+        assert!(matches!(stuck, Error::Stuck(_)), "{stuck}");
+        assert!(!program.process.wait().unwrap().success());
+        let ended = program.read::<Hello>(Duration::from_secs(60)).unwrap_err();
+        assert_eq!(ended.to_string(), "the program that was asked has ended");
+    }
+
+    #[test]
+    fn a_program_that_ends_at_once_is_an_error() {
+        let error = start(Path::new("/bin/true")).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("the program that was asked has ended"));
     }
 }
