@@ -3,11 +3,11 @@
 //! What cannot be measured is noted, and the rest goes on: a report is all that this host allows.
 
 mod others;
+mod peers;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::child;
 use crate::error::Error;
 use crate::host::Host;
 use crate::job::{Protocol, WireKind, WireSpec};
@@ -23,6 +23,8 @@ use crate::stage::Stage;
 use crate::tables;
 use crate::walk::DATAGRAM_BYTES_MAX;
 
+pub use peers::METHODS as PEERS;
+
 /// Who is told what happens, and can end it.
 pub trait Watch {
     /// `part` of `whole` steps have been made; the next is `what`.
@@ -32,10 +34,6 @@ pub trait Watch {
     /// Whether to end now, with what there is.
     fn stops(&self) -> bool;
 }
-
-/// The file name of the program with the peers' methods, which lies beside this one where it was
-/// built.
-const PEERS: &str = "ringwire-peers";
 
 /// Without a part, nothing is measured again after so long: the whole is to end in 90 s.
 const SHORT_AGAIN: Duration = Duration::from_secs(35);
@@ -117,7 +115,7 @@ impl<'a> Session<'a> {
         // Peers before the wire, which keeps this thread on one processor.
         let (recipes, peers) = match bench {
             tables::BENCH => (recipes_of_tables(), Vec::new()),
-            _ => (recipes(protocol), self.peers()),
+            _ => (recipes(protocol), peers::start(self.plan, protocol, |why| self.note(why))),
         };
         let net = self.net()?;
         let wire = net.spec();
@@ -127,12 +125,21 @@ impl<'a> Session<'a> {
         methods.retain(|method| method.protocol() == protocol);
         let names: Vec<String> = methods.iter().map(|method| method.name().into()).collect();
         methods.retain(|method| self.plan.wants(method.name()));
-        if methods.is_empty() && self.plan.bench != Bench::Short {
+        let absent = peers::absent(self.plan, protocol, &names);
+        let is_unknown = |name: &&String| !names.contains(name) && !absent.contains(&name.as_str());
+        // Without a part, a name may be that of another part's method.
+        if self.plan.bench != Bench::Short
+            && let Some(name) = self.plan.methods.iter().find(is_unknown)
+        {
             return Err(Error::Misuse(format!(
-                "no method of {bench} is named {}; there are {}",
-                self.plan.methods.join(" or "),
+                "no method of {bench} is named {name}; there are {}",
                 names.join(", ")
             )));
+        }
+        match peers::why_absent(&absent) {
+            Some(why) if methods.is_empty() => return Err(Error::Misuse(why)),
+            Some(why) => self.note(why),
+            None => {}
         }
         let mut sizes = self.plan.sizes.clone();
         if sizes.is_empty() {
@@ -192,14 +199,5 @@ impl<'a> Session<'a> {
             self.watch.note(&note);
             self.report.host.notes.push(note);
         }
-    }
-
-    fn peers(&mut self) -> Vec<Box<dyn Method>> {
-        let beside = std::env::current_exe().ok().map(|path| path.with_file_name(PEERS));
-        let Some(path) = beside.filter(|path| path.is_file()) else { return Vec::new() };
-        child::start(&path).unwrap_or_else(|error| {
-            self.note(format!("the peers' methods are not measured: {error}"));
-            Vec::new()
-        })
     }
 }

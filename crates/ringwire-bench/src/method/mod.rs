@@ -25,6 +25,7 @@ use crate::net::Flow;
 use crate::stage::Stage;
 
 pub use gathered::payloads_a_call;
+pub use uring::no_room;
 
 /// Something that answers a job with a measurement.
 pub trait Method {

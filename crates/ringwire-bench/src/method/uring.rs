@@ -15,7 +15,7 @@ use crate::stage::Stage;
 const BELIEVED_BYTES: u32 = 64 << 10;
 
 /// The error of a send of normal memory whose pages may not be locked.
-pub(super) fn no_room() -> Error {
+pub fn no_room() -> Error {
     Error::Unavailable(
         "RLIMIT_MEMLOCK has no room for the pages of one send of normal memory; raise it with \
          ulimit -l"

@@ -1,5 +1,7 @@
 //! `ringwire bench`, really run, with runs too short to mean anything.
 
+use std::process::Command;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -205,6 +207,40 @@ fn a_method_that_does_not_exist_is_an_error_that_names_those_that_do() {
     let said = "error: no method of tcp is named carrier-pigeon; there are write, writev64, ";
     assert!(end.stderr.starts_with(said), "{}", end.stderr);
     assert_eq!(end.stdout, "");
+    // One that does exist beside it does not hide it.
+    let end = bench(&[&args[..], &["--method", "write"]].concat()).expect(2);
+    assert!(end.stderr.starts_with(said), "{}", end.stderr);
     let end = bench(&["udp", "--wire", "loopback", "--size", "64KiB"]).expect(2);
     assert_eq!(end.stderr, "error: a datagram has 65507 bytes at most\n");
+}
+
+#[test]
+fn who_asks_for_a_peer_that_is_not_built_is_told_how_to_build_it() {
+    // Alone in a directory. Copied by another program: this one may start a third, which would
+    // inherit the copy open for writing, and keep it from being run.
+    let dir = scratch();
+    let alone = dir.path().join("ringwire");
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ringwire")).arg(&alone).status();
+    assert!(copied.unwrap().success());
+    let bench = |args: &[&str]| {
+        let mut command = Command::new(&alone);
+        command.arg("bench").args(args).args(SHORT);
+        command.args(["--wire", "loopback", "--method", "compio-vectored"]);
+        Program::start(command).end()
+    };
+    let said = format!(
+        "compio-vectored cannot be measured: that takes a program of its own, and there is no \
+         {}-peers; `cargo build --release -p ringwire-peers` builds it, ",
+        alone.display()
+    );
+    for part in [&[][..], &["tcp"]] {
+        let end = bench(part).expect(2);
+        assert!(end.stderr.contains(&format!("error: {said}")), "{}", end.stderr);
+        assert_eq!(end.stdout, "");
+    }
+    // The others are measured.
+    let end = bench(&["tcp", "--size", "64KiB", "--method", "write", "--json", "-"]).expect(0);
+    let report: Value = serde_json::from_str(&end.stdout).unwrap();
+    assert!(report["host"]["notes"].to_string().contains(&said), "{}", report["host"]);
+    assert_eq!(report["medians"][0]["method"], "write");
 }
