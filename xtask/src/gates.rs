@@ -74,11 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(path) => path.clone(),
         None => cargo::target_dir()?.join("gates.json"),
     };
-    let program = cargo::build(&["build", "--release", "-p", "ringwire-cli"])?
-        .into_iter()
-        .find(|built| built.target == "ringwire")
-        .ok_or_else(|| Error::new("cargo built no program called ringwire"))?
-        .executable;
+    let program = build()?;
     let (effort, time_max) = if args.full { (FULL, FULL_TIME_MAX) } else { (SHORT, TIME_MAX) };
     let mut session = Session::new(&program, effort, Instant::now() + time_max);
     session.measure_all();
@@ -91,6 +87,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let document = session.into_document(args, &verdicts);
     document.write(&json)?;
     Ok(show(&document, &verdicts, &json))
+}
+
+/// Builds `ringwire`, and beside it, where it looks for them, the peers that gates hold it against.
+/// Says where it is.
+fn build() -> Result<PathBuf> {
+    let args = ["build", "--release", "-p", "ringwire-cli", "-p", "ringwire-peers"];
+    let built = cargo::build(&args)?;
+    let program = |name: &str| {
+        let found = built.iter().find(|built| built.target == name);
+        found.ok_or_else(|| Error::new(format!("cargo built no program called {name}")))
+    };
+    program("ringwire-peers")?;
+    Ok(program("ringwire")?.executable.clone())
 }
 
 /// One gate's tries, the last of which counts: a gate that passes is not tried again.
