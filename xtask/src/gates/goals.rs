@@ -192,8 +192,8 @@ pub(crate) const TRAINS_PER_S: f64 = 45e6;
 /// Trains do not reach their goal: they come to 3.3 times plain GSO on the host they were measured
 /// on. The bare loop comes to 4.4 there, from registered memory on huge pages, where a train is one
 /// fragment and charges the send buffer with up to 2 MiB (K13), which only a device that drops at
-/// once forgives; from 4 KiB pages, with 17 fragments, it is as fast as ringwire. What is reached is
-/// held.
+/// once forgives; from 4 KiB pages, with 17 fragments, it is as fast as ringwire. What is reached
+/// is held.
 const SLACK_TRAINS: f64 = 0.55;
 
 /// A ratio of rates.
