@@ -30,6 +30,10 @@ pub struct Host {
     pub working_set_bytes: u64,
     /// The commit that the program was built from.
     pub commit: String,
+    /// Which part of the runs that count other programs disturbed, of the methods measured side by
+    /// side; 0 to 1.
+    #[serde(default)]
+    pub disturbed_share: f64,
     /// What a reader has to know to read the figures right.
     pub notes: Vec<String>,
 }
@@ -56,6 +60,7 @@ impl Host {
             ack_us: plan.wire.ack_us,
             working_set_bytes: plan.working_set_bytes,
             commit: option_env!("RINGWIRE_COMMIT").unwrap_or("unknown").into(),
+            disturbed_share: 0.0,
             notes: Vec::new(),
         }
     }

@@ -167,6 +167,8 @@ impl<'a> Session<'a> {
                 side.place(*size, *order, self.watch);
             }
         }
+        let disturbed = &mut self.report.host.disturbed_share;
+        *disturbed = disturbed.max(side.disturbed_share());
         let (rows, notes) = side.into_rows(self.watch);
         self.report.medians.extend(medians(&rows));
         self.report.rows.extend(rows);

@@ -200,6 +200,11 @@ impl<'a> SideBySide<'a> {
         }
     }
 
+    /// Which part of the rows others disturbed, 0 to 1.
+    pub fn disturbed_share(&self) -> f64 {
+        self.disturbed as f64 / self.rows.len().max(1) as f64
+    }
+
     /// The rows, and what a reader of them has to know.
     pub fn into_rows(mut self, watch: &mut dyn Watch) -> (Vec<Row>, Vec<String>) {
         if self.disturbed > 0 {

@@ -81,6 +81,15 @@ impl Goal {
         }
     }
 
+    /// Whether a figure is so far off that no other program is to blame: half of what passes, or
+    /// twice.
+    pub(crate) fn is_missed_by_far(self, figure: f64) -> bool {
+        match self {
+            Goal::AtLeast { goal, slack } => figure < goal * slack / 2.0,
+            Goal::AtMost { goal, slack } => figure > (goal + slack) * 2.0,
+        }
+    }
+
     /// The goal and its slack.
     pub(crate) fn numbers(self) -> (f64, f64) {
         match self {
@@ -270,6 +279,8 @@ mod tests {
         assert!(most.is_met_by(49.0));
         assert!(!most.is_met_by(51.0));
         assert!(!least.is_met_by(f64::NAN) && !most.is_met_by(f64::NAN));
+        assert!(least.is_missed_by_far(4.0) && !least.is_missed_by_far(4.1));
+        assert!(most.is_missed_by_far(101.0) && !most.is_missed_by_far(99.0));
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub(crate) struct Judged {
     pub(crate) why: Option<String>,
     /// What is stated beside the figure, and not held.
     pub(crate) beside: Option<String>,
+    /// Whether a figure that falls short does so by far.
+    pub(crate) far_off: bool,
+    /// Whether others disturbed the measurement.
+    pub(crate) disturbed: bool,
 }
 
 /// A verdict.
@@ -49,17 +53,21 @@ pub(crate) enum Verdict {
 }
 
 impl Judged {
+    fn because(verdict: Verdict, why: Option<String>) -> Judged {
+        Judged { verdict, figure: None, why, beside: None, far_off: false, disturbed: false }
+    }
+
     fn of(verdict: Verdict, figure: f64) -> Judged {
-        Judged { verdict, figure: Some(figure), why: None, beside: None }
+        Judged { figure: Some(figure), ..Judged::because(verdict, None) }
     }
 
     /// Falls short for a reason that is no figure.
     pub(crate) fn short(why: impl Into<String>) -> Judged {
-        Judged { verdict: Verdict::Short, figure: None, why: Some(why.into()), beside: None }
+        Judged { far_off: true, ..Judged::because(Verdict::Short, Some(why.into())) }
     }
 
     fn skip(why: String) -> Judged {
-        Judged { verdict: Verdict::Skip, figure: None, why: Some(why), beside: None }
+        Judged::because(Verdict::Skip, Some(why))
     }
 
     /// Whether another measurement could change anything.
@@ -126,7 +134,16 @@ pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
     let judged = match place.figure(gate, ours) {
         Ok(figure) if gate.goal.is_met_by(figure) => Judged::of(Verdict::Pass, figure),
         Ok(figure) => {
-            place.bound_by_host(gate, ours).unwrap_or_else(|| Judged::of(Verdict::Short, figure))
+            let bound = place.bound(gate);
+            let far_off = match &bound {
+                Some(Bound { needed, .. }) => rate(ours) < needed / 2.0,
+                None => gate.goal.is_missed_by_far(figure),
+            };
+            let short = || Judged { far_off, ..Judged::of(Verdict::Short, figure) };
+            bound.filter(|bound| rate(ours) >= bound.needed).map_or_else(short, |bound| Judged {
+                why: Some(bound.said),
+                ..Judged::of(Verdict::BoundByHost, figure)
+            })
         }
         Err(missing) => Judged::short(format!(
             "{missing} was not measured here{}",
@@ -204,8 +221,8 @@ impl<'a> Place<'a> {
         Some(format!("{}; {plain} {}", memory(ours)?, memory(self.find(plain)?)?))
     }
 
-    /// The verdict where no bare method reaches the goal, and ours is as good as the best of them.
-    fn bound_by_host(&self, gate: &Gate, ours: &Median) -> Option<Judged> {
+    /// What the host allows, where no bare method reaches the goal.
+    fn bound(&self, gate: &Gate) -> Option<Bound> {
         let (Figure::TimesPlain { plain, .. }, Goal::AtLeast { goal, slack }) =
             (gate.figure, gate.goal)
         else {
@@ -214,14 +231,17 @@ impl<'a> Place<'a> {
         let plain = rate(self.find(plain)?);
         let bare = self.best(|method| is_bare(method, gate.ours()))?;
         let (reached, needed) = (rate(bare) / plain, SHARE_OF_BARE * slack * rate(bare));
-        let bound = reached < goal && rate(ours) >= needed;
-        bound.then(|| Judged {
-            verdict: Verdict::BoundByHost,
-            figure: Some(rate(ours) / plain),
-            why: Some(format!("bound by the host: {} reaches {reached:.1}×", bare.method)),
-            beside: None,
-        })
+        let said = format!("bound by the host: {} reaches {reached:.1}×", bare.method);
+        (reached < goal).then_some(Bound { needed, said })
     }
+}
+
+/// A host on which no bare method reaches a goal.
+struct Bound {
+    /// The rate that is enough there.
+    needed: f64,
+    /// What is to be said of it.
+    said: String,
 }
 
 /// CPU time that a payload takes more with one method than with another: seconds for 10⁹ bytes are

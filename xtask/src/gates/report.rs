@@ -32,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) ack_us: u64,
     pub(crate) working_set_bytes: u64,
     pub(crate) commit: String,
+    #[serde(default)]
+    pub(crate) disturbed_share: f64,
     pub(crate) notes: Vec<String>,
     #[serde(flatten)]
     pub(crate) rest: Map<String, Value>,
@@ -207,6 +209,7 @@ pub(crate) mod tests {
             ack_us: 30,
             working_set_bytes: 1 << 28,
             commit: "0123abcd".into(),
+            disturbed_share: 0.0,
             notes: Vec::new(),
             rest: Map::new(),
         };

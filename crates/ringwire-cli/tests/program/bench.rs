@@ -85,6 +85,7 @@ fn stdout_carries_the_promised_json_and_nothing_else() {
         "ack_us",
         "working_set_bytes",
         "commit",
+        "disturbed_share",
         "notes",
     ] {
         assert!(host.contains_key(key), "{key}");
