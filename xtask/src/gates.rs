@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Everything is measured once. A gate that falls short is measured again up to four times, with
-//! its place of the benchmark and the methods it speaks of alone, once the machine is idle. It fails
-//! if it falls short every time: what other programs do to a measurement comes and goes, what a
+//! its place of the benchmark and the methods it speaks of alone, once the machine is idle. If it
+//! falls short every time, it fails: what other programs do to a measurement comes and goes, what a
 //! change to the code does stays. Where others disturbed each of these tries, and the figures are
 //! not far off, nobody can tell: that is said and counted, and is neither a pass nor a failure.
 
