@@ -320,6 +320,15 @@ fn rests(payloads: &Payloads, at: Position) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// A request that covers nothing yet, and the addresses that it may read.
+fn nothing_yet(head: Position, mode: Mode, segments: &KnownSegments) -> (Gathered, Range<usize>) {
+    let (segment, window) = match mode {
+        Mode::Registered(index) => (Some(index), segments.range(index)),
+        Mode::Normal => (None, 0..usize::MAX),
+    };
+    (Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE }, window)
+}
+
 /// One run over the queue's payloads.
 struct Gathering<'a> {
     gathered: Gathered,
@@ -351,12 +360,7 @@ impl<'a> Gathering<'a> {
         spans: &'a mut Vec<Span>,
     ) -> Self {
         spans.clear();
-        let (segment, window) = match mode {
-            Mode::Registered(index) => (Some(index), segments.range(index)),
-            Mode::Normal => (None, 0..usize::MAX),
-        };
-        let gathered =
-            Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE };
+        let (gathered, window) = nothing_yet(head, mode, segments);
         let (charge, chain) = (0, Chain::EMPTY);
         Gathering { gathered, mode, window, bounds, segments, spans, charge, chain }
     }

@@ -12,6 +12,8 @@ mod datagrams;
 mod drive;
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod promises;
 mod sockets;
 #[cfg(test)]
 mod tests;

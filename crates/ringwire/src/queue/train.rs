@@ -16,10 +16,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::{Gathered, Mode, SendQueue, rests};
+use super::{Gathered, Mode, SendQueue, nothing_yet, rests};
 use crate::engine::Span;
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::{NONE, Payloads, Position};
+use crate::ledger::{Payloads, Position};
 use crate::segments::KnownSegments;
 
 /// Bytes of one request of several datagrams. The kernel takes what fits into an IP packet; this
@@ -282,13 +282,7 @@ impl<'a> Coupling<'a> {
         spans: &'a mut Vec<Span>,
     ) -> Self {
         spans.clear();
-        let (segment, window) = match mode {
-            Mode::Registered(index) => (Some(index), segments.range(index)),
-            Mode::Normal => (None, 0..usize::MAX),
-        };
-        let head = run.start();
-        let gathered =
-            Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE };
+        let (gathered, window) = nothing_yet(run.start(), mode, segments);
         let train = Train { gathered, datagrams: 0, datagram_bytes: 0, pages: 0, charge: 0 };
         Coupling { train, run, mode, window, limits, segments, spans, chain: Chain::EMPTY }
     }

@@ -126,6 +126,15 @@ impl SendOptions {
     }
 }
 
+impl SendOptions {
+    /// What the ledger is to know of a payload that is sent so.
+    #[inline(always)]
+    fn opening(&self, bytes: u64, socket: u32, notification: u32, opened_ms: u32) -> Opening {
+        let segment_bytes = self.segment_bytes.unwrap_or(0);
+        Opening { bytes, socket, notification, quiet: self.quiet, segment_bytes, opened_ms }
+    }
+}
+
 pub(crate) fn stale(what: &str) -> Error {
     Error::Misuse(format!("this {what}'s handle is stale, or of another ring").into())
 }
@@ -307,14 +316,7 @@ impl<E: Engine> Core<E> {
             // With nothing in flight the clock is to be looked at first.
             && self.in_flight_payloads > 0
         {
-            let opening = Opening {
-                bytes,
-                socket: sock.0.slot,
-                notification,
-                quiet: sending.quiet,
-                segment_bytes: sending.segment_bytes.unwrap_or(0),
-                opened_ms: self.now_ms,
-            };
+            let opening = sending.opening(bytes, sock.0.slot, notification, self.now_ms);
             let id = self.ledger.payloads.open(piece, opening);
             if notification != NONE {
                 self.ledger.notifications.attach(notification);
@@ -354,14 +356,7 @@ impl<E: Engine> Core<E> {
             // Nobody may have turned for long, and this payload's age counts from now.
             self.look_at_clock();
         }
-        let opening = Opening {
-            bytes,
-            socket: sock.0.slot,
-            notification,
-            quiet: sending.quiet,
-            segment_bytes: sending.segment_bytes.unwrap_or(0),
-            opened_ms: self.now_ms,
-        };
+        let opening = sending.opening(bytes, sock.0.slot, notification, self.now_ms);
         let id = self.ledger.payloads.open_payload(payload, opening, sending.address);
         self.ledger.notifications.attach(notification);
         self.in_flight_bytes += bytes;

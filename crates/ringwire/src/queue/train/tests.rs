@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::error::Errno;
+use crate::ledger::NONE;
 use crate::payload::Piece;
 use crate::queue::tests::Rig;
 use crate::release::Events;

@@ -21,6 +21,17 @@ impl Play {
         play
     }
 
+    /// Its payload 0 was sent as a train of 65 parts, of which the last waits for the next chance,
+    /// and its payload 1 behind that as a datagram of 500 bytes.
+    fn with_65_parts() -> Play {
+        let mut play = Play::proven();
+        play.send_as(64 * 64_400 + 1_000, SendOptions::new().train(1_400));
+        play.send(500);
+        play.turn();
+        assert_eq!(play.requests(), 64);
+        play
+    }
+
     fn send_as(&mut self, bytes: usize, options: SendOptions) -> PayloadId {
         self.core.send(self.sock, vec![0; bytes].into_payload(), options).unwrap()
     }
@@ -206,13 +217,7 @@ fn a_train_leaves_in_parts_and_is_told_of_once() {
 
 #[test]
 fn a_part_that_fails_for_good_ends_its_train_and_nothing_else() {
-    let mut play = Play::proven();
-    // 65 parts: the last one waits for the next chance.
-    let bytes = 64 * 64_400 + 1_000;
-    play.send_as(bytes, SendOptions::new().train(1_400));
-    play.send(500);
-    play.turn();
-    assert_eq!(play.requests(), 64);
+    let mut play = Play::with_65_parts();
     play.complete(0, Ok(64_400));
     play.complete(1, Err(Errno::HOSTUNREACH));
     play.complete(2, Ok(64_400));
@@ -230,13 +235,7 @@ fn a_part_that_fails_for_good_ends_its_train_and_nothing_else() {
 
 #[test]
 fn a_part_that_is_accepted_short_ends_its_train_and_nothing_else() {
-    let mut play = Play::proven();
-    // 65 parts: the last one waits for the next chance.
-    let bytes = 64 * 64_400 + 1_000;
-    play.send_as(bytes, SendOptions::new().train(1_400));
-    play.send(500);
-    play.turn();
-    assert_eq!(play.requests(), 64);
+    let mut play = Play::with_65_parts();
     play.complete(0, Ok(64_400));
     play.complete(1, Err(Errno::AGAIN));
     play.complete(2, Ok(63_000));
