@@ -2,10 +2,14 @@
 
 mod tally;
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tally::{Skip, Tally};
 
 use crate::cargo::{self, Built};
@@ -20,6 +24,12 @@ pub(crate) struct Args {
     /// documentation's examples, the loom models, and tests that must not compile.
     #[arg(long)]
     no_build: bool,
+    /// Run each of them as an ordinary user, one whom nobody else is, who may lock 8 MiB
+    ///
+    /// Only root can. A user for each, because locked memory is counted per user, and what an ended
+    /// program had may count for minutes.
+    #[arg(long, requires = "no_build")]
+    as_users: bool,
     /// A skip is a failure, unless its reason is something this kernel cannot do
     ///
     /// The environment variable CI means the same.
@@ -30,17 +40,36 @@ pub(crate) struct Args {
 /// The example that must run to its end; it checks itself.
 const EXAMPLE: &str = "notification_slots";
 
+/// Below are users that a system knows.
+const FIRST_USER: u32 = 1_500_000_000;
+/// The programs of one run have the numbers up to the next run's.
+const USERS_A_RUN: u32 = 100;
+/// What is usual for a user.
+const USERS_MEMLOCK_BYTES: u64 = 8 << 20;
+
 /// Runs everything.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // On memory: RLIMIT_MEMLOCK is one account for all processes of a user, and tests that run at
     // once would take it from each other. Root has no such account.
-    let root = rustix::process::geteuid().is_root();
+    let mut root = rustix::process::geteuid().is_root();
+    if args.as_users {
+        if !root {
+            return Err(Error::new("only root can test as other users; leave out --as-users"));
+        }
+        root = false;
+        let limit = Some(USERS_MEMLOCK_BYTES);
+        setrlimit(Resource::Memlock, Rlimit { current: limit, maximum: limit })
+            .map_err(Error::from("limit the users' locked memory"))?;
+    }
     let harness: &[&str] = if root { &[] } else { &["--test-threads=1"] };
     let skips = tempfile::NamedTempFile::new().map_err(Error::from("make a temporary file"))?;
+    // For all whom we run as.
+    std::fs::set_permissions(skips.path(), Permissions::from_mode(0o666))
+        .map_err(Error::from("let others write the list of skips"))?;
 
     let mut session = Session { harness, skips: skips.path(), tally: Tally::default() };
     if args.no_build {
-        session.run_built()?;
+        session.run_built(args.as_users)?;
     } else {
         session.run_with_cargo()?;
     }
@@ -92,13 +121,17 @@ impl Session<'_> {
         self.whole(&mut example, &format!("example {EXAMPLE}"))
     }
 
-    fn run_built(&mut self) -> Result<()> {
-        for built in recall()? {
+    fn run_built(&mut self, as_users: bool) -> Result<()> {
+        let first_user = FIRST_USER + std::process::id() % 1_000_000 * USERS_A_RUN;
+        for (user, built) in (first_user..).zip(recall()?) {
             let mut command = Command::new(&built.executable);
             command
                 .args(self.harness)
                 .current_dir(&built.package)
                 .env("CARGO_MANIFEST_DIR", &built.package);
+            if as_users {
+                command.uid(user).gid(user);
+            }
             self.step(&mut command)?;
         }
         Ok(())

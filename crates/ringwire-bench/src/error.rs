@@ -34,3 +34,20 @@ impl Error {
         Error::Io { what: what.into(), error: error.into() }
     }
 }
+
+/// Tries again for a while as long as something is unavailable: locked memory that programs and
+/// rings of the same user had counts until the kernel has let go of it.
+#[cfg(test)]
+pub(crate) fn when_memory_is_back<T>(
+    mut measure: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let since = std::time::Instant::now();
+    loop {
+        match measure() {
+            Err(Error::Unavailable(_)) if since.elapsed().as_secs() < 30 => {
+                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            }
+            measured => return measured,
+        }
+    }
+}

@@ -135,6 +135,11 @@ impl RawRing {
                     .into(),
             ),
             Some(libc::ENOSYS) => Error::Unavailable("this kernel has no io_uring".into()),
+            Some(libc::ENOMEM) => Error::Unavailable(
+                "RLIMIT_MEMLOCK has no room for a ring's queues; raise it with ulimit -l, or end \
+                 what else this user runs on io_uring"
+                    .into(),
+            ),
             _ => Error::io("io_uring_setup", error),
         };
         let mut builder = IoUring::builder();

@@ -416,6 +416,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::when_memory_is_back;
     use crate::job::WireSpec;
 
     fn interval(low: f64, high: f64) -> Interval {
@@ -474,14 +475,7 @@ mod tests {
             let rounds = std::cell::Cell::new(0);
             measure(&net, 64 << 10, true, || rounds.replace(rounds.get() + 1) > 3)
         };
-        // What programs that have ended had locked counts until the kernel has let go of it.
-        let since = std::time::Instant::now();
-        let mut measured = rows();
-        while matches!(measured, Err(Error::Unavailable(_))) && since.elapsed().as_secs() < 20 {
-            std::thread::park_timeout(std::time::Duration::from_millis(100));
-            measured = rows();
-        }
-        let rows = match measured {
+        let rows = match when_memory_is_back(rows) {
             Ok(rows) => rows,
             Err(why @ (Error::Unavailable(_) | Error::Ring(_))) => {
                 let test = "rows_have_the_fields_that_were_promised";

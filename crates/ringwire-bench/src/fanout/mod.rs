@@ -325,6 +325,7 @@ impl Bench<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::when_memory_is_back;
     use crate::job::{WireKind, WireSpec};
     use crate::plan::Bench as Part;
 
@@ -357,7 +358,8 @@ mod tests {
             Ok(net) => net,
             Err(why) => return ringwire_wire::skip(test, &why.to_string()),
         };
-        let fanout = match measure_to(20, &plan, &net, &mut Deaf) {
+        let measured = when_memory_is_back(|| measure_to(20, &plan, &net, &mut Deaf));
+        let fanout = match measured {
             Ok(fanout) => fanout,
             Err(why @ (Error::Unavailable(_) | Error::Ring(_))) => {
                 return ringwire_wire::skip(test, &why.to_string());
