@@ -44,7 +44,9 @@ pub(crate) fn when_memory_is_back<T>(
     let since = std::time::Instant::now();
     loop {
         match measure() {
-            Err(Error::Unavailable(_)) if since.elapsed().as_secs() < 30 => {
+            Err(Error::Unavailable(_) | Error::Ring(ringwire::Error::Unsupported { .. }))
+                if since.elapsed().as_secs() < 30 =>
+            {
                 std::thread::park_timeout(std::time::Duration::from_millis(100));
             }
             measured => return measured,
