@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::protocol::{DATA_BYTES_MAX, DEFAULT_PORT};
+use crate::protocol::{DATA_BYTES_MAX, DEFAULT_PORT, PROBE_BYTES_MAX};
 use crate::units::{parse_bytes, parse_duration};
 
 const NOT_ENCRYPTED: &str = "\
@@ -18,8 +18,20 @@ read the files, and whoever can reach a receiver can store files in its director
 accidents, not attackers. Use it on a network that you trust, or through a tunnel.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 every file is stored and verified everywhere, or what this host allows was measured; \
-1 the transfer ended, and some file is not; 2 it could not run, or was interrupted.";
+Exit codes: 0 every file is stored and verified everywhere, or what this host allows was measured, \
+or zero copy is to be had; 1 the transfer ended, and some file is not, or zero copy is not to be \
+had; 2 it could not run, or was interrupted.";
+
+const DOCTOR_AFTER: &str = "\
+A check is ok, warn (something is lost, or could not be seen) or FAIL (zero copy is not to be had \
+because of it), and says who must do what. Rates are for information: ringwire bench measures.
+
+Nobody is sent bytes that were not asked for. --to connects, and no more; a ringwire recv greets \
+first, and is then sent 16 MiB that it throws away, counts for no transfer and stores nowhere. To \
+any other server bytes go only with --probe-bytes: zeros, on that one connection, which a server \
+that expects a protocol will take for junk.
+
+Exit codes: 0 zero copy is to be had; 1 it is not: a check says FAIL; 2 it could not look.";
 
 const AFTER_HELP: &str = "The transfer is not encrypted; --help says more.";
 
@@ -37,6 +49,7 @@ pub(crate) enum Command {
     Send(Send),
     Recv(Recv),
     Bench(Bench),
+    Doctor(Doctor),
 }
 
 /// Send files to one or more receivers (ringwire recv)
@@ -173,6 +186,28 @@ pub(crate) struct Bench {
     pub(crate) html: Option<PathBuf>,
 }
 
+/// Say what this host, its kernel and a path do with zero copy, and what to change
+///
+/// Looks at the kernel and its bugs, io_uring and MSG_ZEROCOPY (by trying), limits of memory and
+/// buffers, network interfaces, packet sockets, IPsec and the IOMMU, and sends a few MiB into the
+/// perfect wire. Works for any user, and says what it could not see. Changes nothing. Takes about a
+/// second, and never more than ten.
+#[derive(Args, Debug)]
+#[command(after_long_help = DOCTOR_AFTER)]
+pub(crate) struct Doctor {
+    /// Look at the way to a server too: route, interface, what copies on it, a TCP connection
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_endpoint)]
+    pub(crate) to: Option<Endpoint>,
+
+    /// Send so many zeros to the server, whatever it is, to see if they are copied; 1MiB to 1GiB
+    #[arg(long, value_name = "SIZE", requires = "to", value_parser = parse_probe)]
+    pub(crate) probe_bytes: Option<u64>,
+
+    /// Print the report as JSON (docs/DOCTOR.md), on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BenchPart {
@@ -275,6 +310,16 @@ fn parse_payload(text: &str) -> Result<u64, String> {
         _ => Err("a payload has 1 byte to 16MiB".into()),
     }
 }
+
+fn parse_probe(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        bytes @ PROBE_BYTES_MIN..=PROBE_BYTES_MAX => Ok(bytes),
+        _ => Err("a probe has 1MiB to 1GiB".into()),
+    }
+}
+
+/// Less is not surely a request of its own, so the kernel's report could not be believed.
+const PROBE_BYTES_MIN: u64 = 1 << 20;
 
 /// An arena's largest block.
 const PAYLOAD_BYTES_MAX: u64 = 16 << 20;

@@ -8,11 +8,13 @@
 //! send/        read once, lend each block to every receiver, get it back
 //! recv/        take, verify, store
 //! bench.rs     measure ways to send; the measuring itself is the crate ringwire-bench
+//! doctor.rs    what this host does with zero copy; the looking is the crate ringwire-doctor
 //! ```
 #![forbid(unsafe_code)]
 
 mod args;
 mod bench;
+mod doctor;
 mod exit;
 mod name;
 mod output;
@@ -55,5 +57,6 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Send(args) => send::run(args, &signals, output),
         Command::Recv(args) => recv::run(args, &signals, output),
         Command::Bench(args) => bench::run(args, &signals, output),
+        Command::Doctor(args) => doctor::run(args, output),
     }
 }

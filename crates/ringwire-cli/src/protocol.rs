@@ -5,9 +5,12 @@
 //!
 //! ```text
 //! greeting, from each side at once after connecting, 16 bytes, the same in every version:
-//!   "ringwire" · version u16 · role 'S' or 'R' · 5 bytes of zero
+//!   "ringwire" · version u16 · role 'S', 'R' or 'P' · 5 bytes of zero
 //!
-//! then frames: kind u8 · length u32 · body[length]
+//! after a greeting of the role 'P' (a probe of the path, by ringwire doctor): any bytes, at most
+//! 1 GiB, which the receiver throws away; no transfer, no frames, no answer
+//!
+//! else frames: kind u8 · length u32 · body[length]
 //!   sender → receiver                             receiver → sender
 //!   01 FILE     size u64 · name[0..=512]          81 RECEIPT  file u32 · status u8 · text[0..=512]
 //!   02 DATA     bytes[1..=16 MiB]                 82 ALIVE    received u64
@@ -52,6 +55,9 @@ pub(crate) const TEXT_BYTES_MAX: usize = 512;
 /// Most bytes of a frame whose body is decoded in one piece (all but DATA), head included.
 pub(crate) const FRAME_BYTES_MAX: usize = HEAD_BYTES + 8 + TEXT_BYTES_MAX;
 
+/// Most bytes of one probe.
+pub(crate) const PROBE_BYTES_MAX: u64 = 1 << 30;
+
 /// Most files in one transfer: it bounds what a receiver must remember and create.
 pub(crate) const FILES_MAX: u32 = 10_000;
 
@@ -63,6 +69,7 @@ const ROLE_AT: usize = 10;
 pub(crate) enum Role {
     Sender = b'S' as isize,
     Receiver = b'R' as isize,
+    Prober = b'P' as isize,
 }
 
 /// What a sender says.
@@ -181,6 +188,14 @@ pub(crate) fn check_greeting(came: &[u8], expected: Role) -> Result<bool, Wrong>
         return Err(Wrong::Reserved);
     }
     Ok(came.len() >= GREETING_BYTES)
+}
+
+/// Which end has greeted, of those that a receiver serves: a sender, unless it says that it probes.
+pub(crate) fn client_role(came: &[u8]) -> Role {
+    match came.get(ROLE_AT) {
+        Some(b'P') => Role::Prober,
+        _ => Role::Sender,
+    }
 }
 
 /// As much of `text` as a frame can carry, cut between characters.

@@ -64,17 +64,32 @@ impl<'a> Link<'a> {
         Ok(Link { stream, signals, idle, buffer: vec![0; BUFFER_BYTES].into(), start: 0, end: 0 })
     }
 
-    /// Greets, and judges the sender's greeting.
-    pub(super) fn greet(&mut self) -> Result<(), Over> {
+    /// Greets, and judges the other end's greeting: a sender's, or a probe's.
+    pub(super) fn greet(&mut self) -> Result<Role, Over> {
         self.write(&protocol::greeting(Role::Receiver))?;
         loop {
             let came = &self.buffer[self.start..self.end];
-            if protocol::check_greeting(&came[..came.len().min(GREETING_BYTES)], Role::Sender)? {
+            let came = &came[..came.len().min(GREETING_BYTES)];
+            let role = protocol::client_role(came);
+            if protocol::check_greeting(came, role)? {
                 self.start += GREETING_BYTES;
-                return Ok(());
+                return Ok(role);
             }
             self.fill()?;
         }
+    }
+
+    /// Throws away what comes, to its end or up to `bytes_max`. Returns how much came.
+    pub(super) fn discard(&mut self, bytes_max: u64) -> Result<u64, Over> {
+        let mut bytes = 0;
+        while bytes < bytes_max {
+            match self.data(u32::MAX) {
+                Ok(data) => bytes += data.len() as u64,
+                Err(Over::Ended) => break,
+                Err(over) => return Err(over),
+            }
+        }
+        Ok(bytes)
     }
 
     /// The next frame.

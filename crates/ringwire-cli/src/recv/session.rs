@@ -12,7 +12,7 @@ use super::link::{Link, Over};
 use super::store::{Incoming, Refusal, Store};
 use crate::name::{FileName, printable};
 use crate::output::{Output, Progress};
-use crate::protocol::{FromReceiver, Status, Wrong};
+use crate::protocol::{FromReceiver, PROBE_BYTES_MAX, Role, Status, Wrong};
 use crate::units::{show_bytes, show_duration, show_rate, show_size};
 
 /// How often the sender hears that we are alive. Well below any sensible patience.
@@ -21,7 +21,7 @@ const ALIVE_EVERY: Duration = Duration::from_millis(500);
 /// What a session came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It never greeted as a sender of this version does: not a transfer.
+    /// It never greeted as a sender of this version does, or only probed the path: not a transfer.
     NoTransfer,
     /// Every file is stored, and the sender said goodbye.
     Whole,
@@ -39,17 +39,29 @@ pub(super) fn serve(
     max_bytes: u64,
     output: &Output,
 ) -> Outcome {
-    if let Err(over) = link.greet() {
-        let hint = match &over {
-            Over::Wrong(wrong @ Wrong::Version { .. }) => wrong.hint(),
-            _ => None,
-        };
-        output.warning(format_args!(
-            "{peer} is not served: {over}{}",
-            hint.map(|hint| format!("\n\nhint: {hint}")).unwrap_or_default()
-        ));
-        link.close();
-        return Outcome::NoTransfer;
+    match link.greet() {
+        Ok(Role::Prober) => {
+            let came = link.discard(PROBE_BYTES_MAX);
+            output.note(match came {
+                Ok(bytes) => format!("{peer} probed its path with {}", show_bytes(bytes)),
+                Err(over) => format!("{peer} probed its path: {over}"),
+            });
+            link.close();
+            return Outcome::NoTransfer;
+        }
+        Ok(_) => {}
+        Err(over) => {
+            let hint = match &over {
+                Over::Wrong(wrong @ Wrong::Version { .. }) => wrong.hint(),
+                _ => None,
+            };
+            output.warning(format_args!(
+                "{peer} is not served: {over}{}",
+                hint.map(|hint| format!("\n\nhint: {hint}")).unwrap_or_default()
+            ));
+            link.close();
+            return Outcome::NoTransfer;
+        }
     }
     let mut session = Session {
         link,

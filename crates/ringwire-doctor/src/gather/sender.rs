@@ -1,0 +1,159 @@
+//! Sending zeros through ringwire, as any program would, and counting what was copied.
+//!
+//! Neighbours: `live.rs` sends into the perfect wire, `path.rs` to the destination. Ends by itself
+//! when the deadline has passed, and leaves nothing behind: a connection with bytes under way is
+//! broken then.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use ringwire::{Arena, Block, Copied, Event, Events, OnDeadline, Payload, Ring};
+
+use crate::facts::{ArenaFacts, Engine, Sample, Seen};
+
+/// What payloads are cut from: more than most caches of a core hold, and quickly mapped.
+const ARENA_BYTES: usize = 32 << 20;
+
+/// One payload. Far above what is copied for being small, and never merged into another send's
+/// packet, so that the kernel's report can be believed.
+const PAYLOAD_BYTES: usize = 1 << 20;
+
+/// Payloads under way at a time.
+const WINDOW: usize = 12;
+
+/// How long a ring that is done may take to get its last memory back.
+const END: Duration = Duration::from_millis(300);
+
+/// A ring and memory to send from.
+pub(super) struct Sender {
+    ring: Ring,
+    blocks: Vec<Block>,
+    events: Events,
+}
+
+/// Registered memory, as far as the host allows.
+pub(super) fn arena() -> Seen<(Arena, ArenaFacts)> {
+    let arena = Arena::builder().capacity_bytes(ARENA_BYTES).build();
+    let arena = arena.map_err(|error| error.to_string())?;
+    let facts = ArenaFacts {
+        asked_bytes: ARENA_BYTES as u64,
+        registered_bytes: arena.registered_bytes() as u64,
+        why: arena.why(),
+    };
+    Ok((arena, facts))
+}
+
+impl Sender {
+    /// The best ring that this host gives.
+    pub(super) fn new(arena: &Arena) -> Seen<Sender> {
+        let ring = Ring::builder().arena(arena).build().map_err(|error| error.to_string())?;
+        let mut blocks = Vec::new();
+        while let Ok(mut block) = arena.alloc(PAYLOAD_BYTES) {
+            block.put(&[0; PAYLOAD_BYTES]);
+            blocks.push(block.freeze());
+        }
+        if blocks.is_empty() {
+            return Err("the arena has no block of 1 MiB".into());
+        }
+        Ok(Sender { ring, blocks, events: Events::new() })
+    }
+
+    /// Which engine it is.
+    pub(super) fn engine(&self) -> Engine {
+        Engine { name: self.ring.engine().into(), why: self.ring.why() }
+    }
+
+    /// The memory that is sent, for those who send it in other ways.
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Sends `greeting`, then `bytes` bytes, and waits until all memory is back. Says what the
+    /// kernel has taken to `wrote`. The stream is closed at the end.
+    pub(super) fn send(
+        &mut self,
+        stream: TcpStream,
+        greeting: &[u8],
+        bytes: u64,
+        deadline: Instant,
+        wrote: impl Fn(u64),
+    ) -> Seen<Sample> {
+        let sock = self.ring.attach(stream).map_err(|error| error.to_string())?;
+        let sent = self.run(sock, greeting, bytes, deadline, wrote);
+        let ended = match &sent {
+            Ok(_) => self.ring.close(sock),
+            Err(_) => self.ring.abort(sock),
+        };
+        sent.and_then(|sample| ended.map(|()| sample).map_err(|error| error.to_string()))
+    }
+
+    fn run(
+        &mut self,
+        sock: ringwire::Socket,
+        greeting: &[u8],
+        bytes: u64,
+        deadline: Instant,
+        wrote: impl Fn(u64),
+    ) -> Seen<Sample> {
+        let mut sample = Sample::default();
+        let (mut queued, mut under_way) = (0, 0);
+        let take = |ring: &mut Ring, payload: Payload| {
+            ring.send(sock, payload).map_err(|refused| refused.why.to_string())
+        };
+        if !greeting.is_empty() {
+            take(&mut self.ring, Payload::from(greeting.to_vec()))?;
+            under_way += 1;
+        }
+        let greeting_bytes = greeting.len() as u64;
+        let mut blocks = self.blocks.iter().cycle();
+        let started = Instant::now();
+        while queued < bytes || under_way > 0 {
+            while queued < bytes && under_way < WINDOW {
+                let Some(block) = blocks.next() else { break };
+                let take_bytes = (bytes - queued).min(block.len() as u64);
+                take(&mut self.ring, Payload::from(block.slice(..take_bytes as usize)))?;
+                queued += take_bytes;
+                under_way += 1;
+            }
+            self.ring.turn(deadline, &mut self.events).map_err(|error| error.to_string())?;
+            for event in self.events.drain() {
+                match event {
+                    Event::Sent { bytes, .. } => wrote(bytes),
+                    Event::Failed { error, .. } => {
+                        return Err(format!(
+                            "the connection broke after {} bytes: {error}",
+                            sample.bytes
+                        ));
+                    }
+                    Event::Released { payload, copied, .. } => {
+                        under_way -= 1;
+                        let bytes = payload.len() as u64;
+                        if bytes == greeting_bytes {
+                            continue;
+                        }
+                        sample.bytes += bytes;
+                        match copied {
+                            Copied::No => sample.uncopied_bytes += bytes,
+                            Copied::Yes => sample.copied_bytes += bytes,
+                            Copied::Unknown => {}
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(format!(
+                    "{} of {bytes} bytes were acknowledged when the time was over",
+                    sample.bytes
+                ));
+            }
+        }
+        sample.micros = started.elapsed().as_micros() as u64;
+        Ok(sample)
+    }
+
+    /// Ends the ring, without leaving memory with the kernel if that can be helped.
+    pub(super) fn end(self) {
+        self.ring.shutdown(Instant::now() + END, OnDeadline::Abort);
+    }
+}

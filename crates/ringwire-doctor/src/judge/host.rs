@@ -1,0 +1,222 @@
+//! Memory, buffers, IOMMU, TLS, and who looks on. Pure.
+
+use super::engines;
+use super::words::{hint_of, limit, size};
+use crate::facts::{Buffers, Facts, Memory, PacketSocket};
+use crate::report::Check;
+
+/// A `MSG_ZEROCOPY` send that is not over takes about this much of optmem (K: measured 740–830).
+const OPTMEM_SEND_BYTES: u64 = 830;
+/// The kernel's default since 6.7.
+const OPTMEM_BYTES: u64 = 128 << 10;
+/// The default before, and too little for any rate.
+const OPTMEM_OLD_BYTES: u64 = 20_480;
+/// The kernel's default for the largest send buffer of TCP.
+const TCP_BUFFER_BYTES: u64 = 4 << 20;
+/// The kernel's default of `wmem_max` and `wmem_default`.
+const UDP_BUFFER_BYTES: u64 = 212_992;
+/// `ETH_P_ALL`: outgoing packets too.
+const ALL_PROTOCOLS: u16 = 3;
+
+pub(super) fn memlock(facts: &Facts) -> Check {
+    let (name, memory) = ("memlock", &facts.memory);
+    let needed = "room for what is registered, and for unregistered memory that is being sent";
+    let bound = match facts.process.locks_freely() {
+        true => "no limit holds (CAP_IPC_LOCK)".to_owned(),
+        false => format!(
+            "RLIMIT_MEMLOCK is {} (hard limit {}), for all processes of the user together",
+            limit(memory.memlock_soft),
+            limit(memory.memlock_hard)
+        ),
+    };
+    let raise = "whoever starts the program: raise it (ulimit -l; LimitMEMLOCK= of a systemd unit; \
+                 --ulimit memlock= of a container), or use a smaller arena";
+    let arena = match &memory.arena {
+        Ok(arena) => arena,
+        Err(why) => {
+            let found = format!("{bound}; an arena cannot be made: {why}");
+            return Check::ok(name, found, needed).warn(raise);
+        }
+    };
+    let asked = size(arena.asked_bytes);
+    if arena.registered_bytes == arena.asked_bytes {
+        return Check::ok(name, format!("{bound}; all of {asked} was registered"), needed);
+    }
+    let found = format!("{bound}; {} of {asked} was registered", size(arena.registered_bytes));
+    let check = Check::ok(name, found, needed);
+    match engines::uring_obstacle(facts) {
+        Some(obstacle) if obstacle != engines::Obstacle::Memlock => {
+            check.warn("without io_uring nothing is registered; see the hint of io_uring")
+        }
+        _ => check.warn(arena.why.as_deref().and_then(hint_of).unwrap_or_else(|| raise.into())),
+    }
+}
+
+pub(super) fn optmem(facts: &Facts) -> Check {
+    let name = "optmem";
+    let needed = "128 KiB for msg-zerocopy; io_uring does not use it";
+    let Some(bytes) = facts.memory.optmem_max else {
+        return Check::ok(name, "net.core.optmem_max cannot be read", needed)
+            .warn("whoever runs the container: mount /proc/sys for reading");
+    };
+    let sends = bytes / OPTMEM_SEND_BYTES;
+    let found = format!(
+        "net.core.optmem_max is {}: about {sends} sends of msg-zerocopy under way at a time on a \
+         socket",
+        size(bytes)
+    );
+    let check = Check::ok(name, found, needed);
+    let needs_it = facts.engine.as_ref().is_ok_and(|engine| engine.name == "msg-zerocopy");
+    match bytes < OPTMEM_OLD_BYTES || needs_it && bytes < OPTMEM_BYTES {
+        true => check.warn("root: sysctl -w net.core.optmem_max=131072"),
+        false => check,
+    }
+}
+
+pub(super) fn huge_pages(memory: &Memory) -> Check {
+    let huge = memory.huge_pages.as_deref().unwrap_or("not in this kernel");
+    let on = |choice: &str| choice != "never";
+    let folios: Vec<String> = memory
+        .folios
+        .iter()
+        .filter(|(_, choice)| on(choice))
+        .map(|(kib, choice)| format!("{} {choice}", size(kib << 10)))
+        .collect();
+    let folios = if folios.is_empty() { "no size by itself".into() } else { folios.join(", ") };
+    Check::ok(
+        "huge-pages",
+        format!("transparent huge pages: {huge}; {folios}"),
+        "nothing: registered memory lies on 4 KiB pages, on purpose; other memory gains from them",
+    )
+}
+
+pub(super) fn send_buffers(buffers: &Buffers) -> Check {
+    let name = "send-buffers";
+    let needed = "4 MiB for TCP, 208 KiB for UDP; more on long paths: rate times round-trip time, \
+                  twice";
+    let (Some(tcp), Some(default), Some(max)) =
+        (buffers.tcp_max, buffers.udp_default, buffers.udp_max)
+    else {
+        return Check::ok(name, "tcp_wmem and wmem_max cannot be read", needed)
+            .warn("whoever runs the container: mount /proc/sys for reading");
+    };
+    let found = format!(
+        "TCP grows to {} (tcp_wmem), UDP has {} (wmem_default), programs may ask for {} (wmem_max)",
+        size(tcp),
+        size(default),
+        size(max)
+    );
+    let check = Check::ok(name, found, needed);
+    if tcp < TCP_BUFFER_BYTES {
+        return check.warn("root: sysctl -w net.ipv4.tcp_wmem=\"4096 16384 4194304\"");
+    }
+    if default < UDP_BUFFER_BYTES || max < UDP_BUFFER_BYTES {
+        return check
+            .warn("root: sysctl -w net.core.wmem_default=212992 -w net.core.wmem_max=212992");
+    }
+    check
+}
+
+/// Whether a packet socket sees what leaves by an interface.
+pub(super) fn sees(socket: &PacketSocket, interface: u32) -> bool {
+    socket.running
+        && socket.protocol == ALL_PROTOCOLS
+        && (socket.interface == 0 || socket.interface == interface)
+}
+
+pub(super) fn packet_sockets(facts: &Facts) -> Check {
+    let name = "packet-sockets";
+    let needed = "none that sees outgoing packets: each packet is copied for it";
+    let sockets = match &facts.packet_sockets {
+        Ok(sockets) => sockets,
+        Err(why) => {
+            return Check::ok(name, format!("cannot be seen: {why}"), needed)
+                .warn("whoever runs the container: mount /proc");
+        }
+    };
+    let mut on: Vec<String> = sockets
+        .iter()
+        .filter(|socket| sees(socket, socket.interface))
+        .map(|socket| match socket.interface {
+            0 => "all interfaces".to_owned(),
+            index => {
+                let mut all = facts.interfaces.iter().flatten();
+                let named = all.find(|interface| interface.index == index);
+                named.map_or_else(|| format!("interface {index}"), |one| one.name.clone())
+            }
+        })
+        .collect();
+    if on.is_empty() {
+        let found = "none in this network namespace; others cannot be seen from here";
+        return Check::ok(name, found, needed);
+    }
+    let count = on.len();
+    on.sort();
+    on.dedup();
+    Check::ok(name, format!("{count} running, on {}", on.join(", ")), needed).warn(
+        "whoever runs it: end tcpdump, dhclient or what else it is; \"ss -0 -p\" names it to root. \
+         ringwire goes on, and finds out by itself when it has ended",
+    )
+}
+
+pub(super) fn ipsec(facts: &Facts) -> Check {
+    let name = "ipsec";
+    let needed = "no policy for the destination: what is encrypted is copied first";
+    match &facts.ipsec_policies {
+        Ok(0) => Check::ok(name, "no outbound policy", needed),
+        Ok(count) => Check::ok(name, format!("{count} outbound policies"), needed).warn(
+            "whoever runs the host: see with \"ip xfrm policy\" if one covers the destination; if \
+             so nothing is gained, unless the card encrypts",
+        ),
+        Err(why) => Check::ok(name, format!("cannot be seen: {why}"), needed)
+            .warn("root: run ringwire doctor, or \"ip xfrm policy\""),
+    }
+}
+
+pub(super) fn iommu(facts: &Facts) -> Check {
+    let (name, iommu) = ("iommu", &facts.iommu);
+    let needed = "none, or passthrough: otherwise each page is mapped for the card and unmapped";
+    let translates = |kind: &str| kind.starts_with("DMA");
+    let cards: Vec<&str> = facts
+        .interfaces
+        .iter()
+        .flatten()
+        .filter(|interface| interface.iommu.as_deref().is_some_and(translates))
+        .map(|interface| interface.name.as_str())
+        .collect();
+    let groups: Vec<String> =
+        iommu.types.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+    let words = match iommu.command_line.is_empty() {
+        true => String::new(),
+        false => format!(" (command line: {})", iommu.command_line.join(" ")),
+    };
+    if groups.is_empty() {
+        return Check::ok(name, format!("none in use{words}"), needed);
+    }
+    let known = facts.interfaces.iter().flatten().any(|interface| interface.iommu.is_some());
+    let found = format!("groups: {}{words}", groups.join(", "));
+    let hint = "whoever runs the host: iommu=pt on the kernel's command line, if devices are \
+                trusted with all memory; it is worth the most with payloads of up to 64 KiB";
+    if !cards.is_empty() {
+        let found = format!("{} is translated; {found}", cards.join(", "));
+        return Check::ok(name, found, needed).warn(hint);
+    }
+    match !known && iommu.types.iter().any(|(kind, _)| translates(kind)) {
+        true => Check::ok(name, found, needed).warn(hint),
+        false => Check::ok(name, format!("no card is translated; {found}"), needed),
+    }
+}
+
+pub(super) fn tls(facts: &Facts) -> Check {
+    let kernel = match &facts.tls.ulps {
+        Ok(ulps) if ulps.iter().any(|ulp| ulp == "tls") => "kTLS is loaded",
+        Ok(_) => "kTLS is not loaded",
+        Err(_) => "whether kTLS is loaded cannot be seen",
+    };
+    Check::ok(
+        "tls",
+        format!("{kernel}; ringwire sends bytes as they are"),
+        "to know: TLS in the program makes new bytes, and only these can leave without a copy; a \
+         socket with kTLS refuses zero copy, and ringwire copies there",
+    )
+}
