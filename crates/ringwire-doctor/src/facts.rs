@@ -224,6 +224,8 @@ pub struct Sample {
     pub uncopied_bytes: u64,
     /// Of them, those that were copied.
     pub copied_bytes: u64,
+    /// Bytes that ringwire itself copied because RLIMIT_MEMLOCK was short.
+    pub memlock_short_bytes: u64,
     /// How long it took.
     pub micros: u64,
 }

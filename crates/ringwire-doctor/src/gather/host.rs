@@ -133,9 +133,9 @@ pub(super) fn iommu_of(bus_info: &str) -> Option<String> {
         return None;
     }
     let buses = ["pci", "virtio", "platform"];
-    buses.iter().find_map(|bus| {
-        read(&format!("/sys/bus/{bus}/devices/{bus_info}/iommu_group/type")).ok()
-    })
+    buses
+        .iter()
+        .find_map(|bus| read(&format!("/sys/bus/{bus}/devices/{bus_info}/iommu_group/type")).ok())
 }
 
 pub(super) fn tls() -> Tls {

@@ -80,6 +80,7 @@ fn added(sum: Sample, more: Sample) -> Sample {
         bytes: sum.bytes + more.bytes,
         uncopied_bytes: sum.uncopied_bytes + more.uncopied_bytes,
         copied_bytes: sum.copied_bytes + more.copied_bytes,
+        memlock_short_bytes: sum.memlock_short_bytes + more.memlock_short_bytes,
         micros: sum.micros + more.micros,
     }
 }
@@ -109,5 +110,5 @@ fn write(wire: &Perfect, sender: &Sender, deadline: Instant) -> Seen<Sample> {
         bytes += taken;
     }
     let micros = started.elapsed().as_micros() as u64;
-    Ok(Sample { bytes, uncopied_bytes: 0, copied_bytes: bytes, micros })
+    Ok(Sample { bytes, copied_bytes: bytes, micros, ..Sample::default() })
 }

@@ -12,7 +12,9 @@ use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::link::LinkMessage;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
@@ -33,8 +35,7 @@ pub(super) struct Netlink(OwnedFd);
 
 fn open(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     let family = rustix::net::AddressFamily::NETLINK;
-    let socket =
-        rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+    let socket = rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
     rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
     Ok(socket)
@@ -111,8 +112,10 @@ impl Netlink {
             let (filled, _) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty())?;
             let mut rest = buffer.get(..filled).unwrap_or_default();
             while !rest.is_empty() {
-                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+                let answer =
+                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(|error| {
+                        io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+                    })?;
                 // Messages begin at multiples of four bytes.
                 let bytes = (answer.header.length as usize).next_multiple_of(4).max(4);
                 rest = rest.get(bytes..).unwrap_or_default();

@@ -47,8 +47,14 @@ impl Sender {
     /// The best ring that this host gives.
     pub(super) fn new(arena: &Arena) -> Seen<Sender> {
         let ring = Ring::builder().arena(arena).build().map_err(|error| error.to_string())?;
+        // Registered memory is handed out first. Where there is some, the rest is left alone: it
+        // would count against RLIMIT_MEMLOCK while it is sent.
+        let registered = arena.registered_bytes() / PAYLOAD_BYTES;
+        let blocks_max = if registered > 1 { registered } else { usize::MAX };
         let mut blocks = Vec::new();
-        while let Ok(mut block) = arena.alloc(PAYLOAD_BYTES) {
+        while blocks.len() < blocks_max
+            && let Ok(mut block) = arena.alloc(PAYLOAD_BYTES)
+        {
             block.put(&[0; PAYLOAD_BYTES]);
             blocks.push(block.freeze());
         }
@@ -97,6 +103,7 @@ impl Sender {
     ) -> Seen<Sample> {
         let mut sample = Sample::default();
         let (mut queued, mut under_way) = (0, 0);
+        let memlock_short_before = self.ring.stats().copied_bytes.memlock_short;
         let take = |ring: &mut Ring, payload: Payload| {
             ring.send(sock, payload).map_err(|refused| refused.why.to_string())
         };
@@ -148,6 +155,8 @@ impl Sender {
                 ));
             }
         }
+        let memlock_short = self.ring.stats().copied_bytes.memlock_short;
+        sample.memlock_short_bytes = memlock_short - memlock_short_before;
         sample.micros = started.elapsed().as_micros() as u64;
         Ok(sample)
     }

@@ -90,11 +90,7 @@ fn text(bytes: &[u8]) -> Option<String> {
 ///
 /// # Safety
 /// `request` must have room for what the kernel answers to it.
-unsafe fn ethtool(
-    socket: BorrowedFd<'_>,
-    interface: &str,
-    request: &mut [u32],
-) -> io::Result<()> {
+unsafe fn ethtool(socket: BorrowedFd<'_>, interface: &str, request: &mut [u32]) -> io::Result<()> {
     // SAFETY: all-zero bytes are an `ifreq` without a name and with a null pointer.
     let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
     // The last byte stays zero.
@@ -118,9 +114,8 @@ pub(super) fn knows_usage_report(ring: &mut IoUring) -> io::Result<bool> {
     const REPORT_USAGE: u16 = 1 << 3; // IORING_SEND_ZC_REPORT_USAGE, linux/io_uring.h
     const F_MORE: u32 = 1 << 1; // IORING_CQE_F_MORE
     const F_NOTIF: u32 = 1 << 3; // IORING_CQE_F_NOTIF
-    let entry = opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0)
-        .zc_flags(REPORT_USAGE)
-        .build();
+    let entry =
+        opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0).zc_flags(REPORT_USAGE).build();
     // SAFETY: the entry names no memory and no file.
     unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
     let deadline = Instant::now() + Duration::from_secs(1);

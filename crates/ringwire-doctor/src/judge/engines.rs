@@ -1,7 +1,7 @@
 //! The ways to send: io_uring, `MSG_ZEROCOPY`, what ringwire chose, and what came of it. Pure.
 
 use super::version::Version;
-use super::words::{errno, first_line, hint_of};
+use super::words::{errno, first_line, hint_of, without_hint};
 use crate::facts::{Facts, Process, Sample, Uring};
 use crate::report::Check;
 
@@ -22,8 +22,7 @@ const IO_URING: Version = Version(5, 1);
 
 impl Process {
     fn has(&self, capability: u32) -> bool {
-        self.host_user_namespace
-            && self.capabilities.is_some_and(|set| set >> capability & 1 == 1)
+        self.host_user_namespace && self.capabilities.is_some_and(|set| set >> capability & 1 == 1)
     }
 
     /// Whether no limit of locked memory holds for it.
@@ -215,7 +214,7 @@ pub(super) fn engine(facts: &Facts) -> Check {
     let blocked = uring_obstacle(facts).map_or("see the checks above", Obstacle::hint);
     match &facts.engine {
         Ok(engine) => {
-            let why = engine.why.as_deref().map(|why| why.lines().collect::<Vec<_>>().join("; "));
+            let why = engine.why.as_deref().map(without_hint);
             let found = match &why {
                 Some(why) => format!("ringwire uses {} here: {why}", engine.name),
                 None => format!("ringwire uses {} here", engine.name),
@@ -224,16 +223,17 @@ pub(super) fn engine(facts: &Facts) -> Check {
             match (engine.name.as_str(), why) {
                 ("copy", _) => check.fail(blocked),
                 ("uring", None) => check,
-                ("uring", Some(_)) => {
-                    check.warn("nothing breaks; the checks above say what would help")
-                }
+                ("uring", Some(_)) => check.warn(
+                    "nothing breaks: what cannot be had is done in another way; memlock and \
+                     io_uring-features say what would help",
+                ),
                 _ => check.warn(blocked),
             }
         }
         Err(why) => {
             let found = format!("ringwire cannot be used: {}", first_line(why));
-            let hint = hint_of(why).unwrap_or_else(|| blocked.into());
-            Check::ok(name, found, needed).fail(hint)
+            let hint = hint_of(why).map(|hint| format!("whoever starts the program: {hint}"));
+            Check::ok(name, found, needed).fail(hint.unwrap_or_else(|| blocked.into()))
         }
     }
 }
@@ -275,6 +275,11 @@ pub(super) fn live(facts: &Facts) -> Check {
         "{mib} MiB into the perfect wire ({device}), ringwire {}, {plain}, for information",
         rate(sample)
     );
+    if sample.memlock_short_bytes > 0 {
+        let found =
+            format!("{} MiB copied of {sent}: memlock was short", sample.copied_bytes >> 20);
+        return Check::ok(name, found, needed).warn("see the hint of memlock");
+    }
     if sample.copied_bytes > 0 {
         let copied = sample.copied_bytes >> 20;
         return Check::ok(name, format!("{copied} MiB copied of {sent}"), needed).fail(
@@ -283,8 +288,12 @@ pub(super) fn live(facts: &Facts) -> Check {
         );
     }
     if sample.uncopied_bytes < sample.bytes {
-        return Check::ok(name, format!("sent {sent}; the kernel does not say if it copied"), needed)
-            .warn("whoever runs the host: the kernel says it since 6.2");
+        return Check::ok(
+            name,
+            format!("sent {sent}; the kernel does not say if it copied"),
+            needed,
+        )
+        .warn("whoever runs the host: the kernel says it since 6.2");
     }
     Check::ok(name, format!("nothing copied of {sent}"), needed)
 }

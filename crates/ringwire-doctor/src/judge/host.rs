@@ -29,26 +29,37 @@ pub(super) fn memlock(facts: &Facts) -> Check {
             limit(memory.memlock_hard)
         ),
     };
-    let raise = "whoever starts the program: raise it (ulimit -l; LimitMEMLOCK= of a systemd unit; \
-                 --ulimit memlock= of a container), or use a smaller arena";
+    let raise = |how: &str| {
+        format!(
+            "whoever starts the program: {how} (LimitMEMLOCK= of a systemd unit; --ulimit memlock= \
+             of a container)"
+        )
+    };
+    let anyhow = || raise("raise it with \"ulimit -l\", or make the arena smaller");
     let arena = match &memory.arena {
         Ok(arena) => arena,
         Err(why) => {
             let found = format!("{bound}; an arena cannot be made: {why}");
-            return Check::ok(name, found, needed).warn(raise);
+            return Check::ok(name, found, needed).warn(anyhow());
         }
     };
     let asked = size(arena.asked_bytes);
     if arena.registered_bytes == arena.asked_bytes {
         return Check::ok(name, format!("{bound}; all of {asked} was registered"), needed);
     }
-    let found = format!("{bound}; {} of {asked} was registered", size(arena.registered_bytes));
+    let found = match arena.registered_bytes {
+        0 => format!("{bound}; nothing of {asked} could be registered"),
+        bytes => format!("{bound}; {} of {asked} could be registered", size(bytes)),
+    };
     let check = Check::ok(name, found, needed);
     match engines::uring_obstacle(facts) {
         Some(obstacle) if obstacle != engines::Obstacle::Memlock => {
             check.warn("without io_uring nothing is registered; see the hint of io_uring")
         }
-        _ => check.warn(arena.why.as_deref().and_then(hint_of).unwrap_or_else(|| raise.into())),
+        _ => {
+            let how = arena.why.as_deref().and_then(hint_of);
+            check.warn(how.map_or_else(anyhow, |how| raise(&how)))
+        }
     }
 }
 
@@ -215,8 +226,10 @@ pub(super) fn tls(facts: &Facts) -> Check {
     };
     Check::ok(
         "tls",
-        format!("{kernel}; ringwire sends bytes as they are"),
-        "to know: TLS in the program makes new bytes, and only these can leave without a copy; a \
-         socket with kTLS refuses zero copy, and ringwire copies there",
+        format!(
+            "{kernel}; TLS in the program makes new bytes, and only those can leave without a \
+             copy; a socket with kTLS refuses zero copy, and ringwire copies there"
+        ),
+        "nothing: ringwire sends bytes as they are, encrypted by the program or not at all",
     )
 }

@@ -177,9 +177,9 @@ fn cable(facts: &Facts, name: &str, kind: &str, route: &Route) -> Verdict {
             "{name} is a {kind} cable: what a program of this host receives is copied, unless a \
              bridge joins the cable to a card"
         ),
-        (Some(_), false) => format!(
-            "{name} is a {kind} cable: before Linux 6.17 what the host forwards is copied"
-        ),
+        (Some(_), false) => {
+            format!("{name} is a {kind} cable: before Linux 6.17 what the host forwards is copied")
+        }
         (Some(_), true) => format!(
             "{name} is a {kind} cable: what stays on this host is copied, what it forwards to a \
              card is not"
@@ -192,8 +192,7 @@ fn cable(facts: &Facts, name: &str, kind: &str, route: &Route) -> Verdict {
 fn ports(facts: &Facts, one: &Interface, kind: &str, route: &Route, depth: u32) -> Verdict {
     let name = &one.name;
     let all = facts.interfaces.iter().flatten();
-    let ports: Vec<&Interface> =
-        all.filter(|port| port.controller == Some(one.index)).collect();
+    let ports: Vec<&Interface> = all.filter(|port| port.controller == Some(one.index)).collect();
     let verdicts: Vec<Verdict> =
         ports.iter().map(|port| through(facts, port, route, depth + 1)).collect();
     let copyless = verdicts.iter().filter(|v| matches!(v, Verdict::Copyless(_))).count();

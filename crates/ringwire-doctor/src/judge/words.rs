@@ -38,6 +38,13 @@ pub(super) fn errno(number: i32) -> String {
     known.map_or_else(|| format!("error {number}"), |(_, name)| (*name).to_owned())
 }
 
+/// The lines of a text in one, up to its hint.
+pub(super) fn without_hint(text: &str) -> String {
+    let (what, _) = text.split_once("hint: ").unwrap_or((text, ""));
+    let lines = what.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
 /// The first line of a text.
 pub(super) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
@@ -70,5 +77,7 @@ mod tests {
         assert_eq!(first_line(text), "cannot register: ENOMEM");
         assert_eq!(hint_of(text).as_deref(), Some("raise it with ulimit"));
         assert_eq!(hint_of("plain"), None);
+        assert_eq!(without_hint(text), "cannot register: ENOMEM");
+        assert_eq!(without_hint("one\ntwo"), "one; two");
     }
 }
