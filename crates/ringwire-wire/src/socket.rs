@@ -43,7 +43,16 @@ pub fn set_option(socket: impl AsFd, level: i32, option: i32, value: i32) -> io:
     Ok(sys::set_int(socket.as_fd(), level, option, value)?)
 }
 
-#[expect(unsafe_code, reason = "an ioctl, and socket options that rustix lacks")]
+/// Switches scatter-gather of a device of the socket's namespace; without it the kernel copies all
+/// that the device is given.
+///
+/// # Kernel
+/// `ETHTOOL_SSG`; takes CAP_NET_ADMIN over the namespace.
+pub(crate) fn set_scatter_gather(socket: impl AsFd, device: &str, on: bool) -> io::Result<()> {
+    Ok(sys::set_scatter_gather(socket.as_fd(), device, on)?)
+}
+
+#[expect(unsafe_code, reason = "ioctls, and socket options that rustix lacks")]
 mod sys {
     use std::mem;
     use std::os::fd::{AsRawFd, BorrowedFd};
@@ -60,6 +69,40 @@ mod sys {
         // SAFETY: the request above is only read by the kernel while the call runs.
         unsafe { ioctl::ioctl(socket, request) }
     }
+
+    /// `struct ethtool_value` of linux/ethtool.h.
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+
+    pub(super) fn set_scatter_gather(
+        socket: BorrowedFd<'_>,
+        device: &str,
+        on: bool,
+    ) -> io::Result<()> {
+        const SIOCETHTOOL: libc::Ioctl = 0x8946; // linux/sockios.h
+        const ETHTOOL_SSG: u32 = 0x19; // linux/ethtool.h
+        let mut value = EthtoolValue { command: ETHTOOL_SSG, data: u32::from(on) };
+        // SAFETY: all-zero bytes are an `ifreq` without a name and with a null pointer.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        // The last byte stays zero.
+        if device.len() >= request.ifr_name.len() {
+            return Err(io::Errno::NAMETOOLONG);
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = (&raw mut value).cast();
+        // SAFETY: SIOCETHTOOL reads the `ifreq`, and by ETHTOOL_SSG the `ethtool_value` that it
+        // points to, while the call runs.
+        match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw const request) } {
+            0 => Ok(()),
+            _ => Err(last_error()),
+        }
+    }
+
     pub(super) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
         // SAFETY: `tcp_info` holds integers only, for which all-zero bytes are a value.
         let mut info: libc::tcp_info = unsafe { mem::zeroed() };

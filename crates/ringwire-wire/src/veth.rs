@@ -271,6 +271,13 @@ impl Veth {
         self.netlink(Side::Near, |link| link.mtu(Side::Near.device().index))
     }
 
+    /// Switches scatter-gather of the side's end of the cable. Without it the kernel copies all that
+    /// leaves there, and segments it itself.
+    pub fn set_scatter_gather(&self, side: Side, on: bool) -> io::Result<()> {
+        let socket = self.socket(side, AddressFamily::INET, SocketType::DGRAM, None)?;
+        crate::socket::set_scatter_gather(socket, side.device().name, on)
+    }
+
     /// A setting of the side's namespace, by its path below `/proc/sys`: `net/ipv4/tcp_wmem`.
     /// White space inside a value is one blank each.
     pub fn sysctl(&self, side: Side, name: &str) -> io::Result<String> {

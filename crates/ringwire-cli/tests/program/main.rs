@@ -1,8 +1,10 @@
 //! The program as its users meet it: run as a process, with real files and sockets.
 
 mod common;
+mod confine;
 
 mod bench;
+mod doctor;
 mod hostile_receiver;
 mod hostile_sender;
 mod interrupt;

@@ -8,6 +8,7 @@ fn help_says_what_the_program_is_for() {
     assert_shown("help_send", run(["send", "--help"]).expect(0).shown());
     assert_shown("help_recv", run(["recv", "--help"]).expect(0).shown());
     assert_shown("help_bench", run(["bench", "--help"]).expect(0).shown());
+    assert_shown("help_doctor", run(["doctor", "--help"]).expect(0).shown());
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Obstacle {
             Obstacle::SeccompDenies | Obstacle::SeccompHides => {
                 "whoever starts the container or service: allow io_uring_setup, io_uring_enter and \
                  io_uring_register in its seccomp profile (Docker and Podman: --security-opt \
-                 seccomp=FILE; systemd: SystemCallFilter=@io-event or io_uring_*)"
+                 seccomp=FILE; systemd: SystemCallFilter=@aio)"
             }
             Obstacle::SecurityModule => {
                 "whoever runs the host: allow io_uring in the policy that holds for this process; \
@@ -115,8 +115,8 @@ impl Obstacle {
             Obstacle::NotBuilt => "whoever runs the host: a kernel with CONFIG_IO_URING",
             Obstacle::TooOld => "whoever runs the host: a kernel of 6.15 or newer",
             Obstacle::Memlock => {
-                "whoever starts the program: raise the limit (ulimit -l; LimitMEMLOCK= of a systemd \
-                 unit; --ulimit memlock= of a container); 8 MiB is enough to begin with"
+                "whoever starts the program: raise the limit with \"ulimit -l 8192\" or more; a systemd \
+                 unit has LimitMEMLOCK=, a container --ulimit memlock="
             }
             Obstacle::Descriptors => "whoever starts the program: raise \"ulimit -n\"",
             Obstacle::Other => "please report this with the kernel's version",

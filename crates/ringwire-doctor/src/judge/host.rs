@@ -31,8 +31,8 @@ pub(super) fn memlock(facts: &Facts) -> Check {
     };
     let raise = |how: &str| {
         format!(
-            "whoever starts the program: {how} (LimitMEMLOCK= of a systemd unit; --ulimit memlock= \
-             of a container)"
+            "whoever starts the program: {how}; a systemd unit has LimitMEMLOCK=, a container \
+             --ulimit memlock="
         )
     };
     let anyhow = || raise("raise it with \"ulimit -l\", or make the arena smaller");

@@ -3,16 +3,17 @@
 use super::host::sees;
 use super::links::Offloads;
 use super::version::forwards_uncopied;
+use super::words::size;
 use crate::facts::{Connection, Facts, Interface, Path, Route, Sample};
-use crate::report::{Check, Status};
+use crate::report::Check;
 
 /// What is known of a way without sending over it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It copies everything, and who can change that.
-    Copies(String, &'static str),
+    Copies(String, String),
     /// It may copy, and what decides.
-    May(String, &'static str),
+    May(String, String),
     /// Nothing on it copies, as far as can be seen from here.
     Copyless(String),
 }
@@ -64,6 +65,11 @@ fn is_copyless(sample: &Sample) -> bool {
     sample.bytes > 0 && sample.uncopied_bytes == sample.bytes
 }
 
+/// Whether it was copied on the way, and not before.
+fn is_copied(sample: &Sample) -> bool {
+    sample.copied_bytes > 0 && sample.memlock_short_bytes == 0
+}
+
 fn way(facts: &Facts, path: &Path) -> Check {
     let (name, needed) = ("path", "a way that copies nothing");
     match verdict(facts, path) {
@@ -71,6 +77,9 @@ fn way(facts: &Facts, path: &Path) -> Check {
         Some(Verdict::Copies(why, hint)) => Check::ok(name, why, needed).fail(hint),
         Some(Verdict::May(why, _)) if measured(path).is_some_and(is_copyless) => {
             Check::ok(name, format!("{why}; what was sent was not copied"), needed)
+        }
+        Some(Verdict::May(why, _)) if measured(path).is_some_and(is_copied) => {
+            Check::ok(name, format!("{why}; what was sent was copied"), needed).fail(NOTHING_TO_DO)
         }
         Some(Verdict::May(why, hint)) => Check::ok(name, why, needed).warn(hint),
         Some(Verdict::Copyless(why)) => Check::ok(name, why, needed),
@@ -80,10 +89,10 @@ fn way(facts: &Facts, path: &Path) -> Check {
 fn judge(facts: &Facts, route: &Route) -> Verdict {
     if route.local {
         let why = "the destination is this host itself: loopback copies everything";
-        return Verdict::Copies(why.into(), NOTHING_TO_DO);
+        return Verdict::Copies(why.into(), NOTHING_TO_DO.into());
     }
     let Some(first) = interface(facts, route.interface) else {
-        return Verdict::May("the interface cannot be seen".into(), MEASURE);
+        return Verdict::May("the interface cannot be seen".into(), MEASURE.into());
     };
     let verdict = through(facts, first, route, 0);
     if let Verdict::Copies(..) = verdict {
@@ -96,13 +105,14 @@ fn judge(facts: &Facts, route: &Route) -> Verdict {
                 "a packet socket (tcpdump?) sees what leaves by {}: all of it is copied for it",
                 first.name
             ),
-            "whoever runs it: end it; \"ss -0 -p\" names it to root",
+            "whoever runs it: end it; \"ss -0 -p\" names it to root".into(),
         );
     }
     if let Ok(count @ 1..) = facts.ipsec_policies {
         return Verdict::May(
             format!("{count} IPsec policies are in force; what one covers is copied"),
-            "whoever runs the host: see with \"ip xfrm policy\" if one covers the destination",
+            "whoever runs the host: see with \"ip xfrm policy\" if one covers the destination"
+                .into(),
         );
     }
     verdict
@@ -114,20 +124,20 @@ const DEPTH_MAX: u32 = 4;
 fn through(facts: &Facts, one: &Interface, route: &Route, depth: u32) -> Verdict {
     let name = &one.name;
     if one.loopback {
-        return Verdict::Copies(format!("{name} is loopback, which copies"), NOTHING_TO_DO);
+        return Verdict::Copies(format!("{name} is loopback, which copies"), NOTHING_TO_DO.into());
     }
     if let Ok(features) = &one.features {
         let offloads = Offloads::of(features);
         if !offloads.scatter_gather {
             return Verdict::Copies(
                 format!("{name} has scatter-gather off: the kernel copies at once"),
-                "root: ethtool -K DEVICE sg on",
+                format!("root: ethtool -K {name} sg on"),
             );
         }
         if !offloads.checksum {
             return Verdict::Copies(
                 format!("{name} has checksums off: the kernel has to read every byte"),
-                "root: ethtool -K DEVICE tx on",
+                format!("root: ethtool -K {name} tx on"),
             );
         }
     }
@@ -136,7 +146,7 @@ fn through(facts: &Facts, one: &Interface, route: &Route, depth: u32) -> Verdict
         None => card(one),
         Some("tun") => Verdict::Copies(
             format!("{name} is a tun or tap device: a program reads it, into memory of its own"),
-            NOTHING_TO_DO,
+            NOTHING_TO_DO.into(),
         ),
         Some(kind @ ("veth" | "netkit")) => cable(facts, name, kind, route),
         Some("dummy" | "ifb") => Verdict::Copyless(format!("{name} drops what it is given")),
@@ -145,7 +155,7 @@ fn through(facts: &Facts, one: &Interface, route: &Route, depth: u32) -> Verdict
                 Some(lower) if depth < DEPTH_MAX => through(facts, lower, route, depth + 1),
                 _ => Verdict::May(
                     format!("what is below {name} ({kind}) cannot be seen from here"),
-                    MEASURE,
+                    MEASURE.into(),
                 ),
             }
         }
@@ -154,7 +164,7 @@ fn through(facts: &Facts, one: &Interface, route: &Route, depth: u32) -> Verdict
         }
         Some(kind) => Verdict::May(
             format!("{name} is of the kind {kind}: what it does with memory is not known"),
-            MEASURE,
+            MEASURE.into(),
         ),
     }
 }
@@ -166,7 +176,9 @@ fn card(one: &Interface) -> Verdict {
             "{} ({driver}) takes memory as it is; beyond this host nothing copies",
             one.name
         )),
-        Err(_) => Verdict::May(format!("the offloads of {} cannot be seen", one.name), MEASURE),
+        Err(_) => {
+            Verdict::May(format!("the offloads of {} cannot be seen", one.name), MEASURE.into())
+        }
     }
 }
 
@@ -185,7 +197,7 @@ fn cable(facts: &Facts, name: &str, kind: &str, route: &Route) -> Verdict {
              card is not"
         ),
     };
-    Verdict::May(why, MEASURE)
+    Verdict::May(why, MEASURE.into())
 }
 
 /// What a bridge or bond does is what its ports do: all of them, or it depends.
@@ -203,7 +215,7 @@ fn ports(facts: &Facts, one: &Interface, kind: &str, route: &Route, depth: u32) 
     if copies == verdicts.len() && !verdicts.is_empty() {
         return Verdict::Copies(
             format!("{name} is a {kind}, and all its ports copy"),
-            NOTHING_TO_DO,
+            NOTHING_TO_DO.into(),
         );
     }
     Verdict::May(
@@ -212,7 +224,7 @@ fn ports(facts: &Facts, one: &Interface, kind: &str, route: &Route, depth: u32) 
              to this host all of it",
             ports.len()
         ),
-        MEASURE,
+        MEASURE.into(),
     )
 }
 
@@ -242,27 +254,26 @@ fn probe(path: &Path) -> Check {
             Check::ok(name, "nothing sent: the server is no ringwire recv", needed).warn(MEASURE)
         }
         Some(Err(why)) => Check::ok(name, why.clone(), needed)
-            .warn("try again with fewer bytes: --probe-bytes 4MiB"),
-        Some(Ok(sample)) => {
-            let check = judged(name, sample, needed);
-            match check.status {
-                Status::Fail => check.fail(NOTHING_TO_DO),
-                Status::Warn => check.warn("whoever runs the host: the kernel says it since 6.2"),
-                Status::Ok => check,
-            }
-        }
+            .warn("the server must take any bytes, and all of them, as \"ringwire recv\" does"),
+        Some(Ok(sample)) => judged(name, sample, needed),
     }
 }
 
 fn judged(name: &str, sample: &Sample, needed: &str) -> Check {
-    let sent = format!("{} KiB sent", sample.bytes >> 10);
+    let sent = format!("{} sent", size(sample.bytes));
+    if sample.memlock_short_bytes > 0 {
+        let found = format!("{sent}; it was copied before it left, because memlock was short");
+        return Check::ok(name, found, needed).warn("see the hint of memlock");
+    }
     if sample.copied_bytes > 0 {
         let share = sample.copied_bytes as f64 / sample.bytes as f64 * 100.0;
-        return Check::ok(name, format!("{sent}, {share:.0} % copied on the way"), needed).fail("");
+        return Check::ok(name, format!("{sent}, {share:.0} % copied on the way"), needed)
+            .fail(NOTHING_TO_DO);
     }
     if sample.uncopied_bytes < sample.bytes {
         let found = format!("{sent}; the kernel does not say if it copied");
-        return Check::ok(name, found, needed).warn("");
+        return Check::ok(name, found, needed)
+            .warn("whoever runs the host: the kernel says it since 6.2");
     }
     Check::ok(name, format!("{sent}, nothing copied"), needed)
 }

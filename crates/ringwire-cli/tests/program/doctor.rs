@@ -1,0 +1,278 @@
+//! `ringwire doctor`, really run, in the situations that its users are in.
+
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use ringwire_wire::{Family, Side, Veth, skip};
+use rustix::net::{AddressFamily, Protocol, SocketType};
+use serde_json::Value;
+
+use crate::common::*;
+use crate::confine::{Shared, behind_seccomp};
+
+const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
+
+/// Longer than it promises to take.
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+/// Its first checks and their order, whatever the host is like.
+const FIRST: [&str; 10] = [
+    "kernel",
+    "kernel-bugs",
+    "io_uring",
+    "io_uring-features",
+    "msg-zerocopy",
+    "engine",
+    "memlock",
+    "optmem",
+    "huge-pages",
+    "send-buffers",
+];
+/// What follows after the interfaces.
+const THEN: [&str; 5] = ["packet-sockets", "ipsec", "iommu", "tls", "live-probe"];
+/// And with `--to`.
+const OF_A_PATH: [&str; 4] = ["route", "path", "connection", "path-probe"];
+
+/// The lines of some checks with their hints, and the recommendation, without what differs from
+/// host to host.
+fn shown(end: &End, names: &[&str]) -> String {
+    let (checks, recommendation) = end.stdout.split_once("\n\n").expect("a recommendation");
+    let mut kept = vec![format!("exit {}", end.status.code().unwrap())];
+    let mut keeps = false;
+    for line in checks.lines() {
+        if !line.starts_with("     ") {
+            let name = line.get(5..).unwrap().split(": ").next().unwrap();
+            keeps = names.contains(&name);
+        }
+        if keeps {
+            kept.push(line.to_owned());
+        }
+    }
+    kept.push(String::new());
+    kept.push(recommendation.trim_end().to_owned());
+    kept.join("\n") + "\n"
+}
+
+fn json(end: &End) -> Value {
+    serde_json::from_str(&end.stdout).unwrap_or_else(|error| panic!("{error}: {}", end.shown()))
+}
+
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+fn names(report: &Value) -> Vec<&str> {
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().map(|check| check["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_json_has_the_promised_keys_in_the_promised_order() {
+    let started = Instant::now();
+    let end = run(["doctor", "--json"]);
+    assert!(started.elapsed() < TEN_SECONDS);
+    let report = json(&end);
+    assert_eq!(report["schema"], 1);
+    // Order is lost by parsing: the text has it.
+    let mut keys = end.stdout.lines().filter_map(|line| {
+        let (key, _) = line.trim_start().strip_prefix('"')?.split_once("\":")?;
+        Some((line.len() - line.trim_start().len(), key))
+    });
+    assert_eq!(keys.next(), Some((2, "schema")));
+    assert_eq!(keys.next(), Some((2, "checks")));
+    let mut of_checks: Vec<_> = keys.collect();
+    assert_eq!(of_checks.pop(), Some((2, "recommendation")));
+    let promised = ["name", "status", "found", "needed", "hint"].map(|key| (6, key));
+    assert!(of_checks.chunks(5).all(|keys| keys == promised), "{}", end.stdout);
+
+    let names = names(&report);
+    let (first, rest) = names.split_at(FIRST.len());
+    let (interfaces, then) = rest.split_at(rest.len() - THEN.len());
+    assert_eq!((first, then), (&FIRST[..], &THEN[..]));
+    assert!(interfaces.iter().all(|name| name.starts_with("interface")), "{interfaces:?}");
+    let mut failed = false;
+    for check in report["checks"].as_array().unwrap() {
+        let status = check["status"].as_str().unwrap();
+        assert!(["ok", "warn", "FAIL"].contains(&status), "{check}");
+        assert_eq!(status == "ok", check["hint"].is_null(), "{check}");
+        assert!(!check["found"].as_str().unwrap().is_empty(), "{check}");
+        assert!(!check["needed"].as_str().unwrap().is_empty(), "{check}");
+        failed |= status == "FAIL";
+    }
+    assert_eq!(end.status.code(), Some(i32::from(failed)), "{}", end.shown());
+    assert!(!report["recommendation"].as_str().unwrap().is_empty());
+    assert_eq!(end.stderr, "");
+}
+
+#[test]
+fn the_text_has_a_line_for_each_check_and_a_hint_where_it_is_not_ok() {
+    let end = run(["doctor"]);
+    let (checks, recommendation) = end.stdout.split_once("\n\n").unwrap();
+    assert_eq!(recommendation.lines().count(), 1, "{recommendation}");
+    let mut lines = checks.lines().peekable();
+    while let Some(line) = lines.next() {
+        let (status, rest) = line.split_at(5);
+        assert!(["ok   ", "warn ", "FAIL "].contains(&status), "{line}");
+        assert!(rest.contains(": ") && rest.contains("; needed: "), "{line}");
+        let hint = lines.next_if(|next| next.starts_with("     hint: "));
+        assert_eq!(hint.is_none(), status == "ok   ", "{line}");
+    }
+}
+
+#[test]
+fn on_the_perfect_wire_nothing_is_copied() {
+    let end = run(["doctor", "--json"]);
+    let report = json(&end);
+    let (engine, live) = (check(&report, "engine"), check(&report, "live-probe"));
+    let found = live["found"].as_str().unwrap();
+    if engine["status"] == "FAIL" || found.starts_with("not tried") {
+        return skip("on_the_perfect_wire_nothing_is_copied", found);
+    }
+    assert!(found.starts_with("nothing copied of 64 MiB into the perfect wire"), "{live}");
+    assert_eq!(live["status"], "ok");
+}
+
+const ENGINES: [&str; 5] = ["io_uring", "io_uring-features", "msg-zerocopy", "engine", "memlock"];
+
+#[test]
+fn a_user_who_may_lock_little_or_nothing_is_told_what_to_raise() {
+    let shared = Shared::new();
+    for memlock_kib in [0, 64] {
+        let end = Program::start(shared.as_user(memlock_kib, &["doctor"])).end();
+        assert_shown(&format!("doctor_memlock_{memlock_kib}"), shown(&end, &ENGINES));
+    }
+}
+
+#[test]
+fn a_seccomp_filter_is_told_apart_from_a_kernel_without_io_uring() {
+    for (errno, name) in [(EPERM, "doctor_eperm"), (ENOSYS, "doctor_enosys")] {
+        let end = behind_seccomp(errno, ringwire(["doctor"]));
+        assert_shown(name, shown(&end, &ENGINES[..4]));
+    }
+}
+
+fn veth(test: &str) -> Option<Veth> {
+    Veth::new().map_err(|why| skip(test, why.reason())).ok()
+}
+
+/// `ringwire doctor` in the namespace of the near side.
+fn in_namespace(shared: &Shared, veth: &Veth, args: &[&str]) -> End {
+    let mut command = veth.command(Side::Near, shared.path());
+    command.arg("doctor").args(args).env("LC_ALL", "C");
+    Program::start(command).end()
+}
+
+/// Takes one connection and reads it to its end.
+fn sink(veth: &Veth) -> (SocketAddr, std::thread::JoinHandle<Vec<u8>>) {
+    let socket = veth.socket(Side::Far, AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::new(veth.address(Side::Far, Family::V4), 0)).unwrap();
+    rustix::net::listen(&socket, 4).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    (address, swallow(listener))
+}
+
+fn swallow(listener: TcpListener) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let (mut stream, _): (TcpStream, _) = listener.accept().unwrap();
+        let mut came = Vec::new();
+        stream.read_to_end(&mut came).unwrap();
+        came
+    })
+}
+
+#[test]
+fn a_namespace_of_its_own_is_seen_as_it_is() {
+    let Some(veth) = veth("a_namespace_of_its_own_is_seen_as_it_is") else { return };
+    let shared = Shared::new();
+    let (address, sink) = sink(&veth);
+    let to = address.to_string();
+    let args = ["--to", &to, "--probe-bytes", "4MiB"];
+    let path = [&["interface:near", "packet-sockets", "optmem"], &OF_A_PATH[..]].concat();
+    let told = |end: &End| shown(end, &path).replace(&to, "[FAR]");
+
+    // As it was made: a cable, whose other end reads.
+    let end = in_namespace(&shared, &veth, &args);
+    assert_shown("doctor_veth", told(&end));
+    let came = sink.join().unwrap();
+    assert_eq!((came.len(), came.iter().any(|byte| *byte != 0)), (4 << 20, false));
+
+    // With somebody who looks on, and the least memory for MSG_ZEROCOPY. Nobody listens any more.
+    let protocol = Protocol::from_raw(u32::from(3_u16.to_be()).try_into().unwrap());
+    let socket = |kind| veth.socket(Side::Near, AddressFamily::PACKET, kind, Some(protocol));
+    let packets = socket(SocketType::RAW).unwrap();
+    veth.set_sysctl(Side::Near, "net/core/optmem_max", "4096").unwrap();
+    let end = in_namespace(&shared, &veth, &["--to", &to]);
+    assert_shown("doctor_looked_on", told(&end));
+    drop(packets);
+
+    // Without scatter-gather.
+    veth.set_scatter_gather(Side::Near, false).unwrap();
+    let end = in_namespace(&shared, &veth, &["--to", &to]);
+    assert_shown("doctor_no_scatter_gather", told(&end));
+}
+
+#[test]
+fn a_server_is_sent_nothing_unless_it_was_asked_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let sink = swallow(listener);
+    let started = Instant::now();
+    let end = run(["doctor", "--json", "--to", &to]).expect(1);
+    assert!(started.elapsed() < TEN_SECONDS);
+    assert_eq!(sink.join().unwrap(), [0; 0]);
+    let report = json(&end);
+    let names = names(&report);
+    assert_eq!(names[names.len() - 4..], OF_A_PATH);
+    let probe = check(&report, "path-probe");
+    assert_eq!(probe["found"], "nothing sent: the server is no ringwire recv");
+    assert_eq!(check(&report, "path")["status"], "FAIL", "loopback copies");
+}
+
+#[test]
+fn a_receiver_throws_a_probe_away_and_goes_on() {
+    let receiver = Receiver::start(&["--count", "1"]);
+    let end = run(["doctor", "--json", "--to", &receiver.address]).expect(1);
+    let report = json(&end);
+    if check(&report, "engine")["status"] == "FAIL" {
+        let why = check(&report, "engine")["found"].as_str().unwrap();
+        return skip("a_receiver_throws_a_probe_away_and_goes_on", why);
+    }
+    let connection = format!("{} is a ringwire recv", receiver.address);
+    assert_eq!(check(&report, "connection")["found"], connection);
+    let probe = check(&report, "path-probe");
+    assert_eq!(probe["found"], "16 MiB sent, 100 % copied on the way");
+    receiver.program.stderr_line("what it was sent", |line| {
+        line.starts_with("note: 127.0.0.1:").then_some(())?;
+        line.ends_with(" probed its path with 16.8 MB").then_some(())
+    });
+    assert_eq!(std::fs::read_dir(receiver.dir()).unwrap().count(), 0, "it kept something");
+    // That was no transfer: the one it was started for comes now.
+    let dir = scratch();
+    let file = dir.path().join("a.bin");
+    std::fs::write(&file, b"content").unwrap();
+    run(["send", file.to_str().unwrap(), "--to", &receiver.address]).expect(0);
+    assert_same(&receiver.dir().join("a.bin"), b"content");
+}
+
+#[test]
+fn a_destination_without_an_address_is_an_error() {
+    let name = "a".repeat(64);
+    let end = run(["doctor", "--to", &format!("{name}:80")]).expect(2);
+    assert!(end.stderr.starts_with(&format!("error: cannot resolve {name}:80: ")));
+    assert_eq!(end.stdout, "");
+}
+
+#[test]
+fn a_destination_where_nobody_listens_is_judged_by_its_route() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = free.local_addr().unwrap().to_string();
+    drop(free);
+    let report = json(&run(["doctor", "--json", "--to", &to]).expect(1));
+    assert_eq!(check(&report, "route")["status"], "ok");
+    assert_eq!(check(&report, "connection")["status"], "warn");
+    assert_eq!(check(&report, "path-probe")["found"], "nothing sent: there is no connection");
+}
