@@ -191,7 +191,7 @@ pub struct Iommu {
 /// What the kernel has for TLS.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tls {
-    /// `net.ipv4.tcp_available_ulp`, in words.
+    /// `net.ipv4.tcp_available_ulp`, in words; `tls` is what matters.
     pub ulps: Seen<Vec<String>>,
 }
 

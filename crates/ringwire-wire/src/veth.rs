@@ -271,8 +271,8 @@ impl Veth {
         self.netlink(Side::Near, |link| link.mtu(Side::Near.device().index))
     }
 
-    /// Switches scatter-gather of the side's end of the cable. Without it the kernel copies all that
-    /// leaves there, and segments it itself.
+    /// Switches scatter-gather of the side's end of the cable. Without it the kernel copies all
+    /// that leaves there, and segments it itself.
     pub fn set_scatter_gather(&self, side: Side, on: bool) -> io::Result<()> {
         let socket = self.socket(side, AddressFamily::INET, SocketType::DGRAM, None)?;
         crate::socket::set_scatter_gather(socket, side.device().name, on)

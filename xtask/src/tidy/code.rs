@@ -17,6 +17,8 @@ const UNSAFE: &[&str] = &[
     "crates/ringwire-bench/src/sys.rs",
     // Repairing sockets into connections, looks at them, a thread's clock.
     "crates/ringwire-wire/src/perfect/sys.rs",
+    // ethtool's ioctl, and a submission that names no memory.
+    "crates/ringwire-doctor/src/gather/sys.rs",
     // Tests that drive the kernel's raw interface, to compare with or to hold facts about it.
     "crates/ringwire/tests/release_delay.rs",
     "crates/ringwire/tests/kernel/rig/",

@@ -139,8 +139,15 @@ pub(super) fn iommu_of(bus_info: &str) -> Option<String> {
 }
 
 pub(super) fn tls() -> Tls {
-    let ulps = read("/proc/sys/net/ipv4/tcp_available_ulp");
-    Tls { ulps: ulps.map(|words| words.split_whitespace().map(str::to_owned).collect()) }
+    // In other namespaces than the host's there is no such setting; the module is seen everywhere.
+    let listed = read("/proc/sys/net/ipv4/tcp_available_ulp");
+    let listed = listed.map(|words| words.split_whitespace().map(str::to_owned).collect());
+    let module = || fs::metadata("/sys/module/tls").is_ok().then(|| "tls".to_owned());
+    let ulps = match fs::read_dir("/sys/module") {
+        Ok(_) => listed.or_else(|_: String| Ok(module().into_iter().collect())),
+        Err(_) => listed,
+    };
+    Tls { ulps }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::facts::{ArenaFacts, Engine, Live, Sample, Seen};
 const TURN_BYTES: u64 = 16 << 20;
 const TURNS: u32 = 4;
 /// How long all of it may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What ringwire chose, and what came of it.
 pub(super) struct Looked {

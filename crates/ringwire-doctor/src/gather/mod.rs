@@ -29,7 +29,7 @@ use crate::facts::{Facts, Path};
 pub use path::{Asked, Framing, NoAddress};
 
 /// How long sending into the perfect wire may take, all in all. It takes a tenth of that.
-const LIVE_MAX: Duration = Duration::from_secs(3);
+const LIVE_MAX: Duration = Duration::from_millis(2500);
 
 /// Looks at the host, and at the path to `asked`.
 ///
@@ -39,12 +39,12 @@ const LIVE_MAX: Duration = Duration::from_secs(3);
 /// [`NoAddress`] if the destination's name has no address.
 pub fn examine(asked: Option<&Asked>) -> Result<Facts, NoAddress> {
     let address = asked.map(path::resolve).transpose()?;
-    // First, because it forks: before there are threads, rings and memory.
-    let wire = Perfect::builder().build().map_err(|why| why.to_string());
+    // First, because it forks: before there are rings and memory.
+    let (live, memory) =
+        within(LIVE_MAX, || live::look(Perfect::builder().build().map_err(|why| why.to_string())));
     let uring = uring::look();
     let links = netlink::Netlink::open();
     let interfaces = links.as_ref().map_err(said).and_then(|link| links::look(link).map_err(said));
-    let (live, memory) = within(LIVE_MAX, move || live::look(wire));
     let path = match (asked, address) {
         (Some(asked), Some(address)) => Some(Path {
             to: asked.shown.clone(),

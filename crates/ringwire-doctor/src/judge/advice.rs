@@ -1,25 +1,26 @@
 //! The recommendation: whether to use ringwire here, what to expect, what to change first. Pure.
 
+use super::engines;
 use super::path::{self, Verdict};
 use crate::facts::{Facts, Path};
 use crate::report::{Check, Status};
 
 /// What to change first, where several things could be: what costs the most.
 const FIRST: [&str; 9] = [
-    "kernel",
     "io_uring",
     "engine",
     "path",
     "packet-sockets",
     "memlock",
     "iommu",
+    "kernel",
     "optmem",
     "send-buffers",
 ];
 
 pub(super) fn recommend(facts: &Facts, checks: &[Check]) -> String {
     let mut said = vec![engine(facts)];
-    if facts.engine.is_ok() {
+    if engines::has_zero_copy(facts) {
         said.push(facts.path.as_ref().map_or_else(anywhere, |path| on_path(facts, path)));
     }
     said.extend(first(checks));
@@ -27,6 +28,11 @@ pub(super) fn recommend(facts: &Facts, checks: &[Check]) -> String {
 }
 
 fn engine(facts: &Facts) -> String {
+    if engines::is_starved(facts) {
+        return "ringwire works here, but has to copy: too little memory may be locked. It is as \
+                fast as a plain send, not faster."
+            .into();
+    }
     match facts.engine.as_ref().map(|engine| engine.name.as_str()) {
         Ok("copy") => {
             "ringwire works here, but has to copy: it is as fast as a plain send, not faster."
@@ -47,15 +53,16 @@ fn anywhere() -> String {
 
 fn on_path(facts: &Facts, path: &Path) -> String {
     if let Some(sample) = path::measured(path) {
-        return match (sample.copied_bytes, sample.uncopied_bytes) {
-            (0, bytes) if bytes == sample.bytes => format!(
+        if path::is_copyless(sample) {
+            return format!(
                 "The way to {} was seen to copy nothing: expect gains from sends of 16 KiB and \
                  more, or many small ones at a time.",
                 path.to
-            ),
-            (0, _) => format!("Whether the way to {} copies is not known.", path.to),
-            _ => no_gain(path),
-        };
+            );
+        }
+        if path::is_copied(sample) {
+            return no_gain(path);
+        }
     }
     match path::verdict(facts, path) {
         Some(Verdict::Copies(..)) => no_gain(path),
@@ -71,10 +78,7 @@ fn on_path(facts: &Facts, path: &Path) -> String {
 }
 
 fn no_gain(path: &Path) -> String {
-    format!(
-        "The way to {} copies: expect no gain there; ringwire notices, and copies itself.",
-        path.to
-    )
+    format!("The way to {} copies: expect no gain there.", path.to)
 }
 
 /// The hint that matters most.

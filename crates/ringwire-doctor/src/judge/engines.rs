@@ -35,9 +35,15 @@ impl Process {
     }
 }
 
-/// Whether an engine that copies nothing is there.
+/// Whether an engine that copies nothing is there, and has memory to work with.
 pub(super) fn has_zero_copy(facts: &Facts) -> bool {
-    facts.engine.as_ref().is_ok_and(|engine| engine.name != "copy")
+    facts.engine.as_ref().is_ok_and(|engine| engine.name != "copy") && !is_starved(facts)
+}
+
+/// Whether all that was sent had to be copied, for want of locked memory.
+pub(super) fn is_starved(facts: &Facts) -> bool {
+    let live = facts.live.ringwire.as_ref();
+    live.is_ok_and(|sample| sample.bytes > 0 && sample.memlock_short_bytes >= sample.bytes)
 }
 
 /// What keeps rings from being made.
@@ -115,8 +121,8 @@ impl Obstacle {
             Obstacle::NotBuilt => "whoever runs the host: a kernel with CONFIG_IO_URING",
             Obstacle::TooOld => "whoever runs the host: a kernel of 6.15 or newer",
             Obstacle::Memlock => {
-                "whoever starts the program: raise the limit with \"ulimit -l 8192\" or more; a systemd \
-                 unit has LimitMEMLOCK=, a container --ulimit memlock="
+                "whoever starts the program: raise the limit with \"ulimit -l 8192\" or more; a \
+                 systemd unit has LimitMEMLOCK=, a container --ulimit memlock="
             }
             Obstacle::Descriptors => "whoever starts the program: raise \"ulimit -n\"",
             Obstacle::Other => "please report this with the kernel's version",
@@ -211,7 +217,8 @@ pub(super) fn zerocopy(facts: &Facts) -> Check {
 pub(super) fn engine(facts: &Facts) -> Check {
     let name = "engine";
     let needed = "one that copies nothing: uring, or msg-zerocopy";
-    let blocked = uring_obstacle(facts).map_or("see the checks above", Obstacle::hint);
+    let blocked = uring_obstacle(facts)
+        .map_or("see the hints of io_uring-features and memlock", Obstacle::hint);
     match &facts.engine {
         Ok(engine) => {
             let why = engine.why.as_deref().map(without_hint);
@@ -278,7 +285,11 @@ pub(super) fn live(facts: &Facts) -> Check {
     if sample.memlock_short_bytes > 0 {
         let found =
             format!("{} MiB copied of {sent}: memlock was short", sample.copied_bytes >> 20);
-        return Check::ok(name, found, needed).warn("see the hint of memlock");
+        let check = Check::ok(name, found, needed);
+        return match is_starved(facts) {
+            true => check.fail("see the hint of memlock"),
+            false => check.warn("see the hint of memlock"),
+        };
     }
     if sample.copied_bytes > 0 {
         let copied = sample.copied_bytes >> 20;
@@ -286,6 +297,11 @@ pub(super) fn live(facts: &Facts) -> Check {
             "see the hint of engine; with the engine uring please report this, since nothing on \
              this wire copies",
         );
+    }
+    if sample.uncopied_bytes > 0 && sample.uncopied_bytes < sample.bytes {
+        let surely = sample.uncopied_bytes >> 20;
+        let found = format!("{surely} MiB surely not copied, and the rest not said, of {sent}");
+        return Check::ok(name, found, needed);
     }
     if sample.uncopied_bytes < sample.bytes {
         return Check::ok(

@@ -165,8 +165,7 @@ pub(super) fn packet_sockets(facts: &Facts) -> Check {
     on.sort();
     on.dedup();
     Check::ok(name, format!("{count} running, on {}", on.join(", ")), needed).warn(
-        "whoever runs it: end tcpdump, dhclient or what else it is; \"ss -0 -p\" names it to root. \
-         ringwire goes on, and finds out by itself when it has ended",
+        "whoever runs it: end tcpdump, dhclient or what else it is; \"ss -0 -p\" names it to root",
     )
 }
 
@@ -209,12 +208,14 @@ pub(super) fn iommu(facts: &Facts) -> Check {
     let hint = "whoever runs the host: iommu=pt on the kernel's command line, if devices are \
                 trusted with all memory; it is worth the most with payloads of up to 64 KiB";
     if !cards.is_empty() {
-        let found = format!("{} is translated; {found}", cards.join(", "));
+        let found = format!("it stands before {}; {found}", cards.join(", "));
         return Check::ok(name, found, needed).warn(hint);
     }
     match !known && iommu.types.iter().any(|(kind, _)| translates(kind)) {
         true => Check::ok(name, found, needed).warn(hint),
-        false => Check::ok(name, format!("no card is translated; {found}"), needed),
+        false => {
+            Check::ok(name, format!("it stands before no card, or lets through; {found}"), needed)
+        }
     }
 }
 
