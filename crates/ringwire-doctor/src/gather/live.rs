@@ -12,6 +12,8 @@ use ringwire_wire::{Family, Perfect};
 use super::sender::{self, Sender};
 use crate::facts::{ArenaFacts, Engine, Live, Sample, Seen};
 
+/// What payloads are cut from: more than most caches of a core hold, and quickly mapped.
+const ARENA_BYTES: usize = 32 << 20;
 /// What a turn sends.
 const TURN_BYTES: u64 = 16 << 20;
 const TURNS: u32 = 4;
@@ -35,7 +37,7 @@ pub(super) fn nothing(why: &str) -> (Looked, Registered) {
 }
 
 pub(super) fn look(wire: Result<Perfect, String>) -> (Looked, Registered) {
-    let (arena, registered) = match sender::arena() {
+    let (arena, registered) = match sender::arena(ARENA_BYTES) {
         Ok((arena, facts)) => (arena, Ok(facts)),
         Err(why) => {
             let (looked, _) = nothing(&why);

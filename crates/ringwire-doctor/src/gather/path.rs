@@ -17,6 +17,8 @@ const RESOLVE_MAX: Duration = Duration::from_millis(1500);
 const CONNECT_MAX: Duration = Duration::from_millis(1500);
 /// A receiver that has a place free greets at once.
 const GREETING_MAX: Duration = Duration::from_millis(500);
+/// Enough to find out if it is copied, and little to lock.
+const ARENA_BYTES: usize = 4 << 20;
 const PROBE_MAX: Duration = Duration::from_millis(2000);
 
 /// A destination to ask about.
@@ -121,7 +123,7 @@ fn greets(stream: &mut TcpStream, expected: &[u8]) -> io::Result<bool> {
 }
 
 fn probe(stream: TcpStream, greeting: &[u8], bytes: u64) -> Seen<Sample> {
-    let (arena, _) = sender::arena()?;
+    let (arena, _) = sender::arena(ARENA_BYTES)?;
     let mut sender = Sender::new(&arena)?;
     let deadline = Instant::now() + PROBE_MAX;
     let sample = sender.send(stream, greeting, bytes, deadline, |_| {});

@@ -11,9 +11,6 @@ use ringwire::{Arena, Block, Copied, Event, Events, OnDeadline, Payload, Ring};
 
 use crate::facts::{ArenaFacts, Engine, Sample, Seen};
 
-/// What payloads are cut from: more than most caches of a core hold, and quickly mapped.
-const ARENA_BYTES: usize = 32 << 20;
-
 /// One payload. Far above what is copied for being small, and never merged into another send's
 /// packet, so that the kernel's report can be believed.
 const PAYLOAD_BYTES: usize = 1 << 20;
@@ -32,11 +29,11 @@ pub(super) struct Sender {
 }
 
 /// Registered memory, as far as the host allows.
-pub(super) fn arena() -> Seen<(Arena, ArenaFacts)> {
-    let arena = Arena::builder().capacity_bytes(ARENA_BYTES).build();
+pub(super) fn arena(capacity_bytes: usize) -> Seen<(Arena, ArenaFacts)> {
+    let arena = Arena::builder().capacity_bytes(capacity_bytes).build();
     let arena = arena.map_err(|error| error.to_string())?;
     let facts = ArenaFacts {
-        asked_bytes: ARENA_BYTES as u64,
+        asked_bytes: capacity_bytes as u64,
         registered_bytes: arena.registered_bytes() as u64,
         why: arena.why(),
     };
