@@ -40,8 +40,12 @@ pub(super) fn has_zero_copy(facts: &Facts) -> bool {
     facts.engine.as_ref().is_ok_and(|engine| engine.name != "copy") && !is_starved(facts)
 }
 
-/// Whether all that was sent had to be copied, for want of locked memory.
+/// Whether all that is sent has to be copied, for want of locked memory.
 pub(super) fn is_starved(facts: &Facts) -> bool {
+    let sends_so = facts.engine.as_ref().is_ok_and(|engine| engine.name == "msg-zerocopy");
+    if sends_so && facts.zerocopy.send == Err(ENOBUFS) {
+        return true;
+    }
     let live = facts.live.ringwire.as_ref();
     live.is_ok_and(|sample| sample.bytes > 0 && sample.memlock_short_bytes >= sample.bytes)
 }
@@ -229,6 +233,7 @@ pub(super) fn engine(facts: &Facts) -> Check {
             let check = Check::ok(name, found, needed);
             match (engine.name.as_str(), why) {
                 ("copy", _) => check.fail(blocked),
+                _ if is_starved(facts) => check.fail("see the hint of memlock"),
                 ("uring", None) => check,
                 ("uring", Some(_)) => check.warn(
                     "nothing breaks: what cannot be had is done in another way; memlock and \
