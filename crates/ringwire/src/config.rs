@@ -72,3 +72,23 @@ pub enum TaskRun {
     /// set up with no flags.
     Interrupt,
 }
+
+/// How a ring's requests reach the kernel. All of them have the same interface and the same
+/// promises; they differ in what they cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EngineChoice {
+    /// The best that works here: `uring`, else `msg-zerocopy`, else `copy`. Found by trying, and
+    /// [`Ring::why`](crate::Ring::why) says why it is not a better one.
+    #[default]
+    Auto,
+    /// io_uring (6.0), or an error.
+    Uring,
+    /// `MSG_ZEROCOPY` (4.14; UDP 5.0) and epoll, or an error: zero copy where io_uring is switched
+    /// off, forbidden or too old.
+    #[doc(alias = "SO_ZEROCOPY")]
+    MsgZerocopy,
+    /// Plain non-blocking sends and epoll: nothing goes without a copy, and a release follows the
+    /// result at once.
+    Copy,
+}

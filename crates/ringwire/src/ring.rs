@@ -14,6 +14,7 @@ mod drive;
 mod oracle;
 #[cfg(test)]
 mod promises;
+mod select;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -26,12 +27,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::Arena;
-use crate::config::{Limits, TaskRun, Thresholds};
+use crate::config::{EngineChoice, Limits, TaskRun, Thresholds};
 use crate::engine::Deadline;
-use crate::engine::uring::Uring;
+use crate::engine::any::AnyEngine;
 use crate::error::{Error, SendError};
 use crate::ledger::{Notifier, PayloadId};
 use crate::payload::IntoPayload;
+use crate::policy::Reason;
 use crate::release::Events;
 use crate::ring::core::Core;
 pub use crate::ring::core::{OnDeadline, Report, SendOptions, Turned};
@@ -46,9 +48,17 @@ pub struct RingBuilder {
     thresholds: Thresholds,
     task_run: TaskRun,
     completion_entries: Option<u32>,
+    engine: EngineChoice,
 }
 
 impl RingBuilder {
+    /// How requests reach the kernel. See [`EngineChoice`]; the best that works here, if nothing
+    /// is said.
+    pub fn engine(mut self, engine: EngineChoice) -> Self {
+        self.engine = engine;
+        self
+    }
+
     /// The arena whose blocks go registered. Blocks of other arenas go as normal memory.
     pub fn arena(mut self, arena: &Arena) -> Self {
         self.arena = Some(arena.clone());
@@ -67,14 +77,14 @@ impl RingBuilder {
         self
     }
 
-    /// When the kernel posts completions. See [`TaskRun`].
+    /// When the kernel posts completions. See [`TaskRun`]. Only the engine `uring` asks.
     pub fn task_run(mut self, task_run: TaskRun) -> Self {
         self.task_run = task_run;
         self
     }
 
     /// The length of the completion ring, a power of two; 4,096 by default. What does not fit, the
-    /// kernel keeps, and hands over later at some cost.
+    /// kernel keeps, and hands over later at some cost. Only the engine `uring` has one.
     pub fn completion_entries(mut self, entries: u32) -> Self {
         self.completion_entries = Some(entries);
         self
@@ -83,25 +93,30 @@ impl RingBuilder {
     /// The ring, on this thread.
     ///
     /// # Errors
-    /// `Unsupported` if the kernel or the host refuses io_uring, or has no zero-copy send; the text
-    /// says who can change that. `Io` if setting up fails otherwise. `Misuse` for a completion ring
-    /// that is no power of two.
+    /// `Unsupported` if the kernel or the host refuses the engine that was asked for by name; the
+    /// text says who can change that. Where none was, there is always one. `Io` if setting up fails
+    /// otherwise. `Misuse` for a completion ring that is no power of two.
     ///
     /// # Kernel
-    /// 6.0 or newer: io_uring_setup(2), `IORING_OP_SEND_ZC` in io_uring_enter(2).
+    /// The engine `uring`: 6.0 or newer, io_uring_setup(2), `IORING_OP_SEND_ZC` in
+    /// io_uring_enter(2). `msg-zerocopy`: 4.14, `SO_ZEROCOPY` in socket(7). `copy`: any.
     pub fn build(self) -> Result<Ring, Error> {
         if self.completion_entries.is_some_and(|entries| !entries.is_power_of_two()) {
             return Err(Error::Misuse("completion_entries must be a power of two".into()));
         }
         let sockets = self.limits.sockets;
-        let engine = Uring::new(self.task_run, self.completion_entries, sockets)?;
+        let selected =
+            select::select(self.engine, self.task_run, self.completion_entries, sockets)?;
         static RINGS: AtomicU32 = AtomicU32::new(1);
         let seed = RINGS.fetch_add(1, Ordering::Relaxed);
-        let mut core = Core::new(engine, self.limits, self.thresholds, seed);
+        let mut core = Core::new(selected.engine, self.limits, self.thresholds, seed);
+        core.stats.engine_steps_down = selected.steps_down.len() as u64;
         if let Some(arena) = self.arena {
             core.know(arena)?;
         }
-        Ok(Ring { core, task_run: self.task_run, thread: PhantomData })
+        let (task_run, thread) = (self.task_run, PhantomData);
+        let choice = selected.steps_down.into_iter().chain(selected.asked_for).collect();
+        Ok(Ring { core, task_run, choice, thread })
     }
 }
 
@@ -114,11 +129,7 @@ impl RingBuilder {
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let arena = Arena::builder().capacity_bytes(1 << 20).build()?;
-/// let mut ring = match Ring::builder().arena(&arena).build() {
-///     Ok(ring) => ring,
-///     Err(ringwire::Error::Unsupported { .. }) => return Ok(()), // no io_uring on this host
-///     Err(error) => return Err(error.into()),
-/// };
+/// let mut ring = Ring::builder().arena(&arena).build()?;
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let sock = ring.attach(TcpStream::connect(listener.local_addr()?)?)?;
 ///
@@ -143,9 +154,11 @@ impl RingBuilder {
 /// delivered, blocks that it may still read stay out of their arena for good, other payloads are
 /// leaked and counted ([`Stats::leaked_bytes`]). [`Ring::shutdown`] waits instead.
 pub struct Ring {
-    core: Core<Uring>,
+    core: Core<AnyEngine>,
     /// What was asked for; the engine knows what it got.
     task_run: TaskRun,
+    /// Why it is this engine, a line each, if it is not the best.
+    choice: Vec<String>,
     /// Neither `Send` nor `Sync`, and the compiler says it in these words.
     thread: PhantomData<Rc<StaysOnTheThreadThatBuiltIt>>,
 }
@@ -264,13 +277,9 @@ impl Ring {
     /// ```
     /// # use std::net::UdpSocket;
     /// # use std::time::Duration;
-    /// # use ringwire::{Error, Event, Events, Ring};
+    /// # use ringwire::{Event, Events, Ring};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let mut ring = match Ring::builder().build() {
-    /// #     Ok(ring) => ring,
-    /// #     Err(Error::Unsupported { .. }) => return Ok(()), // no io_uring on this host
-    /// #     Err(error) => return Err(error.into()),
-    /// # };
+    /// # let mut ring = Ring::builder().build()?;
     /// let peer = UdpSocket::bind("127.0.0.1:0")?;
     /// let sock = ring.attach(UdpSocket::bind("127.0.0.1:0")?)?;
     /// // 1,400, 1,400 and 200 bytes.
@@ -425,21 +434,35 @@ impl Ring {
         self.core.socket_stats(sock)
     }
 
+    /// Why the socket's newest request was copied, in words; `None` if it was not, or if nothing but
+    /// its size spoke against zero copy. [`Ring::socket_stats`] has the same as values.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle.
+    pub fn socket_why(&self, sock: Socket) -> Result<Option<String>, Error> {
+        let reason = self.core.socket_stats(sock)?.reason;
+        let says = |reason: &Reason| !matches!(reason, Reason::Best | Reason::Small);
+        Ok(reason.filter(says).map(|reason| reason.to_string()))
+    }
+
     /// What the ring holds and has done. Looks at every payload in flight for the oldest.
     pub fn stats(&self) -> Stats {
         let mut stats = self.core.stats();
         stats.completion_overflows = self.core.engine().overflows();
+        stats.foreign_entries = self.core.engine().foreign_entries();
         stats
     }
 
-    /// The engine in use.
+    /// The engine in use: `uring`, `msg-zerocopy` or `copy`.
     pub fn engine(&self) -> &'static str {
-        "uring"
+        self.core.engine().name()
     }
 
-    /// What this ring cannot do on this host, and why, a line each; `None` if it does everything.
+    /// What this ring cannot do on this host, and why, a line each: engines that were not to be had,
+    /// and what the one in use lacks. `None` if it does everything.
     pub fn why(&self) -> Option<String> {
-        let mut why = self.core.why();
+        let mut why = self.choice.clone();
+        why.extend(self.core.why());
         if self.task_run == TaskRun::Deferred && !self.core.engine().is_deferred() {
             why.push(
                 "completions interrupt the thread: the kernel has no deferred task run".into(),

@@ -1,6 +1,8 @@
 //! What a ring has done, in numbers with units; above all everything that can go differently than
 //! hoped, because nobody can see it otherwise.
 
+use crate::policy::{Reason, Route};
+
 /// Counters of one ring since it was built, and its present state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,6 +49,12 @@ pub struct Stats {
     pub retries: u64,
     /// Times that completions did not fit into the completion ring; the kernel kept them.
     pub completion_overflows: u64,
+    /// Entries of sockets' error queues that were no notifications of this ring's requests: network
+    /// errors and timestamps, or notifications of somebody else's. Only the engine `msg-zerocopy`
+    /// reads them.
+    pub foreign_entries: u64,
+    /// Engines that were tried for this ring and are not to be had here. `Ring::why` says why.
+    pub engine_steps_down: u64,
     /// Calls of `send` refused by a limit.
     pub limit_refusals: u64,
     /// Completions that no table knew. Always 0, unless the kernel or ringwire has a bug.
@@ -85,6 +93,10 @@ pub struct CopiedBytes {
     pub many_pieces: u64,
     /// Operations that this kernel lacks.
     pub kernel_lacks: u64,
+    /// The ring's engine is `copy`.
+    pub engine_copies: u64,
+    /// Sockets whose notifications could not be told from those of others.
+    pub unsure_notifications: u64,
     /// Single datagrams below their threshold, because the path refused them as a train.
     pub train_refused: u64,
 }
@@ -107,4 +119,9 @@ pub struct SocketStats {
     pub copied_bytes: u64,
     /// Whether the stream has failed.
     pub broken: bool,
+    /// The way that the newest request was to go; none before the first.
+    pub route: Option<Route>,
+    /// Why it goes that way. What can change is asked again: RLIMIT_MEMLOCK and the kernel's own
+    /// memory within seconds, trains within a minute.
+    pub reason: Option<Reason>,
 }

@@ -10,11 +10,15 @@
 //!   exactly one `Notification` with the same token. Nothing else may be inferred from order (K2).
 //! - `copy_now` never waits and never yields completions.
 //! - `turn` makes no system call when there is nothing to submit and nothing to wait for.
+//! - A descriptor stays open from `add_file` until `remove_file`, or until the engine is dropped.
 //! - Dropping the engine does not stop the kernel (K7): what was not completed stays lent.
 //!
-//! Neighbours: `ring/drive.rs` calls, `uring.rs` implements; `script.rs` plays completions back to
-//! test the rest. Must not know: payloads, notifiers, policy.
+//! Neighbours: `ring/drive.rs` calls; `uring.rs` and `epoll.rs` implement, and `any.rs` is either;
+//! `script.rs` plays completions back to test the rest. Must not know: payloads, notifiers, policy.
 
+pub(crate) mod any;
+pub(crate) mod epoll;
+mod msg_zerocopy;
 #[cfg(test)]
 pub(crate) mod script;
 pub(crate) mod uring;
@@ -124,7 +128,7 @@ impl From<std::time::Duration> for Deadline {
 }
 
 /// What an engine can do here, found by asking the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Features {
     /// Zero copy of one piece (`SEND_ZC`, 6.0).
     pub one_piece: bool,
@@ -132,6 +136,22 @@ pub(crate) struct Features {
     pub many_pieces: bool,
     /// Zero copy of several pieces of one registered segment (6.15).
     pub many_registered: bool,
+    /// Whether registered memory can be taken over at all.
+    pub registers: bool,
+    /// Whether the engine is one that only copies.
+    pub copies_only: bool,
+}
+
+#[cfg(test)]
+impl Features {
+    /// What a new io_uring can.
+    pub(crate) const ALL: Features = Features {
+        one_piece: true,
+        many_pieces: true,
+        many_registered: true,
+        registers: true,
+        copies_only: false,
+    };
 }
 
 /// The contract stated at the top of this file.
@@ -139,8 +159,7 @@ pub(crate) trait Engine {
     /// What works here.
     fn features(&self) -> Features;
 
-    /// Takes a request over. It goes to the kernel at the next `turn`, or at once if there is no
-    /// room for it otherwise.
+    /// Takes a request over. It goes to the kernel at the next `turn`, or at once.
     ///
     /// # Errors
     /// `Io` if the kernel takes no more; the request was not taken over.
@@ -165,6 +184,9 @@ pub(crate) trait Engine {
     /// Takes a socket out of the table of files.
     fn remove_file(&mut self, place: u32);
 
+    /// The socket gets another owner, and nothing more is sent on it.
+    fn give_up(&mut self, _: Target<'_>) {}
+
     /// Copies what the socket takes right now, as datagrams of `segment_bytes` if given. Returns
     /// how many bytes that was; `EAGAIN` if none.
     fn copy_now(
@@ -178,6 +200,9 @@ pub(crate) trait Engine {
     /// Submits what is prepared, waits until `deadline` for at least one completion, and appends
     /// those that have come. One system call, or none.
     fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error>;
+
+    /// Nothing could complete, and the ring comes to rest.
+    fn rest(&mut self) {}
 
     /// Whether anything could still complete: a request, a notification, or a call of the waker.
     fn expects(&self) -> bool;

@@ -87,8 +87,7 @@ fn ranges(spans: &[Span]) -> Vec<(usize, usize)> {
 
 impl Engine for Script {
     fn features(&self) -> Features {
-        let all = Features { one_piece: true, many_pieces: true, many_registered: true };
-        self.features.unwrap_or(all)
+        self.features.unwrap_or(Features::ALL)
     }
 
     fn submit(&mut self, send: Send<'_>) -> Result<(), Error> {

@@ -6,6 +6,7 @@
 
 mod trains;
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 pub(crate) use trains::{Refused, Trains};
@@ -43,9 +44,42 @@ pub enum Reason {
     ManyPieces,
     /// This kernel lacks the operation.
     KernelLacks,
+    /// The ring's engine is `copy`, which has no zero copy; `Ring::why` says why it is that.
+    EngineCopies,
+    /// Notifications could not be told from those of others: `SO_ZEROCOPY` was set on the socket
+    /// before the ring wanted it, or somebody else sends without copying on it, or a send failed
+    /// in a way that leaves it open. Only with the engine `msg-zerocopy`.
+    UnsureNotifications,
     /// The path refused to cut a train into its datagrams, and one alone is below its memory's
     /// threshold.
     TrainRefused,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Best => "nothing speaks against zero copy",
+            Reason::Small => "the request is too small to gain by zero copy",
+            Reason::SocketRefuses => {
+                "the socket refuses zero copy, as MPTCP, TLS in the kernel and replaced protocols do"
+            }
+            Reason::MemlockShort => {
+                "the kernel was short of memory for zero copy (RLIMIT_MEMLOCK, or \
+                 net.core.optmem_max); it will be asked again"
+            }
+            Reason::OverMtu => "a datagram larger than the path's MTU is copied by the kernel anyway",
+            Reason::ManyPieces => "a datagram has more pieces than a packet has fragments",
+            Reason::KernelLacks => "this kernel lacks the operation",
+            Reason::TrainRefused => {
+                "the path refused a train of datagrams, and one alone is too small to gain"
+            }
+            Reason::EngineCopies => "the ring's engine is \"copy\"",
+            Reason::UnsureNotifications => {
+                "notifications could not be told from those of others: SO_ZEROCOPY was set on the \
+                 socket by somebody else, or a send failed on its way out"
+            }
+        })
+    }
 }
 
 /// The most fragments of one packet (`MAX_SKB_FRAGS` as distributions configure it).
@@ -80,6 +114,8 @@ pub(crate) struct Facts {
     pub datagram: Option<Datagram>,
     /// Whether the kernel has the operation that this request would take.
     pub kernel_has: bool,
+    /// Whether the engine is one that only copies.
+    pub engine_copies: bool,
 }
 
 /// What is known about a request of one or more datagrams.
@@ -97,7 +133,8 @@ pub(crate) struct Datagram {
 /// What one socket has taught us.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Verdicts {
-    refuses: bool,
+    /// Why it is copied for good.
+    refuses: Option<Reason>,
     /// Until when unregistered memory is copied.
     copy_until: Option<Instant>,
     /// Until when registered memory is copied too: the kernel was short of memory of its own.
@@ -109,7 +146,9 @@ impl Verdicts {
     /// Takes in how a zero-copy request failed. True if another route may carry it.
     pub(crate) fn on_error(&mut self, route: Route, errno: Errno, now: Instant) -> bool {
         match errno {
-            Errno::OPNOTSUPP => self.refuses = true,
+            Errno::OPNOTSUPP => self.refuses = Some(Reason::SocketRefuses),
+            // Of the engine, where it cannot know its notifications.
+            Errno::ALREADY => self.refuses = Some(Reason::UnsureNotifications),
             Errno::NOMEM | Errno::NOBUFS => {
                 let doubled = (self.pause * 2).clamp(MEMLOCK_PAUSE, MEMLOCK_PAUSE_MAX);
                 self.pause = doubled;
@@ -139,7 +178,7 @@ pub(crate) fn copies_trains(verdicts: &Verdicts, thresholds: Thresholds, now: In
     let paused = verdicts.copy_registered_until.is_some_and(|until| now < until);
     // No packet has more.
     let above = 1 << 16;
-    verdicts.refuses
+    verdicts.refuses.is_some()
         || paused
         || (thresholds.registered_bytes >= above && thresholds.normal_bytes >= above)
 }
@@ -151,8 +190,11 @@ pub(crate) fn decide(
     thresholds: Thresholds,
     now: Instant,
 ) -> (Route, Reason) {
-    if verdicts.refuses {
-        return (Route::Copy, Reason::SocketRefuses);
+    if facts.engine_copies {
+        return (Route::Copy, Reason::EngineCopies);
+    }
+    if let Some(reason) = verdicts.refuses {
+        return (Route::Copy, reason);
     }
     if !facts.kernel_has {
         return (Route::Copy, Reason::KernelLacks);
@@ -191,8 +233,13 @@ pub(crate) fn decide(
 mod tests {
     use super::*;
 
-    const PLAIN: Facts =
-        Facts { bytes: 1 << 20, registered: false, datagram: None, kernel_has: true };
+    const PLAIN: Facts = Facts {
+        bytes: 1 << 20,
+        registered: false,
+        datagram: None,
+        kernel_has: true,
+        engine_copies: false,
+    };
 
     fn route(facts: Facts) -> (Route, Reason) {
         decide(facts, &Verdicts::default(), Thresholds::default(), Instant::now())
@@ -281,6 +328,22 @@ mod tests {
         let later = now + Duration::from_secs(3600);
         let decided = decide(PLAIN, &verdicts, Thresholds::default(), later);
         assert_eq!(decided, (Route::Copy, Reason::SocketRefuses));
+    }
+
+    #[test]
+    fn a_socket_whose_notifications_are_in_doubt_is_copied_for_good() {
+        let now = Instant::now();
+        let mut verdicts = Verdicts::default();
+        assert!(verdicts.on_error(Route::ZeroCopy, Errno::ALREADY, now));
+        let later = now + Duration::from_secs(3600);
+        let decided = decide(PLAIN, &verdicts, Thresholds::default(), later);
+        assert_eq!(decided, (Route::Copy, Reason::UnsureNotifications));
+    }
+
+    #[test]
+    fn an_engine_that_copies_is_said_before_all_else() {
+        let facts = Facts { engine_copies: true, kernel_has: false, bytes: 1, ..PLAIN };
+        assert_eq!(route(facts), (Route::Copy, Reason::EngineCopies));
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl<E: Engine> Core<E> {
 
     /// Takes an arena whose segments are to be known.
     pub(crate) fn know(&mut self, arena: Arena) -> Result<(), Error> {
-        if arena.registered_bytes() > 0 {
+        if arena.registered_bytes() > 0 && self.engine.features().registers {
             self.engine.prepare_segments(&arena)?;
         }
         self.arena = Some(arena);
@@ -222,6 +222,10 @@ impl<E: Engine> Core<E> {
         let Some(arena) = &self.arena else { return };
         let count = arena.segment_count();
         if count == self.segments_seen {
+            return;
+        }
+        if !self.engine.features().registers {
+            self.segments_seen = count;
             return;
         }
         for segment in arena.segments().into_iter().skip(self.segments_seen) {
@@ -251,7 +255,11 @@ impl<E: Engine> Core<E> {
     pub(crate) fn why(&self) -> Vec<String> {
         let features = self.engine.features();
         let mut why = Vec::new();
-        if !features.many_pieces {
+        if !features.registers {
+            if self.arena.as_ref().is_some_and(|arena| arena.registered_bytes() > 0) {
+                why.push("the arena's registered memory goes as normal memory: only io_uring sends from registrations".into());
+            }
+        } else if !features.many_pieces {
             why.push(
                 "payloads of several pieces are copied: the kernel has no SENDMSG_ZC (6.1)".into(),
             );

@@ -32,7 +32,7 @@ struct Sink {
 
 impl Engine for Sink {
     fn features(&self) -> Features {
-        Features { one_piece: true, many_pieces: true, many_registered: true }
+        Features::ALL
     }
     fn submit(&mut self, send: Send<'_>) -> Result<(), Error> {
         let bytes: usize = send.spans.iter().map(|span| span.bytes).sum();

@@ -142,7 +142,7 @@ impl<E: Engine> Core<E> {
         socket.queue.gather_train(payloads, segments, limits, &mut self.spans)
     }
 
-    fn decide_train(&self, slot: u32, train: &Train) -> (Route, Reason) {
+    fn decide_train(&mut self, slot: u32, train: &Train) -> (Route, Reason) {
         let Some(socket) = self.sockets.at(slot) else { return (Route::Copy, Reason::Small) };
         let features = self.engine.features();
         let addressed = self.ledger.payloads.address(train.gathered.first.slot).is_some();
@@ -161,8 +161,14 @@ impl<E: Engine> Core<E> {
             train_refused: socket.datagrams.trains.are_refused(self.now),
         };
         let bytes = train.gathered.bytes;
-        let facts = Facts { bytes, registered, datagram: Some(datagram), kernel_has };
-        policy::decide(facts, &socket.verdicts, self.thresholds, self.now)
+        let engine_copies = features.copies_only;
+        let datagram = Some(datagram);
+        let facts = Facts { bytes, registered, datagram, kernel_has, engine_copies };
+        let way = policy::decide(facts, &socket.verdicts, self.thresholds, self.now);
+        if let Some(socket) = self.sockets.at_mut(slot) {
+            socket.way = Some(way);
+        }
+        way
     }
 
     /// The size into which the kernel is to cut a request.

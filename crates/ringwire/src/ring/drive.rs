@@ -53,6 +53,7 @@ impl<E: Engine> Core<E> {
             let idle = events.is_empty() && self.ready.is_empty();
             let wait = if idle { deadline } else { Deadline::Now };
             if !self.engine.expects() && idle {
+                self.engine.rest();
                 break;
             }
             self.engine.turn(wait, &mut self.completions)?;
@@ -115,15 +116,25 @@ impl<E: Engine> Core<E> {
         queue.gather(payloads, segments, &mut self.spans)
     }
 
-    fn decide(&self, slot: u32, gathered: &Gathered) -> (Route, Reason) {
+    fn decide(&mut self, slot: u32, gathered: &Gathered) -> (Route, Reason) {
         let Some(socket) = self.sockets.at(slot) else { return (Route::Copy, Reason::Small) };
         let features = self.engine.features();
         let one = self.spans.len() == 1;
         let kernel_has = if one { features.one_piece } else { features.many_pieces };
         // Without vectored registered sends, several registered pieces go as normal memory.
         let registered = gathered.segment.is_some() && (one || features.many_registered);
-        let facts = Facts { bytes: gathered.bytes, registered, datagram: None, kernel_has };
-        policy::decide(facts, &socket.verdicts, self.thresholds, self.now)
+        let facts = Facts {
+            bytes: gathered.bytes,
+            registered,
+            datagram: None,
+            kernel_has,
+            engine_copies: features.copies_only,
+        };
+        let way = policy::decide(facts, &socket.verdicts, self.thresholds, self.now);
+        if let Some(socket) = self.sockets.at_mut(slot) {
+            socket.way = Some(way);
+        }
+        way
     }
 
     /// Sends by copying what the stream takes now; what it does not take waits on the ring.
@@ -201,6 +212,8 @@ impl<E: Engine> Core<E> {
             Reason::OverMtu => &mut copied.over_mtu,
             Reason::ManyPieces => &mut copied.many_pieces,
             Reason::KernelLacks => &mut copied.kernel_lacks,
+            Reason::EngineCopies => &mut copied.engine_copies,
+            Reason::UnsureNotifications => &mut copied.unsure_notifications,
             Reason::TrainRefused => &mut copied.train_refused,
         } += bytes;
     }

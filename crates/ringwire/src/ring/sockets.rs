@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::engine::{Engine, Target};
 use crate::error::{Errno, Error};
 use crate::ledger::{Freed, Key, PayloadId, RequestState};
-use crate::policy::Verdicts;
+use crate::policy::{Reason, Route, Verdicts};
 use crate::queue::SendQueue;
 use crate::ring::core::{Core, counted, stale};
 use crate::ring::datagrams::Datagrams;
@@ -71,6 +71,8 @@ pub(crate) struct SocketEntry {
     pub accepted_bytes: u64,
     pub released_bytes: u64,
     pub copied_bytes: u64,
+    /// Where the newest request was to go, and why.
+    pub way: Option<(Route, Reason)>,
 }
 
 impl SocketEntry {
@@ -140,6 +142,7 @@ impl<E: Engine> Core<E> {
             accepted_bytes: 0,
             released_bytes: 0,
             copied_bytes: 0,
+            way: None,
         });
         if let Some(entry) = self.sockets.at_mut(key.slot) {
             entry.file = self.engine.add_file(key.slot, entry.fd.as_fd());
@@ -245,6 +248,8 @@ impl<E: Engine> Core<E> {
             .map_err(|error| Error::io("dup", crate::sys::ring::errno(&error)))?;
         entry.stage = Stage::Lingering;
         entry.detached = true;
+        let (file, fd) = (entry.file, duplicate.as_fd());
+        self.engine.give_up(Target { fd, file });
         self.retire_if_idle(sock.0.slot);
         Ok(duplicate)
     }
@@ -305,6 +310,8 @@ impl<E: Engine> Core<E> {
             released_bytes: entry.released_bytes,
             copied_bytes: entry.copied_bytes,
             broken: entry.broken.is_some(),
+            route: entry.way.map(|way| way.0),
+            reason: entry.way.map(|way| way.1),
         })
     }
 

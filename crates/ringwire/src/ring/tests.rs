@@ -578,7 +578,7 @@ fn a_limit_hands_the_payload_back_and_says_when_half_is_free() {
 #[test]
 fn old_kernels_get_what_they_have() {
     let mut play = Play::stream();
-    let features = Features { one_piece: true, many_pieces: false, many_registered: false };
+    let features = Features { many_pieces: false, many_registered: false, ..Features::ALL };
     play.core.engine.features = Some(features);
     play.send(100);
     play.turn();

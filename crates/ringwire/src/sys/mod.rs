@@ -2,6 +2,8 @@
 
 pub(crate) mod control;
 pub(crate) mod cqe;
+pub(crate) mod epoll;
+pub(crate) mod errqueue;
 pub(crate) mod memlock;
 pub(crate) mod probe;
 pub(crate) mod register;

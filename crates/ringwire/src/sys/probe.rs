@@ -15,10 +15,11 @@ const READV_FIXED: u8 = 60;
 pub(crate) fn features(ring: &IoUring) -> Features {
     let mut probe = Probe::new();
     if ring.submitter().register_probe(&mut probe).is_err() {
-        return Features { one_piece: false, many_pieces: false, many_registered: false };
+        return Features::default();
     }
     let one_piece = probe.is_supported(opcode::SendZc::CODE);
     let many_pieces = probe.is_supported(opcode::SendMsgZc::CODE);
     let many_registered = many_pieces && probe.is_supported(READV_FIXED);
-    Features { one_piece, many_pieces, many_registered }
+    let (registers, copies_only) = (true, false);
+    Features { one_piece, many_pieces, many_registered, registers, copies_only }
 }

@@ -3,7 +3,7 @@
 
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
@@ -108,6 +108,20 @@ pub(crate) fn send_buffer_bytes(fd: BorrowedFd<'_>) -> u64 {
     sockopt::socket_send_buffer_size(fd).unwrap_or(0) as u64
 }
 
+/// What one call of `sendmsg` is to send, without waiting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    pub spans: &'a [Span],
+    pub address: Option<&'a SocketAddr>,
+    pub segment_bytes: Option<u16>,
+    /// From the pages themselves. They belong to ledger entries until the socket's error queue has
+    /// the notification.
+    #[doc(alias = "MSG_ZEROCOPY")]
+    pub zero_copy: bool,
+    #[doc(alias = "MSG_EOR")]
+    pub end_of_record: bool,
+}
+
 /// Sends what the socket takes without waiting, by copying. `pieces` is room to work in.
 pub(crate) fn send_now(
     fd: BorrowedFd<'_>,
@@ -116,10 +130,25 @@ pub(crate) fn send_now(
     segment_bytes: Option<u16>,
     pieces: &mut Vec<libc::iovec>,
 ) -> Result<usize, Errno> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let (zero_copy, end_of_record) = (false, false);
+    let message = Message { spans, address, segment_bytes, zero_copy, end_of_record };
+    send_message(fd, message, pieces)
+}
+
+/// Sends what the socket takes without waiting. `pieces` is room to work in.
+pub(crate) fn send_message(
+    fd: BorrowedFd<'_>,
+    message: Message<'_>,
+    pieces: &mut Vec<libc::iovec>,
+) -> Result<usize, Errno> {
+    let Message { spans, address, segment_bytes, zero_copy, end_of_record } = message;
+    let zero_copy = if zero_copy { libc::MSG_ZEROCOPY } else { 0 };
+    let end = if end_of_record { libc::MSG_EOR } else { 0 };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | zero_copy | end;
     if let ([span], None, None) = (spans, address, segment_bytes) {
-        // SAFETY: the kernel reads the span only inside this call; the ledger entry that it came
-        // from owns the memory for longer.
+        // SAFETY: the kernel reads the span inside this call, and without copying until the
+        // notification of it is taken from the error queue (K40); the ledger entry that it came
+        // from owns the memory for longer, and leaks it if the notification does not come.
         let sent = unsafe { libc::send(fd.as_raw_fd(), span.ptr.cast(), span.bytes, flags) };
         return usize::try_from(sent).map_err(|_| last_errno());
     }
@@ -137,11 +166,50 @@ pub(crate) fn send_now(
     if let Some(bytes) = segment_bytes {
         control::attach(&mut message, bytes);
     }
-    // SAFETY: the kernel reads message, pieces, address and spans only inside this call; the first
-    // three outlive it in this function and its caller, the memory of the spans is owned by ledger
-    // entries; control data lives for good.
+    // SAFETY: the kernel reads message, pieces and address only inside this call, and they outlive
+    // it in this function and its caller; control data lives for good. The memory of the spans it
+    // reads inside this call, and without copying until the notification is taken from the error
+    // queue (K40); ledger entries own it for longer, and leak it if that does not come.
     let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
     usize::try_from(sent).map_err(|_| last_errno())
+}
+
+/// Whether a socket is prepared for `MSG_ZEROCOPY`.
+#[doc(alias = "SO_ZEROCOPY")]
+pub(crate) fn zero_copy(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(int_option(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY)? != 0)
+}
+
+/// Prepares a socket for `MSG_ZEROCOPY`, or ends that.
+#[doc(alias = "SO_ZEROCOPY")]
+pub(crate) fn set_zero_copy(fd: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
+    let value = i32::from(on);
+    let bytes = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads `bytes` bytes of `value`, inside this call.
+    let answered = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ZEROCOPY,
+            (&raw const value).cast(),
+            bytes,
+        )
+    };
+    if answered == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Whether the kernel has zero copy by `MSG_ZEROCOPY`: tried on a socket of its own.
+pub(crate) fn probe_zero_copy() -> Result<(), Errno> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)
+        .or_else(|_| rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None))?;
+    set_zero_copy(socket.as_fd(), true)
+}
+
+/// Whether sends of a UDP socket fail for packets that were dropped on their way out.
+#[doc(alias = "IP_RECVERR")]
+pub(crate) fn reports_drops(fd: BorrowedFd<'_>) -> bool {
+    let options = [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
+    options.into_iter().any(|(level, name)| int_option(fd, level, name).is_ok_and(|on| on != 0))
 }
 
 /// How a TCP connection does. One call of `getsockopt` for it, one for the send buffer.

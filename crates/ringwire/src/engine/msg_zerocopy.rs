@@ -1,0 +1,277 @@
+//! Step 6 of a send, on `MSG_ZEROCOPY`: which request a number in the error queue speaks of. Pure.
+//!
+//! The kernel numbers the successful zero-copy sends of a socket, from 0, in a `u32` that wraps,
+//! and says which ranges of them it has let go of, in any order (K40). Nothing in the queue says
+//! whose a number is; so [`Ids`] counts along, and believes a range only if each number in it was
+//! given out and has not come before. If one was not, somebody else sends without copying on the
+//! same socket, and no number can be believed any more: better never released than released early.
+//! Neighbours: `epoll.rs` calls. Must not know: sockets, system calls.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use crate::ledger::Key;
+
+/// Numbers between the oldest one that has not come back and the newest, at most. One that is held
+/// for long keeps the places of those behind it.
+pub(crate) const WINDOW_MAX: usize = 1 << 16;
+
+/// What became of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    To(Key),
+    /// To a send that failed, maybe.
+    Doubtful,
+    Back,
+}
+
+/// The numbers of one socket's zero-copy sends that have not come back.
+///
+/// Invariant: the newest is `next - 1`, the oldest `next - window.len()`, and the oldest has not
+/// come back.
+#[derive(Debug, Default)]
+pub(crate) struct Ids {
+    next: u32,
+    window: VecDeque<Given>,
+    used: bool,
+}
+
+/// A range that was not ours alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotOurs;
+
+impl Ids {
+    /// Whether none is out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.window.is_empty()
+    }
+
+    /// Whether none was ever given out.
+    pub(crate) fn is_unused(&self) -> bool {
+        !self.used
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.window.len() >= WINDOW_MAX
+    }
+
+    /// The kernel has accepted a part of the request `token`, or all of it.
+    pub(crate) fn sent(&mut self, token: Key) {
+        self.give(Given::To(token));
+    }
+
+    fn give(&mut self, given: Given) {
+        self.window.push_back(given);
+        self.next = self.next.wrapping_add(1);
+        self.used = true;
+    }
+
+    /// A send has failed, but may have used up a number. What comes back now says so.
+    pub(crate) fn doubt(&mut self) {
+        self.give(Given::Doubtful);
+    }
+
+    /// Ends a doubt. Returns whether the number has come back, and so was used up.
+    pub(crate) fn end_doubt(&mut self) -> bool {
+        if self.window.back() == Some(&Given::Doubtful) {
+            self.window.pop_back();
+            self.next = self.next.wrapping_sub(1);
+            self.drop_front();
+            return false;
+        }
+        true
+    }
+
+    /// The kernel has let go of `first` to `last`, both included. Calls `each` with their requests
+    /// and whether it is the first of the range.
+    ///
+    /// # Errors
+    /// [`NotOurs`] if one of them was not given out, or has come back before; nothing has changed
+    /// then.
+    pub(crate) fn came_back(
+        &mut self,
+        first: u32,
+        last: u32,
+        mut each: impl FnMut(Key, bool),
+    ) -> Result<(), NotOurs> {
+        let oldest = self.next.wrapping_sub(self.window.len() as u32);
+        let from = first.wrapping_sub(oldest) as usize;
+        let to = last.wrapping_sub(oldest) as usize;
+        if from > to || to >= self.window.len() {
+            return Err(NotOurs);
+        }
+        if self.window.range(from..=to).any(|given| *given == Given::Back) {
+            return Err(NotOurs);
+        }
+        for (at, given) in self.window.range_mut(from..=to).enumerate() {
+            if let Given::To(token) = mem::replace(given, Given::Back) {
+                each(token, at == 0);
+            }
+        }
+        self.drop_front();
+        Ok(())
+    }
+
+    fn drop_front(&mut self) {
+        while self.window.front() == Some(&Given::Back) {
+            self.window.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(slot: u32) -> Key {
+        Key { slot, generation: 1 }
+    }
+
+    fn back(ids: &mut Ids, first: u32, last: u32) -> Result<Vec<u32>, NotOurs> {
+        let mut slots = Vec::new();
+        ids.came_back(first, last, |token, _| slots.push(token.slot)).map(|()| slots)
+    }
+
+    fn sent(start: u32, count: u32) -> Ids {
+        let mut ids = Ids { next: start, ..Ids::default() };
+        (0..count).for_each(|slot| ids.sent(key(slot)));
+        ids
+    }
+
+    #[test]
+    fn ranges_come_in_any_order_and_each_number_once() {
+        let mut ids = sent(0, 27);
+        // As an aborted connection was seen to give them.
+        assert_eq!(back(&mut ids, 10, 26), Ok((10..27).collect()));
+        assert!(!ids.is_empty());
+        assert_eq!(back(&mut ids, 0, 9), Ok((0..10).collect()));
+        assert!(ids.is_empty());
+        assert_eq!(back(&mut ids, 0, 9), Err(NotOurs), "a second time");
+        assert_eq!(back(&mut ids, 27, 27), Err(NotOurs), "not given out yet");
+    }
+
+    #[test]
+    fn numbers_wrap() {
+        let mut ids = sent(u32::MAX - 1, 4);
+        assert_eq!(back(&mut ids, u32::MAX, 0), Ok(vec![1, 2]));
+        assert_eq!(back(&mut ids, u32::MAX - 1, u32::MAX - 1), Ok(vec![0]));
+        assert_eq!(back(&mut ids, 1, 1), Ok(vec![3]));
+        assert!(ids.is_empty());
+    }
+
+    #[test]
+    fn a_range_that_is_not_all_ours_changes_nothing() {
+        let mut ids = sent(5, 4);
+        for (first, last) in [(4, 5), (8, 9), (6, 5), (0, u32::MAX), (9, 4), (100, 100)] {
+            assert_eq!(back(&mut ids, first, last), Err(NotOurs), "{first} to {last}");
+        }
+        assert_eq!(back(&mut ids, 6, 6), Ok(vec![1]));
+        assert_eq!(back(&mut ids, 5, 7), Err(NotOurs), "6 has come back");
+        assert_eq!(back(&mut ids, 5, 5), Ok(vec![0]));
+        assert_eq!(back(&mut ids, 7, 8), Ok(vec![2, 3]));
+    }
+
+    #[test]
+    fn a_failed_send_may_have_used_up_a_number() {
+        let mut ids = sent(0, 2);
+        ids.doubt();
+        assert!(!ids.end_doubt(), "nothing came");
+        ids.sent(key(2));
+        ids.doubt();
+        // It came back together with others.
+        assert_eq!(back(&mut ids, 1, 3), Ok(vec![1, 2]));
+        assert!(ids.end_doubt());
+        ids.sent(key(4));
+        assert_eq!(back(&mut ids, 0, 0), Ok(vec![0]));
+        assert_eq!(back(&mut ids, 4, 4), Ok(vec![4]));
+        assert!(ids.is_empty());
+        // With nothing before it.
+        ids.doubt();
+        assert_eq!(back(&mut ids, 5, 5), Ok(vec![]));
+        assert!(ids.end_doubt() && ids.is_empty());
+        ids.sent(key(6));
+        assert_eq!(back(&mut ids, 6, 6), Ok(vec![6]));
+    }
+
+    #[test]
+    fn a_doubt_that_ends_gives_up_the_places_behind_which_it_stood() {
+        let mut ids = sent(0, 1);
+        ids.doubt();
+        assert_eq!(back(&mut ids, 0, 0), Ok(vec![0]));
+        assert!(!ids.end_doubt());
+        assert!(ids.is_empty());
+        ids.sent(key(1));
+        assert_eq!(back(&mut ids, 1, 1), Ok(vec![1]));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Send,
+        /// A range of those that are out, from the `n`th on.
+        Back(usize, u32),
+        /// Any range at all.
+        Any(u32, u32),
+        /// A send that fails, and whether it used up a number.
+        Fail(bool),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => Just(Step::Send),
+            3 => (0..40_usize, 0..6_u32).prop_map(|(at, more)| Step::Back(at, more)),
+            1 => (0..80_u32, 0..80_u32).prop_map(|(first, last)| Step::Any(first, last)),
+            1 => any::<bool>().prop_map(Step::Fail),
+        ];
+        prop::collection::vec(step, 1..200)
+    }
+
+    proptest! {
+        #[test]
+        fn plays_as_a_map_does(start in prop_oneof![Just(0), Just(u32::MAX - 20)], steps in steps()) {
+            let mut ids = Ids { next: start, ..Ids::default() };
+            // By how often a number was given out, which does not wrap.
+            let mut model: BTreeMap<u64, u32> = BTreeMap::new();
+            let mut given = u64::from(start);
+            for step in steps {
+                let range = match step {
+                    Step::Send => {
+                        ids.sent(key(given as u32));
+                        model.insert(given, given as u32);
+                        given += 1;
+                        continue;
+                    }
+                    Step::Fail(used) => {
+                        ids.doubt();
+                        if used {
+                            prop_assert_eq!(back(&mut ids, given as u32, given as u32), Ok(vec![]));
+                            given += 1;
+                        }
+                        prop_assert_eq!(ids.end_doubt(), used);
+                        continue;
+                    }
+                    Step::Back(at, more) => match model.keys().nth(at) {
+                        Some(&first) => first..=first + u64::from(more),
+                        None => continue,
+                    },
+                    Step::Any(first, last) => {
+                        let first = u64::from(start) + u64::from(first);
+                        first..=u64::from(start) + u64::from(last)
+                    }
+                };
+                let ours = !range.is_empty() && range.clone().all(|id| model.contains_key(&id));
+                let got = back(&mut ids, *range.start() as u32, *range.end() as u32);
+                if ours {
+                    let want: Vec<u32> = range.map(|id| model.remove(&id).unwrap()).collect();
+                    prop_assert_eq!(got, Ok(want));
+                } else {
+                    prop_assert_eq!(got, Err(NotOurs));
+                }
+                prop_assert_eq!(ids.is_empty(), model.is_empty());
+            }
+        }
+    }
+}
