@@ -20,12 +20,12 @@ const UNSAFE: &[&str] = &[
     // ethtool's ioctl, and a submission that names no memory.
     "crates/ringwire-doctor/src/gather/sys.rs",
     // Tests that drive the kernel's raw interface, to compare with or to hold facts about it.
-    "crates/ringwire/tests/release_delay.rs",
+    "crates/ringwire/tests/contract/release_delay.rs",
     "crates/ringwire/tests/kernel/rig/",
     // What a naive sender does, so that the rig is known to see it.
-    "crates/ringwire/tests/soundness/canary.rs",
+    "crates/ringwire/tests/contract/soundness/canary.rs",
     // A counting allocator.
-    "crates/ringwire/tests/no_alloc.rs",
+    "crates/ringwire/tests/contract/no_alloc.rs",
 ];
 
 /// The files a payload passes from `send` to its release: no lock, and nothing that hides one.

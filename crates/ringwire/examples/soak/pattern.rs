@@ -3,7 +3,7 @@
 //! The eight bytes at position `8 * i` of the stream with seed `s` are `s + i * STEP`. That is an
 //! addition a word, so filling and checking run at the speed of memory; and a word that comes late,
 //! twice, from another stream or from memory that was overwritten is not the word expected there.
-//! `tests/soundness.rs` uses this file too.
+//! `tests/contract/soundness.rs` uses this file too.
 
 /// Odd, with its bits well mixed: 2^64 divided by the golden ratio.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -318,7 +318,10 @@ pub(crate) fn is_child(test: &str) -> bool {
 
 /// Runs this program's test `test` in a process of its own, behind the words of `wrapper`, and
 /// fails if it fails there.
-pub(crate) fn run_child(test: &str, wrapper: &[&str]) -> Output {
+pub(crate) fn run_child(module: &str, test: &str, wrapper: &[&str]) -> Output {
+    // The harness names tests without their program.
+    let module = module.split_once("::").map_or("", |(_, module)| module);
+    let name = format!("{module}::{test}");
     let us = std::env::current_exe().expect("this program");
     let mut command = match wrapper {
         [] => Command::new(&us),
@@ -328,7 +331,7 @@ pub(crate) fn run_child(test: &str, wrapper: &[&str]) -> Output {
             command
         }
     };
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, test);
+    command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(CHILD, test);
     let output = command.output().expect("started");
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -5,9 +5,6 @@
 //! that what must wait, waits, whatever the host's buffers are.
 // length: one test a promise, and they share their set-ups.
 
-#[expect(dead_code, reason = "each test program uses a part of it")]
-mod support;
-
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +14,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::builder;
+use super::support::{
+    COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear, is_child,
+    narrow_pair, noise, read_exactly, run_child,
+};
 use ringwire::{
     Copied, Deadline, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece,
     Report, Ring, RingBuilder, SendError, Socket, TaskRun, Waker,
@@ -25,10 +27,6 @@ use ringwire_wire::{Family, loopback, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::{
-    COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear, is_child,
-    narrow_pair, noise, read_exactly, run_child,
-};
 
 const MIB: usize = 1 << 20;
 
@@ -40,7 +38,7 @@ fn every_way(test: impl Fn(&mut Driver, &str)) {
 fn every_way_within(limits: Limits, test: impl Fn(&mut Driver, &str)) {
     for task_run in TASK_RUNS {
         for (thresholds, way) in [(ZERO_COPY, "zero copy"), (COPY, "copy")] {
-            let builder = Ring::builder().task_run(task_run).thresholds(thresholds);
+            let builder = builder().task_run(task_run).thresholds(thresholds);
             let mut driver = Driver::build(builder.limits(limits.clone()));
             test(&mut driver, &format!("{way}, {task_run:?}"));
             driver.assert_at_rest();
@@ -95,7 +93,7 @@ fn only_tcp_and_udp_can_be_attached() {
     const NEEDS: &str = "is not available: ringwire sends on TCP and UDP sockets over IPv4 and \
                          IPv6; the kernel has zero-copy send for no other kind that ringwire \
                          serves";
-    let mut ring = build(Ring::builder());
+    let mut ring = build(builder());
     let mut refusal = |fd: OwnedFd| text(ring.attach(fd));
 
     let (unix, _peer) = UnixStream::pair().unwrap();
@@ -125,7 +123,7 @@ fn udp_lite_cannot_be_attached() {
     let protocol = Some(socket2::Protocol::from(UDP_LITE));
     match socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, protocol) {
         Ok(socket) => {
-            let refusal = text(build(Ring::builder()).attach(socket));
+            let refusal = text(build(builder()).attach(socket));
             assert!(refusal.starts_with("a socket of IP protocol 136 is not available: "));
         }
         // Linux 7 has none any more.
@@ -140,7 +138,7 @@ fn raw_sockets_cannot_be_attached() {
     let icmp = Some(socket2::Protocol::ICMPV4);
     match socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, icmp) {
         Ok(socket) => {
-            let refusal = text(build(Ring::builder()).attach(socket));
+            let refusal = text(build(builder()).attach(socket));
             assert!(refusal.starts_with("a raw socket is not available: ringwire sends"));
         }
         Err(why) => skip(test, &format!("needs root: a raw socket: {why}")),
@@ -149,14 +147,14 @@ fn raw_sockets_cannot_be_attached() {
 
 #[test]
 fn a_ring_says_what_it_cannot_be() {
-    let odd = Ring::builder().completion_entries(3).build().map(|_| ());
+    let odd = builder().completion_entries(3).build().map(|_| ());
     assert_eq!(text(odd), "misuse: completion_entries must be a power of two");
-    let ring = build(Ring::builder());
+    let ring = build(builder());
     assert_eq!(ring.engine(), "uring");
     assert_eq!(format!("{ring:?}"), "Ring { engine: \"uring\", .. }");
     // To be interrupted was asked for: that is nothing to explain.
     let deferred = ring.why();
-    assert_eq!(build(Ring::builder().task_run(TaskRun::Interrupt)).why(), deferred);
+    assert_eq!(build(builder().task_run(TaskRun::Interrupt)).why(), deferred);
 }
 
 // --- handles ----------------------------------------------------------------------------------
@@ -180,7 +178,7 @@ fn a_stale_socket_is_a_misuse_of_every_call() {
         driver.ring.close(closing).unwrap();
         stale.push(closing);
         // Of another ring, at a place that this one uses.
-        let mut other = Driver::build(Ring::builder());
+        let mut other = Driver::build(builder());
         stale.push(attach_tcp(&mut other).0);
         // New sockets take the places of those that are gone.
         let _ = driver.turn(Deadline::Now);
@@ -218,7 +216,7 @@ fn a_stale_notifier_is_a_misuse_of_every_call() {
         let (sock, _far) = attach_tcp(driver);
         let removed = driver.ring.notifier(1).unwrap();
         driver.ring.remove(removed).unwrap();
-        let strange = Driver::build(Ring::builder()).ring.notifier(2).unwrap();
+        let strange = Driver::build(builder()).ring.notifier(2).unwrap();
         let _in_its_place = driver.ring.notifier(3).unwrap();
         for notifier in [removed, strange] {
             let ring = &mut driver.ring;
@@ -246,7 +244,7 @@ fn a_payload_that_has_begun_to_leave_cannot_be_cancelled() {
         // Another payload in its place is not meant.
         let next = driver.send(other_sock, noise(2, 100));
         assert_eq!(text(driver.ring.cancel(id)), BEGUN, "{what}");
-        let mut other = Driver::build(Ring::builder());
+        let mut other = Driver::build(builder());
         assert_eq!(text(other.ring.cancel(next)), BEGUN, "{what}");
         driver.until_released(&[next]);
         assert_eq!(read_exactly(&mut other_far, 200).unwrap()[100..], noise(2, 100));
@@ -528,7 +526,7 @@ fn notifiers_and_notifications() {
 fn limits_may_be_as_large_as_they_get() {
     let test = "limits_may_be_as_large_as_they_get";
     if !is_child(test) {
-        run_child(test, &[]);
+        run_child(module_path!(), test, &[]);
         return;
     }
     let none = limits(|l| {
@@ -1170,7 +1168,7 @@ fn a_waker_ends_a_wait_from_another_thread() {
         let (give, wakers) = mpsc::channel::<Waker>();
         let (say, turns) = mpsc::channel::<u32>();
         let thread = thread::spawn(move || {
-            let mut driver = Driver::build(Ring::builder().task_run(task_run));
+            let mut driver = Driver::build(builder().task_run(task_run));
             give.send(driver.ring.waker().unwrap()).unwrap();
             for turn in 0..200 {
                 let _ = driver.turn(Deadline::Never);
@@ -1193,7 +1191,7 @@ fn a_waker_ends_a_wait_from_another_thread() {
 #[test]
 fn a_waker_called_before_the_wait_counts_once() {
     for task_run in TASK_RUNS {
-        let mut driver = Driver::build(Ring::builder().task_run(task_run));
+        let mut driver = Driver::build(builder().task_run(task_run));
         let waker = driver.ring.waker().unwrap();
         for _ in 0..3 {
             (0..5).for_each(|_| waker.wake());
@@ -1243,7 +1241,7 @@ fn said(report: Report) -> (u64, u64, u64, u64, u64, u64) {
 fn rings() -> impl Iterator<Item = (Driver, String)> {
     TASK_RUNS.into_iter().flat_map(|task_run| {
         [(ZERO_COPY, "zero copy"), (COPY, "copy")].map(|(thresholds, way)| {
-            let builder: RingBuilder = Ring::builder().task_run(task_run).thresholds(thresholds);
+            let builder: RingBuilder = builder().task_run(task_run).thresholds(thresholds);
             (Driver::build(builder), format!("{way}, {task_run:?}"))
         })
     })
@@ -1317,7 +1315,7 @@ fn shutdown_leaves_to_the_kernel_what_it_has() {
 fn sockets_beyond_the_table_of_files_work_too() {
     let test = "sockets_beyond_the_table_of_files_work_too";
     if !is_child(test) {
-        run_child(test, &[]);
+        run_child(module_path!(), test, &[]);
         return;
     }
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -1326,7 +1324,7 @@ fn sockets_beyond_the_table_of_files_work_too() {
     }
     for task_run in TASK_RUNS {
         setrlimit(Resource::Nofile, Rlimit { current: Some(32), maximum }).unwrap();
-        let builder = Ring::builder().task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder);
         setrlimit(Resource::Nofile, Rlimit { current: Some(1000), maximum }).unwrap();
         let mut pairs: Vec<(Socket, TcpStream)> =
@@ -1375,7 +1373,7 @@ fn a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is() {
     }
     let trace = std::env::temp_dir().join(format!("ringwire-trace-{}", std::process::id()));
     let path = trace.to_str().unwrap();
-    run_child(test, &["strace", "-f", "-o", path]);
+    run_child(module_path!(), test, &["strace", "-f", "-o", path]);
     let text = std::fs::read_to_string(&trace).unwrap();
     std::fs::remove_file(&trace).unwrap();
 
@@ -1402,7 +1400,7 @@ fn a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is() {
 
 fn turns_between_marks() {
     for task_run in TASK_RUNS {
-        let builder = Ring::builder().task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
         let mut ring = build(builder);
         let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
         let sock = ring.attach(near).unwrap();

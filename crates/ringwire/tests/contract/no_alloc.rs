@@ -292,7 +292,7 @@ struct Pair {
 
 impl Pair {
     fn new(arena: &Arena, route: Route, over: Over) -> Result<Pair, Error> {
-        let mut builder = Ring::builder().arena(arena);
+        let mut builder = Ring::builder().engine(crate::ENGINE.choice).arena(arena);
         if route == Route::ZeroCopy {
             builder = builder.thresholds(Thresholds { registered_bytes: 0, normal_bytes: 0 });
         }
@@ -402,7 +402,7 @@ const WARM_ROUNDS: usize = 50;
 const ROUNDS: usize = 200;
 /// Tells this test that it runs under strace.
 const TRACED: &str = "RINGWIRE_NO_ALLOC_TRACED";
-const SELF: &str = "from_send_to_released_nothing_is_allocated_freed_or_waited_for";
+const SELF: &str = "no_alloc::from_send_to_released_nothing_is_allocated_freed_or_waited_for";
 
 #[test]
 fn from_send_to_released_nothing_is_allocated_freed_or_waited_for() {

@@ -15,9 +15,9 @@ use ringwire_wire::{skip, unacknowledged_bytes};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::book::Book;
-use crate::pattern;
-use crate::peer::{self, End, PATIENCE, Peer};
+use super::book::Book;
+use super::pattern;
+use super::peer::{self, End, PATIENCE, Peer};
 
 /// How long a round waits for memory that an ordinary user may lock.
 pub(crate) const RETRY_TIME: Duration = Duration::from_secs(2);
@@ -173,6 +173,7 @@ impl Sender {
         let mut limits = Limits::default();
         limits.sockets = 16;
         let mut builder = Ring::builder()
+            .engine(crate::ENGINE.choice)
             .limits(limits)
             .task_run(setup.task_run)
             .completion_entries(256)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Type};
 
-use crate::pattern;
+use super::pattern;
 
 /// How long anything may take before the test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

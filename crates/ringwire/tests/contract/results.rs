@@ -5,28 +5,26 @@
 //! and copy, and on both kinds of ring.
 // length: one test a row, and they share their set-ups.
 
-#[expect(dead_code, reason = "each test program uses a part of it")]
-mod support;
-
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::builder;
+use super::support::{
+    COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, give_up_ipc_lock, hear,
+    is_child, narrow_pair, noise, read_exactly, run_child,
+};
 use bytes::Bytes;
 use ringwire::{
-    Arena, Copied, Deadline, Errno, Error, IntoPayload, PayloadId, Piece, Registration, Ring,
-    TaskRun, Thresholds,
+    Arena, Copied, Deadline, Errno, Error, IntoPayload, PayloadId, Piece, Registration, TaskRun,
+    Thresholds,
 };
 use ringwire_wire::{Family, Side, Veth, loopback, skip, unacknowledged_bytes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
-use support::{
-    COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, give_up_ipc_lock, hear,
-    is_child, narrow_pair, noise, read_exactly, run_child,
-};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -35,7 +33,7 @@ const MIB: usize = 1 << 20;
 fn every_way(test: impl Fn(&mut Driver, &str)) {
     for task_run in TASK_RUNS {
         for (thresholds, way) in [(ZERO_COPY, "zero copy"), (COPY, "copy")] {
-            let builder = Ring::builder().task_run(task_run).thresholds(thresholds);
+            let builder = builder().task_run(task_run).thresholds(thresholds);
             let mut driver = Driver::build(builder);
             test(&mut driver, &format!("{way}, {task_run:?}"));
             driver.assert_at_rest();
@@ -46,7 +44,7 @@ fn every_way(test: impl Fn(&mut Driver, &str)) {
 /// Both kinds of ring, everything zero-copy.
 fn zero_copy(test: impl Fn(&mut Driver, TaskRun)) {
     for task_run in TASK_RUNS {
-        let builder = Ring::builder().task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder);
         test(&mut driver, task_run);
         driver.assert_at_rest();
@@ -353,7 +351,7 @@ fn nothing_at_all_on_a_stream() {
     let arena = Arena::builder().capacity_bytes(256 * KIB).build().unwrap();
     for task_run in TASK_RUNS {
         for thresholds in [ZERO_COPY, COPY] {
-            let builder = Ring::builder().arena(&arena).task_run(task_run).thresholds(thresholds);
+            let builder = builder().arena(&arena).task_run(task_run).thresholds(thresholds);
             let mut driver = Driver::build(builder);
             let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
             let sock = driver.ring.attach(near).unwrap();
@@ -423,7 +421,7 @@ fn empty_pieces_among_registered_ones() {
     let test = "empty_pieces_among_registered_ones";
     let Some(arena) = registered_arena(test, 256 * KIB) else { return };
     for task_run in TASK_RUNS {
-        let builder = Ring::builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder);
         let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
         let (udp, udp_peer) = loopback::udp_pair(Family::V4).unwrap();
@@ -517,13 +515,13 @@ fn set_memlock(bytes: u64) {
 fn more_than_memlock_allows_is_copied() {
     let test = "more_than_memlock_allows_is_copied";
     if !is_child(test) {
-        run_child(test, &[]);
+        run_child(module_path!(), test, &[]);
         return;
     }
     give_up_ipc_lock();
     let before = getrlimit(Resource::Memlock).current.unwrap_or(8 << 20);
     for task_run in TASK_RUNS {
-        let mut driver = Driver::build(Ring::builder().task_run(task_run).thresholds(ZERO_COPY));
+        let mut driver = Driver::build(builder().task_run(task_run).thresholds(ZERO_COPY));
         // The ring itself is counted: there is nothing left for sends.
         set_memlock(4096);
         let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
@@ -580,12 +578,12 @@ fn more_than_memlock_allows_is_copied() {
 fn no_memlock_at_all() {
     let test = "no_memlock_at_all";
     if !is_child(test) {
-        run_child(test, &[]);
+        run_child(module_path!(), test, &[]);
         return;
     }
     give_up_ipc_lock();
     set_memlock(0);
-    match Ring::builder().build() {
+    match builder().build() {
         // Older kernels do not count a ring's own memory.
         Ok(_) => return skip(test, "the kernel does not count rings against RLIMIT_MEMLOCK"),
         Err(Error::Unsupported { feature, needs }) => {
@@ -620,7 +618,7 @@ fn no_memlock_at_all() {
 #[test]
 fn completions_that_do_not_fit_are_not_lost() {
     for (task_run, entries) in TASK_RUNS.into_iter().flat_map(|run| [(run, 1), (run, 4)]) {
-        let builder = Ring::builder().task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder.completion_entries(entries));
         let (us, peer) = loopback::udp_pair(Family::V4).unwrap();
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -742,7 +740,7 @@ fn a_full_socket_that_must_not_block_gets_everything_in_the_end() {
 #[test]
 fn a_copy_that_is_taken_in_parts_is_neither_lost_nor_counted_twice() {
     for task_run in TASK_RUNS {
-        let mut driver = Driver::build(Ring::builder().task_run(task_run).thresholds(COPY));
+        let mut driver = Driver::build(builder().task_run(task_run).thresholds(COPY));
         let (near, far) = narrow_pair(Family::V4);
         let sock = driver.ring.attach(near).unwrap();
         let mut ids = vec![driver.send(sock, noise(1, 3 * MIB))];
@@ -773,7 +771,7 @@ fn more_pieces_than_a_request_takes() {
     for task_run in TASK_RUNS {
         for thresholds in [ZERO_COPY, COPY] {
             for registered in [true, false] {
-                let builder = Ring::builder().arena(&arena).task_run(task_run);
+                let builder = builder().arena(&arena).task_run(task_run);
                 let mut driver = Driver::build(builder.thresholds(thresholds));
                 let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
                 let peer = hear(far);
@@ -873,7 +871,7 @@ fn a_datagram_of_seventeen_pieces_is_not_copied() {
 
 fn zero_copy_with(arena: &Arena, test: impl Fn(&mut Driver)) {
     for task_run in TASK_RUNS {
-        let builder = Ring::builder().arena(arena).task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().arena(arena).task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder);
         test(&mut driver);
         driver.assert_at_rest();
@@ -935,7 +933,7 @@ fn default_thresholds() {
     assert_eq!(block.put(&noise(1, 64 * KIB)), 64 * KIB);
     let block = block.freeze();
     for task_run in TASK_RUNS {
-        let builder = Ring::builder().arena(&arena).task_run(task_run);
+        let builder = builder().arena(&arena).task_run(task_run);
         let mut driver = Driver::build(builder.thresholds(Thresholds::default()));
         let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
         let sock = driver.ring.attach(near).unwrap();

@@ -12,11 +12,11 @@ use std::{env, process, thread};
 use ringwire::TaskRun;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::peer::{self, PATIENCE, Peer};
-use crate::rig::{self, After, Memory, Sender, Setup, Tally, Unavailable};
+use super::peer::{self, PATIENCE, Peer};
+use super::rig::{self, After, Memory, Sender, Setup, Tally, Unavailable};
 
 const CHILD: &str = "RINGWIRE_SOUNDNESS_CHILD";
-const SELF: &str = "exit::a_process_told_to_exit";
+const SELF: &str = "contract::soundness::exit::a_process_told_to_exit";
 
 /// What ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ fn a_process_told_to_exit() {
 fn round(number: u32, setup: Setup, told: Told, tally: &mut Tally) -> Result<(), Unavailable> {
     let (listener, address) = peer::listen(setup.v6).expect("a port on loopback");
     listener.set_read_timeout(Some(PATIENCE)).expect("a time to wait");
-    let seed = crate::seed(number, 3);
+    let seed = super::seed(number, 3);
     let Setup { roomy, .. } = setup;
     let registered = setup.memory == Memory::Registered;
     let mut process = Command::new(env::current_exe().expect("this test"))

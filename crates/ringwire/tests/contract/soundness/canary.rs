@@ -13,9 +13,9 @@ use std::time::Instant;
 use io_uring::{IoUring, cqueue, opcode, types};
 use ringwire_wire::{skip, unacknowledged_bytes};
 
-use crate::pattern;
-use crate::peer::{self, End, Peer};
-use crate::rig::{self, IN_FLIGHT_BYTES, Memory};
+use super::pattern;
+use super::peer::{self, End, Peer};
+use super::rig::{self, IN_FLIGHT_BYTES, Memory};
 
 /// When the sender wrongly takes its memory for its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -171,7 +171,11 @@ fn ours(wire: &Veth, case: Case, registered: bool) -> Delays {
         .unwrap();
     let limits = Limits::default();
     let thresholds = Thresholds { registered_bytes: 4096, normal_bytes: 4096 };
-    let ring = Ring::builder().arena(&arena).limits(limits).thresholds(thresholds);
+    let ring = Ring::builder()
+        .engine(crate::ENGINE.choice)
+        .arena(&arena)
+        .limits(limits)
+        .thresholds(thresholds);
     let mut ring = ring.build().unwrap();
     let mut block = arena.alloc(payload_bytes).unwrap();
     block.advance(payload_bytes);
@@ -364,7 +368,7 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
     let wmem = wire.sysctl(ringwire_wire::Side::Near, "net/ipv4/tcp_wmem").unwrap();
     assert_eq!(wmem, "4096 16384 4194304", "the kernel's defaults");
     let arena = Arena::builder().capacity_bytes(4 << 20).build().unwrap();
-    let mut ring = Ring::builder().arena(&arena).build().unwrap();
+    let mut ring = Ring::builder().engine(crate::ENGINE.choice).arena(&arena).build().unwrap();
     let (near, far) = wire.tcp_pair(Family::V4).unwrap();
     let peer = reader(far, None);
     let sock = ring.attach(near).unwrap();

@@ -10,9 +10,6 @@
 // length: the table, what makes its messages and what reads them, and the edges of registrations.
 // length: one table and what it takes to run it, read as a whole
 
-#[expect(dead_code, reason = "each test program uses a part of it")]
-mod support;
-
 use std::borrow::Cow;
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -22,6 +19,8 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use super::builder;
+use super::support::{Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, hear, noise};
 use bytes::Bytes;
 use ringwire::{
     Arena, Block, Copied, Error, Payload, Piece, Registration, Ring, Socket, TaskRun, Thresholds,
@@ -29,7 +28,6 @@ use ringwire::{
 use ringwire_wire::{Family, loopback, set_zerocopy, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
-use support::{Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, noise};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -577,7 +575,7 @@ fn matrix(test: &str, task_run: TaskRun) {
         if let Some(needs) = stock.limited.as_ref().filter(|_| forced) {
             skip(test, &format!("needs root: no blocks of 32 MiB here: {needs}"));
         }
-        let builder = Ring::builder().arena(&stock.arena).task_run(task_run);
+        let builder = builder().arena(&stock.arena).task_run(task_run);
         let driver = Driver::build(builder.thresholds(thresholds));
         if stock.is_registered() {
             assert_eq!(driver.ring.why(), None, "all that the test is about works here");
@@ -653,7 +651,7 @@ fn in_order_of_addresses(blocks: &mut [Block]) {
 /// Sends pieces on a fresh stream and compares what comes with the same bytes, copied before.
 fn send_all(driver: &mut Driver, family: Family, messages: Vec<Vec<Piece>>) {
     let (near, far) = loopback::tcp_pair(family).unwrap();
-    let heard = support::hear(far);
+    let heard = hear(far);
     let sock = driver.ring.attach(near).unwrap();
     let mut expected = Vec::new();
     let mut ids = Vec::new();
@@ -684,7 +682,7 @@ fn messages_begin_and_end_13_bytes_inside_a_registration() {
             in_order_of_addresses(&mut blocks);
             let (first, last) = (blocks[0].as_ptr() as usize, blocks[blocks.len() - 1].as_ptr());
             assert_eq!(last as usize + block_bytes - first, capacity, "they are the segment");
-            let builder = Ring::builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
+            let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
             let mut driver = Driver::build(builder);
             let ends = blocks.len() - 1;
             let inner = |(at, block): (usize, &Block)| {
@@ -713,7 +711,7 @@ fn datagrams_begin_and_end_13_bytes_inside_a_registration() {
     let test = "datagrams_begin_and_end_13_bytes_inside_a_registration";
     for task_run in TASK_RUNS {
         let Some((arena, blocks)) = full_arena(test, 64 * KIB, 64 * KIB, 64 * KIB) else { return };
-        let builder = Ring::builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder);
         for family in Family::BOTH {
             let (us, peer) = loopback::udp_pair(family).unwrap();
@@ -737,7 +735,7 @@ fn one_request_reads_one_segment_only() {
     let test = "one_request_reads_one_segment_only";
     for task_run in TASK_RUNS {
         let Some((arena, blocks)) = full_arena(test, 128 * KIB, 64 * KIB, 64 * KIB) else { return };
-        let builder = Ring::builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder);
         let [first, second] = &blocks[..] else { panic!("two segments of one block") };
         // Payloads from two segments: a registered request each.
@@ -766,7 +764,7 @@ fn segments_that_come_later_are_registered_too() {
             Ok(arena) => arena,
             Err(why) => return skip(test, &format!("needs root: {why}")),
         };
-        let builder = Ring::builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder);
         // In each segment, one block at least that is there before the ring hears of the segment.
         let mut blocks = Vec::new();
@@ -799,7 +797,7 @@ fn rings_share_an_arena_and_its_blocks() {
     let threads = TASK_RUNS.map(|task_run| {
         let (arena, blocks) = (arena.clone(), blocks.clone());
         thread::spawn(move || {
-            let builder = Ring::builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
+            let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
             let mut driver = Driver::build(builder);
             for _ in 0..20 {
                 let message = |block: &Block| vec![block.clone().into()];
@@ -821,7 +819,7 @@ fn blocks_of_a_strange_arena_go_as_normal_memory() {
     for task_run in TASK_RUNS {
         let strange = Arena::builder().capacity_bytes(256 * KIB).build().unwrap();
         let known = Arena::builder().capacity_bytes(256 * KIB).build().unwrap();
-        let builder = Ring::builder().arena(&known).task_run(task_run).thresholds(ZERO_COPY);
+        let builder = builder().arena(&known).task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder);
         let mut block = strange.alloc(64 * KIB).unwrap();
         assert_eq!(block.put(&pattern()[..64 * KIB]), 64 * KIB);

@@ -4,20 +4,18 @@
 //! Receivers have UDP_GRO off, as sockets have at first, so what they read are the datagrams as
 //! they came out of the kernel that cut the trains.
 
-#[expect(dead_code, reason = "each test program uses a part of it")]
-mod support;
-
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use super::builder;
+use super::support::{COPY, Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, noise};
 use ringwire::{
-    Arena, Copied, Errno, PayloadId, Piece, Registration, Ring, SendOptions, Socket, Thresholds,
+    Arena, Copied, Errno, PayloadId, Piece, Registration, SendOptions, Socket, Thresholds,
 };
 use ringwire_wire::{Family, Perfect, Side, Veth, loopback, set_option, skip};
 use socket2::SockRef;
-use support::{COPY, Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, noise};
 
 // `linux/udp.h`, `asm-generic/socket.h`.
 const SOL_SOCKET: i32 = 1;
@@ -204,7 +202,7 @@ fn every_link(
     for task_run in TASK_RUNS {
         for (thresholds, way) in ways {
             let arena = Arena::builder().capacity_bytes(4 << 20).build().unwrap();
-            let builder = Ring::builder().arena(&arena).task_run(task_run).thresholds(thresholds);
+            let builder = builder().arena(&arena).task_run(task_run).thresholds(thresholds);
             let mut driver = Driver::build(builder);
             for family in Family::BOTH {
                 for connected in [true, false] {
@@ -264,7 +262,7 @@ fn trains_are_not_copied_where_nothing_is() {
     for family in Family::BOTH {
         let arena = Arena::builder().capacity_bytes(4 << 20);
         let arena = arena.registration(Registration::Prefer).build().unwrap();
-        let mut driver = Driver::build(Ring::builder().arena(&arena));
+        let mut driver = Driver::build(builder().arena(&arena));
         let sock = driver.ring.attach(wire.udp(family).unwrap()).unwrap();
         let mut block = arena.alloc(1 << 20).unwrap();
         block.put(&noise(1, 1 << 20));
@@ -297,7 +295,7 @@ fn datagrams_over_the_mtu_are_not_lost_for_having_been_gathered() {
         Family::BOTH.into_iter().flat_map(|family| [(family, ZERO_COPY), (family, COPY)])
     {
         // Nobody knows the path of a socket that is not connected.
-        let mut driver = Driver::build(Ring::builder().thresholds(thresholds));
+        let mut driver = Driver::build(builder().thresholds(thresholds));
         let peer = wire.udp(Side::Far, family).unwrap();
         let us = wire.udp(Side::Near, family).unwrap();
         let link = Link::new(&mut driver, us, peer, false);
@@ -334,7 +332,7 @@ fn datagrams_over_the_mtu_are_not_lost_for_having_been_gathered() {
 #[test]
 fn a_socket_without_checksums_gets_single_datagrams() {
     for thresholds in [ZERO_COPY, COPY] {
-        let mut driver = Driver::build(Ring::builder().thresholds(thresholds));
+        let mut driver = Driver::build(builder().thresholds(thresholds));
         let (us, peer) = loopback::udp_pair(Family::V4).unwrap();
         set_option(&us, SOL_SOCKET, SO_NO_CHECK, 1).unwrap();
         let link = Link::new(&mut driver, us, peer, true);
@@ -353,7 +351,7 @@ fn a_socket_without_checksums_gets_single_datagrams() {
 
 #[test]
 fn the_sockets_own_options_keep_their_meaning() {
-    let mut driver = Driver::build(Ring::builder().thresholds(ZERO_COPY));
+    let mut driver = Driver::build(builder().thresholds(ZERO_COPY));
     // The kernel cuts each send by itself.
     let (us, peer) = loopback::udp_pair(Family::V4).unwrap();
     set_option(&us, SOL_UDP, UDP_SEGMENT, 600).unwrap();
@@ -406,7 +404,7 @@ fn datagrams_keep_their_order_when_the_send_buffer_is_full() {
     let mut ways = vec![(ZERO_COPY, false), (ZERO_COPY, true), (COPY, false), (COPY, true)];
     while let Some((thresholds, train)) = ways.pop() {
         let arena = Arena::builder().capacity_bytes(8 << 20).build().unwrap();
-        let mut driver = Driver::build(Ring::builder().arena(&arena).thresholds(thresholds));
+        let mut driver = Driver::build(builder().arena(&arena).thresholds(thresholds));
         let (us, peer) = wire.udp_pair(Family::V4).unwrap();
         SockRef::from(&us).set_send_buffer_size(32 << 10).unwrap();
         let link = Link::new(&mut driver, us, peer.try_clone().unwrap(), true);

@@ -7,17 +7,13 @@
 //! give. Then the peer reads, and every case says what it must see. `soundness/canary.rs` shows
 //! that the rig would notice: it does the same without ringwire, wrongly, and must be caught.
 
-#[path = "../examples/soak/book.rs"]
+#[path = "../../examples/soak/book.rs"]
 mod book;
-#[path = "soundness/canary.rs"]
 mod canary;
-#[path = "soundness/exit.rs"]
 mod exit;
-#[path = "../examples/soak/pattern.rs"]
+#[path = "../../examples/soak/pattern.rs"]
 mod pattern;
-#[path = "soundness/peer.rs"]
 mod peer;
-#[path = "soundness/rig.rs"]
 mod rig;
 
 use std::io::Write as _;

@@ -1,0 +1,19 @@
+//! What every engine keeps: one suite, run on each. A test program says which (`ENGINE`), and
+//! takes all of it in. `engine.rs` has in what engines differ.
+
+mod api;
+pub(crate) mod engine;
+mod matrix;
+mod results;
+mod soundness;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each test program uses a part of it")]
+mod support;
+mod trains;
+
+use ringwire::{Ring, RingBuilder};
+
+/// A builder of rings with this program's engine.
+fn builder() -> RingBuilder {
+    Ring::builder().engine(crate::ENGINE.choice)
+}

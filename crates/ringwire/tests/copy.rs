@@ -1,0 +1,8 @@
+//! The contract, kept by the engine `copy`.
+
+mod contract;
+
+use contract::engine::Engine;
+
+/// The engine that this program's rings get.
+const ENGINE: Engine = Engine::COPY;

@@ -1,0 +1,8 @@
+//! The contract, kept by the engine `msg-zerocopy`.
+
+mod contract;
+
+use contract::engine::Engine;
+
+/// The engine that this program's rings get.
+const ENGINE: Engine = Engine::MSG_ZEROCOPY;

@@ -1,0 +1,12 @@
+//! From `send` to `Released` nothing is allocated, on the engine `msg-zerocopy`. A program of its own,
+//! since the counting allocator counts for all of it.
+
+#[path = "contract/engine.rs"]
+mod engine;
+#[path = "contract/no_alloc.rs"]
+mod no_alloc;
+
+use engine::Engine;
+
+/// The engine that this program's rings get.
+const ENGINE: Engine = Engine::MSG_ZEROCOPY;
