@@ -54,4 +54,4 @@ pub use policy::{Reason, Route};
 pub use release::{Copied, Drain, Event, Events};
 pub use ring::{OnDeadline, Report, Ring, RingBuilder, SendOptions, Socket, Turned, Waker};
 #[doc(inline)]
-pub use stats::{SocketStats, Stats};
+pub use stats::{CopiedBytes, SocketStats, Stats};

@@ -2,6 +2,7 @@
 //! since the counting allocator counts for all of it.
 
 #[path = "contract/engine.rs"]
+#[expect(dead_code, reason = "each test program uses a part of it")]
 mod engine;
 #[path = "contract/no_alloc.rs"]
 mod no_alloc;

@@ -2,6 +2,7 @@
 //! that no other test takes time from those who watch.
 
 #[path = "contract/engine.rs"]
+#[expect(dead_code, reason = "each test program uses a part of it")]
 mod engine;
 #[path = "contract/release_delay.rs"]
 mod release_delay;

@@ -544,7 +544,11 @@ impl Engine for Epoll {
     fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
         let before = completions.len();
         completions.append(&mut self.results);
-        if self.waiting > 0 || self.unreleased > 0 || self.waker.is_some() {
+        // A call of the waker ends a wait; who asks without waiting must not be told of it, unless
+        // the descriptor would stay readable.
+        let looks_for_waker =
+            self.waker.is_some() && (deadline != Deadline::Now || self.polled.get());
+        if self.waiting > 0 || self.unreleased > 0 || looks_for_waker {
             self.look_again();
             let at_once = completions.len() > before || !self.results.is_empty();
             let at_once = at_once || !self.more.is_empty();

@@ -7,7 +7,6 @@ mod matrix;
 mod results;
 mod soundness;
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "each test program uses a part of it")]
 mod support;
 mod trains;
 

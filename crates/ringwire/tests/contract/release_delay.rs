@@ -6,8 +6,8 @@
 //!
 //! Paced twice: in the sender's TCP (`SO_MAX_PACING_RATE`) and by a slow reader, because a sender
 //! that merely pauses between sends hides the fault: the kernel chains the notifications of a
-//! stream that never runs dry, and gives everything back at its end (K4). The plain kernel's figure
-//! is measured beside ours.
+//! stream that never runs dry, and gives everything back at its end (K4). `plain_kernel.rs` has what
+//! io_uring alone does.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -15,22 +15,19 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use io_uring::{IoUring, cqueue, opcode, types};
 use ringwire::{Arena, Event, Events, Limits, Registration, Ring, SendError, Thresholds};
 use ringwire_wire::{Family, Veth, acknowledged_bytes, set_max_pacing_rate, skip};
 use socket2::SockRef;
 
 /// What DESIGN.md promises, for a program that turns its ring at least every 10 ms.
 const RELEASE_DELAY_MAX: Duration = Duration::from_millis(50);
-/// What the plain kernel takes at least, of the two seconds that the stream takes.
-const HELD_AT_LEAST: Duration = Duration::from_millis(500);
 /// While the peer's buffer fills.
 const FIRST_DELAY_MAX: Duration = Duration::from_millis(150);
 const FILL_TIME: Duration = Duration::from_secs(1);
 const TURN_EVERY: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pacing {
+pub(crate) enum Pacing {
     /// In the sender's TCP.
     Sender,
     /// By a peer that reads slowly, with a receive buffer of a fixed size, or one that grows.
@@ -38,16 +35,16 @@ enum Pacing {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Case {
-    pacing: Pacing,
-    bytes_per_s: u32,
-    payload_bytes: usize,
-    payloads: usize,
+pub(crate) struct Case {
+    pub(crate) pacing: Pacing,
+    pub(crate) bytes_per_s: u32,
+    pub(crate) payload_bytes: usize,
+    pub(crate) payloads: usize,
 }
 
 /// How long after its acknowledgement each payload came back, for those that were watched closely.
 #[derive(Debug, Default)]
-struct Delays {
+pub(crate) struct Delays {
     /// Acknowledged in the connection's first second.
     first: Vec<Duration>,
     watched: Vec<Duration>,
@@ -56,11 +53,11 @@ struct Delays {
 }
 
 impl Delays {
-    fn max(&self) -> Duration {
+    pub(crate) fn max(&self) -> Duration {
         self.watched.iter().copied().max().unwrap_or_default()
     }
 
-    fn first_max(&self) -> Duration {
+    pub(crate) fn first_max(&self) -> Duration {
         self.first.iter().copied().max().unwrap_or_default()
     }
 
@@ -92,7 +89,7 @@ fn reader(mut peer: TcpStream, bytes_per_s: Option<u32>) -> thread::JoinHandle<u
     })
 }
 
-fn connect(wire: &Veth, case: Case) -> (TcpStream, thread::JoinHandle<u64>) {
+pub(crate) fn connect(wire: &Veth, case: Case) -> (TcpStream, thread::JoinHandle<u64>) {
     let (near, far) = wire.tcp_pair(Family::V4).unwrap();
     let rate = case.bytes_per_s;
     match case.pacing {
@@ -110,7 +107,7 @@ fn connect(wire: &Veth, case: Case) -> (TcpStream, thread::JoinHandle<u64>) {
 }
 
 /// The acknowledgements of one connection, as this thread saw them.
-struct Acks {
+pub(crate) struct Acks {
     socket: TcpStream,
     base: u64,
     began: Instant,
@@ -122,14 +119,14 @@ struct Acks {
 }
 
 impl Acks {
-    fn new(socket: &TcpStream) -> Self {
+    pub(crate) fn new(socket: &TcpStream) -> Self {
         let socket = socket.try_clone().unwrap();
         let base = acknowledged_bytes(&socket).unwrap();
         let now = Instant::now();
         Acks { socket, base, began: now, seen: Vec::new(), gaps: Vec::new(), looked: now }
     }
 
-    fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
         let acked = acknowledged_bytes(&self.socket).unwrap() - self.base;
         let now = Instant::now();
         if now - self.looked > TURN_EVERY {
@@ -142,7 +139,7 @@ impl Acks {
     }
 
     /// The delays of payloads of `bytes` each, released at these times.
-    fn delays(&self, bytes: usize, released: &[Instant]) -> Delays {
+    pub(crate) fn delays(&self, bytes: usize, released: &[Instant]) -> Delays {
         let mut delays = Delays::default();
         for (index, &at) in released.iter().enumerate() {
             let end = (bytes * (index + 1)) as u64;
@@ -223,52 +220,7 @@ fn ours(wire: &Veth, case: Case, registered: bool) -> Delays {
     delays
 }
 
-/// The same with the kernel's means alone: one `SEND_ZC` after the other, no `MSG_EOR`.
-#[expect(unsafe_code, reason = "the raw interface, to compare with")]
-fn plain(wire: &Veth, case: Case) -> Delays {
-    let Case { payload_bytes, payloads, .. } = case;
-    let mut ring = IoUring::new(256).unwrap();
-    let payload = vec![7_u8; payload_bytes];
-    let (near, peer) = connect(wire, case);
-    let mut acks = Acks::new(&near);
-    let mut released = vec![None; payloads];
-    let (mut sent, mut outstanding, mut left) = (0, false, payloads);
-    while left > 0 {
-        if !outstanding && sent < payloads {
-            let fd = types::Fd(std::os::fd::AsRawFd::as_raw_fd(&near));
-            let entry = opcode::SendZc::new(fd, payload.as_ptr(), payload_bytes as u32)
-                .flags(0x100) // MSG_WAITALL
-                .build()
-                .user_data(sent as u64);
-            // SAFETY: `payload` is dropped after the loop, which ends with the last notification.
-            unsafe { ring.submission().push(&entry) }.unwrap();
-            (sent, outstanding) = (sent + 1, true);
-        }
-        let timeout = types::Timespec::new().nsec(1_000_000);
-        let args = types::SubmitArgs::new().timespec(&timeout);
-        match ring.submitter().submit_with_args(1, &args) {
-            Ok(_) => {}
-            Err(error) => assert_eq!(error.raw_os_error(), Some(62), "{error}"), // ETIME
-        }
-        acks.look();
-        for entry in ring.completion() {
-            if cqueue::notif(entry.flags()) {
-                released[entry.user_data() as usize] = Some(Instant::now());
-                left -= 1;
-            } else {
-                assert_eq!(entry.result(), payload_bytes as i32);
-                outstanding = false;
-            }
-        }
-    }
-    let released: Vec<Instant> = released.into_iter().map(Option::unwrap).collect();
-    let delays = acks.delays(payload_bytes, &released);
-    drop((near, acks));
-    peer.join().unwrap();
-    delays
-}
-
-fn wire(test: &str) -> Option<Veth> {
+pub(crate) fn wire(test: &str) -> Option<Veth> {
     // Unregistered payloads of 40 MiB are under way, and a dozen rings and arenas at once.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
     if !rustix::process::geteuid().is_root() && limit.is_some_and(|limit| limit < 512 << 20) {
@@ -332,30 +284,6 @@ fn every_payload_is_released_within_50_ms_of_its_acknowledgement() {
         assert!(delays.first_max() <= FIRST_DELAY_MAX, "{case:?}: {:?}", delays.first_max());
         assert!(delays.unwatched * 5 <= case.payloads, "{case:?}: kept from watching");
     }
-}
-
-#[test]
-fn the_plain_kernel_holds_a_paced_stream_until_its_end() {
-    let Some(wire) = wire("the_plain_kernel_holds_a_paced_stream_until_its_end") else { return };
-    let case = Case {
-        pacing: Pacing::Sender,
-        bytes_per_s: 20_000_000,
-        payload_bytes: 1 << 20,
-        payloads: 40,
-    };
-    // A thread that is kept from sending lets the stream run dry, which ends the chain: so the
-    // worst of a few tries counts.
-    let mut worst = Duration::ZERO;
-    for _ in 0..5 {
-        let delays = plain(&wire, case);
-        worst = worst.max(delays.max()).max(delays.first_max());
-        if worst >= HELD_AT_LEAST {
-            break;
-        }
-    }
-    println!("plain kernel, {case:?}: release delay max {worst:?}");
-    // If this fails, the kernel has learned to bound its chains (K4), and MSG_EOR may go.
-    assert!(worst >= HELD_AT_LEAST, "{worst:?}");
 }
 
 /// Registered memory on large pages would charge the send buffer for the offset inside the page,

@@ -15,6 +15,8 @@ use ringwire_wire::{skip, unacknowledged_bytes};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::ENGINE;
+
 use super::book::Book;
 use super::pattern;
 use super::peer::{self, End, PATIENCE, Peer};
@@ -167,7 +169,8 @@ impl Sender {
             .capacity_bytes(ARENA_BYTES)
             .build()
             .map_err(|error| Unavailable(error.to_string()))?;
-        if let (Memory::Registered, Some(why)) = (setup.memory, arena.why()) {
+        if let (Memory::Registered, Some(why), true) = (setup.memory, arena.why(), ENGINE.registers)
+        {
             return Err(Unavailable(why));
         }
         let mut limits = Limits::default();
@@ -374,11 +377,14 @@ impl Sender {
 
     /// What ringwire copies shows nothing. It has to where an ordinary user's limit is short.
     fn has_copied_nothing(&self) -> Result<(), Unavailable> {
-        let copied = self.ring.stats().copied_bytes;
+        let mut copied = self.ring.stats().copied_bytes;
         if copied.memlock_short > 0 {
             let why = "RLIMIT_MEMLOCK is short, so bytes were copied: raise it with \"ulimit -l\"";
             return Err(Unavailable(why.to_owned()));
         }
+        // Where the engine copies, it is for no other reason.
+        assert_eq!(copied.engine_copies > 0, !ENGINE.zero_copy);
+        copied.engine_copies = 0;
         assert_eq!(copied, Default::default());
         Ok(())
     }
