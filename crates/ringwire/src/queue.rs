@@ -86,6 +86,11 @@ impl Pace {
         Pace { bound_bytes, send_buffer_bytes: 0, last: None, rate: None, shut_looks: 0 }
     }
 
+    /// Whether the path takes long for what `MSG_ZEROCOPY` puts under one notification: 512 KiB.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.bound_bytes < SLOW_BOUND_BYTES
+    }
+
     fn wants_sample(&self, now: Instant) -> bool {
         self.last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= SAMPLE_TIME)
     }
@@ -143,6 +148,9 @@ fn delivered(bytes_per_s: u64) -> u64 {
     let bytes = u128::from(bytes_per_s) * GATHER_TIME.as_nanos() / 1_000_000_000;
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
+
+/// A path that delivers less than this in [`GATHER_TIME`] takes more than 20 ms for 512 KiB.
+const SLOW_BOUND_BYTES: u64 = 256 << 10;
 
 /// Where a request that already holds a payload ends.
 #[derive(Clone, Copy, Debug)]

@@ -88,6 +88,10 @@ impl Engine for AnyEngine {
         either!(self, engine => engine.cancel(token))
     }
 
+    fn stop(&mut self) {
+        either!(self, engine => engine.stop())
+    }
+
     fn prepare_segments(&mut self, arena: &Arena) -> Result<(), Error> {
         either!(self, engine => engine.prepare_segments(arena))
     }

@@ -7,6 +7,10 @@
 //! zero-copy send that was accepted has a number, whose notification comes by the socket's error
 //! queue (K40).
 //!
+//! The kernel puts a stream's sends under one notification as long as its queue never runs dry, up
+//! to 512 KiB, whatever `MSG_EOR` says (K43). On a slow path that would hold memory for long; so
+//! there the first byte behind an `MSG_EOR` is copied, which ends it.
+//!
 //! Invariants: a socket has at most one request that waits; a request's result is handed over
 //! before its notification; what is out of a socket is watched before it is sent; numbers that
 //! cannot be told from those of others release nothing. Neighbours: `msg_zerocopy.rs` knows the
@@ -54,6 +58,8 @@ pub(crate) struct Epoll {
     entries: Vec<Entry>,
     errors: ErrorQueue,
     pieces: Vec<libc::iovec>,
+    /// Room for what is left behind a first byte.
+    rest: Vec<Span>,
     waker: Option<Arc<OwnedFd>>,
     /// Whether somebody may sleep on the descriptor.
     polled: Cell<bool>,
@@ -69,6 +75,8 @@ struct Place {
     full: bool,
     zero_copy: ZeroCopy,
     ids: Ids,
+    /// The next send is to begin a notification of its own.
+    begins_anew: bool,
     waiting: Option<Box<Waiting>>,
     in_more: bool,
 }
@@ -93,6 +101,7 @@ struct Manner {
     segment_bytes: Option<u16>,
     stream: bool,
     end_of_record: bool,
+    slow: bool,
 }
 
 /// A request that waits for room.
@@ -101,6 +110,14 @@ struct Waiting {
     manner: Manner,
     /// Memory that the request's payloads own.
     spans: Vec<Span>,
+}
+
+impl Place {
+    /// The kernel has accepted a zero-copy send, all of it or a part.
+    fn on_zero_copy(&mut self, manner: &Manner, whole: bool) {
+        self.ids.sent(manner.token);
+        self.begins_anew = manner.slow && manner.end_of_record && whole;
+    }
 }
 
 impl Epoll {
@@ -134,6 +151,7 @@ impl Epoll {
             entries: Vec::with_capacity(ROOM),
             errors: ErrorQueue::new(),
             pieces: Vec::with_capacity(socket::PIECES_MAX),
+            rest: Vec::with_capacity(socket::PIECES_MAX),
             waker: None,
             polled: Cell::new(false),
             foreign: 0,
@@ -216,7 +234,15 @@ impl Epoll {
             true => self.prepare_zero_copy(at),
             false => Ok(()),
         };
-        let sent = prepared.and_then(|()| self.send(at, manner, spans));
+        let apart = match prepared {
+            Ok(()) if self.wants_apart(at, manner) => self.send_first_byte(at, manner, spans),
+            prepared => prepared.map(|()| 0),
+        };
+        let sent = match apart {
+            Ok(0) => self.send(at, manner, spans),
+            Ok(_) => return self.send_rest(at, manner, spans),
+            Err(errno) => Err(errno),
+        };
         let sent = match sent {
             // The kernel is short of memory for notifications; those that have come return some.
             Err(Errno::NOBUFS) if manner.zero_copy && self.reap(at) => self.send(at, manner, spans),
@@ -235,7 +261,7 @@ impl Epoll {
                 place.full |= manner.stream && bytes < offered;
                 let notified = manner.zero_copy && bytes > 0;
                 if notified {
-                    place.ids.sent(manner.token);
+                    place.on_zero_copy(manner, bytes == offered);
                     self.unreleased += 1;
                 }
                 self.result(manner.token, Ok(u32::try_from(bytes).unwrap_or(u32::MAX)), notified);
@@ -247,6 +273,59 @@ impl Epoll {
                 self.result(manner.token, Err(errno), false);
             }
         }
+        false
+    }
+
+    /// Whether a request is to be told apart from those before it.
+    fn wants_apart(&mut self, at: u32, manner: &Manner) -> bool {
+        let Some(place) = self.places.get_mut(at as usize) else { return false };
+        // With nothing out there is nothing to join.
+        place.begins_anew &= !place.ids.is_empty();
+        manner.zero_copy && place.begins_anew
+    }
+
+    /// Copies a request's first byte, behind which begins a notification of its own.
+    fn send_first_byte(
+        &mut self,
+        at: u32,
+        manner: &Manner,
+        spans: &[Span],
+    ) -> Result<usize, Errno> {
+        let Some(first) = spans.first() else { return Ok(0) };
+        let copy = Manner { zero_copy: false, end_of_record: false, ..*manner };
+        let sent = self.send(at, &copy, &[Span { ptr: first.ptr, bytes: 1 }])?;
+        if let Some(place) = self.places.get_mut(at as usize) {
+            place.begins_anew = false;
+        }
+        Ok(sent)
+    }
+
+    /// Sends what is behind a request's first byte. Never has to wait, since a byte has gone.
+    fn send_rest(&mut self, at: u32, manner: &Manner, spans: &[Span]) -> bool {
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.clear();
+        rest.extend_from_slice(spans);
+        match rest.first_mut() {
+            Some(first) if first.bytes > 1 => {
+                *first = Span { ptr: first.ptr.wrapping_add(1), bytes: first.bytes - 1 };
+            }
+            Some(_) => drop(rest.remove(0)),
+            None => {}
+        }
+        let sent = if rest.is_empty() { Ok(0) } else { self.send(at, manner, &rest) };
+        let offered: usize = rest.iter().map(|span| span.bytes).sum();
+        self.rest = rest;
+        // What speaks against it now does so again when it is tried again.
+        let bytes = sent.unwrap_or(0);
+        if let Some(place) = self.places.get_mut(at as usize) {
+            place.full |= sent == Err(Errno::AGAIN) || sent.is_ok() && bytes < offered;
+            if bytes > 0 {
+                place.on_zero_copy(manner, bytes == offered);
+                self.unreleased += 1;
+            }
+        }
+        let accepted = u32::try_from(bytes + 1).unwrap_or(u32::MAX);
+        self.result(manner.token, Ok(accepted), bytes > 0);
         false
     }
 
@@ -446,6 +525,7 @@ impl Engine for Epoll {
             segment_bytes: send.segment_bytes,
             stream: send.stream,
             end_of_record: send.end_of_record,
+            slow: send.slow,
         };
         let place = self.places.get(at as usize);
         let known_full = place.is_some_and(|p| p.full && p.watched == Some(Interest::Room));
@@ -478,6 +558,15 @@ impl Engine for Epoll {
         self.spare.push(waiting);
         self.waiting -= 1;
         self.result(token, Err(Errno::CANCELED), false);
+    }
+
+    fn stop(&mut self) {
+        for at in 0..self.places.len() {
+            let Some(mut waiting) = self.places[at].waiting.take() else { continue };
+            waiting.spans.clear();
+            self.waiting -= 1;
+            self.result(waiting.manner.token, Err(Errno::CANCELED), false);
+        }
     }
 
     fn prepare_segments(&mut self, _: &Arena) -> Result<(), Error> {

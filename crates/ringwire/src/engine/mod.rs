@@ -64,6 +64,9 @@ pub(crate) struct Send<'a> {
     pub stream: bool,
     /// Ends the chain of notifications here (K4).
     pub end_of_record: bool,
+    /// The path delivers so little that memory would be held for long if later requests joined this
+    /// one's notification.
+    pub slow: bool,
     /// Wait for the socket to become writable before the first try.
     pub poll_first: bool,
     /// Fail with `EAGAIN` instead of waiting for room.
@@ -167,6 +170,9 @@ pub(crate) trait Engine {
 
     /// Asks the kernel to cancel a request. Its own completions still come.
     fn cancel(&mut self, token: Key);
+
+    /// The ring ends: requests that the kernel has not got are cancelled.
+    fn stop(&mut self) {}
 
     /// Makes room for an arena's segments in the ring's table of buffers.
     ///

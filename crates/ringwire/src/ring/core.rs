@@ -520,6 +520,7 @@ impl<E: Engine> Core<E> {
             }
             self.drain(ABORT_TIME.into());
         }
+        self.stop(&mut Events::new());
         report.released_payloads = self.stats.released_payloads - before.0;
         report.failed_payloads = self.stats.failed_payloads - before.1;
         for (_, entry) in self.ledger.payloads.iter() {
@@ -534,6 +535,14 @@ impl<E: Engine> Core<E> {
             }
         }
         report
+    }
+
+    /// Takes what has completed, and starts nothing.
+    fn stop(&mut self, events: &mut Events) {
+        self.engine.stop();
+        if self.engine.turn(Deadline::Now, &mut self.completions).is_ok() {
+            self.take_completions(events);
+        }
     }
 
     /// Turns until nothing is in flight, or until the deadline.
@@ -560,12 +569,9 @@ impl<E: Engine> Core<E> {
 
 impl<E: Engine> Drop for Core<E> {
     fn drop(&mut self) {
-        // Takes what has completed, and starts nothing. What is then still with the kernel, the
-        // payload table and the header pages keep for ever (K3, K7).
-        let mut events = Events::new();
-        if self.engine.turn(Deadline::Now, &mut self.completions).is_ok() {
-            self.take_completions(&mut events);
-        }
+        // What is then still with the kernel, the payload table and the header pages keep for ever
+        // (K3, K7).
+        self.stop(&mut Events::new());
     }
 }
 

@@ -22,6 +22,7 @@ use crate::sys::socket;
 pub(super) struct Manner {
     pub stream: bool,
     pub end_of_record: bool,
+    pub slow: bool,
     pub segment_bytes: Option<u16>,
     pub no_wait: bool,
 }
@@ -231,9 +232,10 @@ impl<E: Engine> Core<E> {
             Route::Copy => (false, true),
             _ => socket.queue.cut(gathered.bytes),
         };
+        let slow = socket.queue.pace.is_slow();
         socket.queue.take(&gathered);
         let request = Request { believed, ..request_over(slot, &gathered, route, reason) };
-        let manner = Manner { stream: true, end_of_record, ..Manner::default() };
+        let manner = Manner { stream: true, end_of_record, slow, ..Manner::default() };
         self.hand_over(request, manner).map_err(|(_, error)| {
             if let Some(socket) = self.sockets.at_mut(slot) {
                 socket.queue.rewind(gathered.first, gathered.bytes);
@@ -268,6 +270,7 @@ impl<E: Engine> Core<E> {
             segment_bytes: manner.segment_bytes,
             stream: manner.stream,
             end_of_record: manner.end_of_record,
+            slow: manner.slow,
             poll_first,
             no_wait: manner.no_wait,
         });

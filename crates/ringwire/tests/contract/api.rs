@@ -1305,9 +1305,12 @@ fn shutdown_leaves_to_the_kernel_what_it_has() {
         driver.send(sock, noise(2, 2000));
         let before = ringwire::leaked();
         let report = driver.ring.shutdown(Deadline::Now, OnDeadline::Leave);
-        assert_eq!(said(report), (0, 0, 0, 1, 1_048_576, 2), "{what}");
+        // A copy that waits outside of the kernel is nobody's to read.
+        let lent = ENGINE.waits_in_the_kernel || ENGINE.zero_copy && what.starts_with("zero copy");
+        let expected = if lent { (0, 0, 0, 1, 1_048_576, 2) } else { (0, 0, 0, 0, 0, 3) };
+        assert_eq!(said(report), expected, "{what}");
         let after = ringwire::leaked();
-        assert!(after.0 > before.0 && after.1 >= before.1 + 1_048_576, "{what}");
+        assert!(after.1 >= before.1 + expected.4, "{what}");
         let heard = hear(far).join().unwrap();
         assert!(!heard.bytes.is_empty(), "{what}: what was accepted is delivered");
         assert_same(&heard.bytes, &noise(0, TOO_MUCH)[..heard.bytes.len()]);

@@ -18,6 +18,8 @@ pub(crate) struct Engine {
     /// Results and notifications come by a completion ring: it has a length, runs over, is counted
     /// against RLIMIT_MEMLOCK, and can be forbidden.
     pub(crate) completion_ring: bool,
+    /// What waits for room waits in the kernel, which may read it until it has gone, copies too.
+    pub(crate) waits_in_the_kernel: bool,
     /// Each request's notification says whether its bytes were copied. Otherwise several may come
     /// as one, of which only the oldest's report is known.
     pub(crate) tells_each: bool,
@@ -43,6 +45,7 @@ impl Engine {
         zero_copy: true,
         registers: true,
         completion_ring: true,
+        waits_in_the_kernel: true,
         tells_each: true,
         lets_go_of_fragments: true,
         heirs_of_mptcp_refuse: true,
@@ -56,6 +59,7 @@ impl Engine {
         zero_copy: true,
         registers: false,
         completion_ring: false,
+        waits_in_the_kernel: false,
         tells_each: false,
         lets_go_of_fragments: false,
         heirs_of_mptcp_refuse: false,
@@ -69,6 +73,7 @@ impl Engine {
         zero_copy: false,
         registers: false,
         completion_ring: false,
+        waits_in_the_kernel: false,
         tells_each: true,
         lets_go_of_fragments: true,
         heirs_of_mptcp_refuse: false,
