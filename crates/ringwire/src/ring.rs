@@ -434,8 +434,8 @@ impl Ring {
         self.core.socket_stats(sock)
     }
 
-    /// Why the socket's newest request was copied, in words; `None` if it was not, or if nothing but
-    /// its size spoke against zero copy. [`Ring::socket_stats`] has the same as values.
+    /// Why the socket's newest request was copied, in words; `None` if it was not, or if nothing
+    /// but its size spoke against zero copy. [`Ring::socket_stats`] has the same as values.
     ///
     /// # Errors
     /// `Misuse` for a stale handle.
@@ -458,8 +458,8 @@ impl Ring {
         self.core.engine().name()
     }
 
-    /// What this ring cannot do on this host, and why, a line each: engines that were not to be had,
-    /// and what the one in use lacks. `None` if it does everything.
+    /// What this ring cannot do on this host, and why, a line each: engines that were not to be
+    /// had, and what the one in use lacks. `None` if it does everything.
     pub fn why(&self) -> Option<String> {
         let mut why = self.choice.clone();
         why.extend(self.core.why());

@@ -1,6 +1,7 @@
 //! The contract, kept by the engine `msg-zerocopy`.
 
 mod contract;
+mod support;
 
 use contract::engine::Engine;
 

@@ -1,5 +1,5 @@
-//! From `send` to `Released` nothing is allocated, on the engine `copy`. A program of its own,
-//! since the counting allocator counts for all of it.
+//! From `send` to `Released` nothing is allocated, on the engine `copy`. A program of its
+//! own, since the counting allocator counts for all of it.
 
 #[path = "contract/engine.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]

@@ -1,5 +1,5 @@
-//! Memory comes back soon after its acknowledgement, on the engine `uring`. A program of its own, so
-//! that no other test takes time from those who watch.
+//! Memory comes back soon after its acknowledgement, on the engine `uring`. A program of its
+//! own, so that no other test takes time from those who watch.
 
 #[path = "contract/engine.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]

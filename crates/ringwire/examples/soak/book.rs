@@ -1,7 +1,7 @@
 //! What a ring promises about every payload, held against the events that it gives.
 //!
-//! Each id: exactly one `Sent` or `Failed`, then exactly one `Released`. `tests/contract/soundness.rs` uses
-//! this file too.
+//! Each id: exactly one `Sent` or `Failed`, then exactly one `Released`.
+//! `tests/contract/soundness.rs` uses this file too.
 
 use std::collections::HashMap;
 

@@ -231,7 +231,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn plays_as_a_map_does(start in prop_oneof![Just(0), Just(u32::MAX - 20)], steps in steps()) {
+        fn plays_as_a_map_does(
+            start in prop_oneof![Just(0), Just(u32::MAX - 20)],
+            steps in steps(),
+        ) {
             let mut ids = Ids { next: start, ..Ids::default() };
             // By how often a number was given out, which does not wrap.
             let mut model: BTreeMap<u64, u32> = BTreeMap::new();

@@ -61,13 +61,14 @@ impl fmt::Display for Reason {
             Reason::Best => "nothing speaks against zero copy",
             Reason::Small => "the request is too small to gain by zero copy",
             Reason::SocketRefuses => {
-                "the socket refuses zero copy, as MPTCP, TLS in the kernel and replaced protocols do"
+                "the socket refuses zero copy, as MPTCP, TLS in the kernel and replaced protocols \
+                 do"
             }
             Reason::MemlockShort => {
                 "the kernel was short of memory for zero copy (RLIMIT_MEMLOCK, or \
                  net.core.optmem_max); it will be asked again"
             }
-            Reason::OverMtu => "a datagram larger than the path's MTU is copied by the kernel anyway",
+            Reason::OverMtu => "the kernel copies datagrams larger than the path's MTU anyway",
             Reason::ManyPieces => "a datagram has more pieces than a packet has fragments",
             Reason::KernelLacks => "this kernel lacks the operation",
             Reason::TrainRefused => {

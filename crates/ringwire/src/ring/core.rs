@@ -257,7 +257,11 @@ impl<E: Engine> Core<E> {
         let mut why = Vec::new();
         if !features.registers {
             if self.arena.as_ref().is_some_and(|arena| arena.registered_bytes() > 0) {
-                why.push("the arena's registered memory goes as normal memory: only io_uring sends from registrations".into());
+                why.push(
+                    "the arena's registered memory goes as normal memory: only io_uring sends from \
+                     registrations"
+                        .into(),
+                );
             }
         } else if !features.many_pieces {
             why.push(

@@ -60,7 +60,7 @@ impl ErrorQueue {
         let mut messages: [libc::mmsghdr; ENTRIES] = unsafe { mem::zeroed() };
         for (message, control) in messages.iter_mut().zip(self.controls.iter_mut()) {
             message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-            message.msg_hdr.msg_controllen = CONTROL_BYTES as _;
+            message.msg_hdr.msg_controllen = CONTROL_BYTES;
         }
         let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
         // SAFETY: the kernel writes at most `CONTROL_BYTES` bytes into each control buffer, which
@@ -77,7 +77,7 @@ impl ErrorQueue {
         // An error is `EAGAIN`: the queue is empty.
         let read = usize::try_from(read).unwrap_or(0);
         for (message, control) in messages.iter().zip(self.controls.iter()).take(read) {
-            let bytes = (message.msg_hdr.msg_controllen as usize).min(CONTROL_BYTES);
+            let bytes = message.msg_hdr.msg_controllen.min(CONTROL_BYTES);
             entries.push(decode(&control.0[..bytes]));
         }
         read == ENTRIES

@@ -15,11 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::builder;
-use super::support::{
+use crate::ENGINE;
+use crate::support::{
     COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear, is_child,
     narrow_pair, noise, read_exactly, run_child,
 };
-use crate::ENGINE;
 use ringwire::{
     Copied, Deadline, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece,
     Report, Ring, RingBuilder, SendError, Socket, TaskRun, Waker,

@@ -92,8 +92,8 @@ impl Engine {
         if self.zero_copy { requests } else { 0 }
     }
 
-    /// What was copied by choice, with the reason that the ring has for it on this engine: `reason`,
-    /// unless it copies everything.
+    /// What was copied by choice, for the reason that the ring has for it on this engine: `reason`,
+    /// or that it copies everything.
     pub(crate) fn copied_for(
         &self,
         copied: &CopiedBytes,

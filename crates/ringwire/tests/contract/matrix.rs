@@ -20,8 +20,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::builder;
-use super::support::{Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, hear, noise};
 use crate::ENGINE;
+use crate::support::{Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, hear, noise};
 use bytes::Bytes;
 use ringwire::{
     Arena, Block, Copied, Error, Payload, Piece, Registration, Ring, Socket, TaskRun, Thresholds,

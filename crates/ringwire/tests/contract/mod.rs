@@ -6,8 +6,6 @@ pub(crate) mod engine;
 mod matrix;
 mod results;
 mod soundness;
-#[path = "../support/mod.rs"]
-mod support;
 mod trains;
 
 use ringwire::{Ring, RingBuilder};

@@ -6,8 +6,8 @@
 //!
 //! Paced twice: in the sender's TCP (`SO_MAX_PACING_RATE`) and by a slow reader, because a sender
 //! that merely pauses between sends hides the fault: the kernel chains the notifications of a
-//! stream that never runs dry, and gives everything back at its end (K4). `plain_kernel.rs` has what
-//! io_uring alone does.
+//! stream that never runs dry, and gives everything back at its end (K4). `plain_kernel.rs` has
+//! what io_uring alone does.
 
 use std::io::Read;
 use std::net::TcpStream;

@@ -11,11 +11,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::builder;
-use super::support::{
+use crate::ENGINE;
+use crate::support::{
     COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, give_up_ipc_lock, hear,
     is_child, narrow_pair, noise, read_exactly, run_child,
 };
-use crate::ENGINE;
 use bytes::Bytes;
 use ringwire::{
     Arena, Copied, Deadline, Errno, Error, IntoPayload, PayloadId, Piece, Reason, Registration,

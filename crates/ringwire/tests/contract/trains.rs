@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::builder;
-use super::support::{COPY, Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, noise};
 use crate::ENGINE;
+use crate::support::{COPY, Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, noise};
 use ringwire::{Arena, Errno, PayloadId, Piece, Registration, SendOptions, Socket, Thresholds};
 use ringwire_wire::{Family, Perfect, Side, Veth, loopback, set_option, skip};
 use socket2::SockRef;

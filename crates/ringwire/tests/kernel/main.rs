@@ -7,6 +7,7 @@
 
 mod aborts;
 mod completions;
+mod error_queue;
 mod lifetimes;
 mod limits;
 mod registration;

@@ -7,6 +7,7 @@
 //! overwrite them while the kernel reads; seeing that is what some tests are for.
 #![expect(unsafe_code, reason = "submission entries, and memory the kernel shares")]
 
+mod errors;
 mod memory;
 mod request;
 
@@ -22,6 +23,7 @@ use io_uring::{Builder, EnterFlags, IoUring, Probe};
 use ringwire_wire::{Veth, skip};
 use socket2::{Domain, Socket, Type};
 
+pub(crate) use errors::{QueueEntry, error_queue};
 pub(crate) use memory::{Memory, Message, PAGE, Span};
 pub(crate) use request::{
     BUFFER_SELECT, CQE_SKIP, FIXED_BUF, LINK, POLL_FIRST, REPORT_USAGE, Request,
