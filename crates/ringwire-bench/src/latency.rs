@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ringwire::{Arena, Block, Event, Events, Ring, Socket};
+use ringwire::{Arena, Block, EngineChoice, Event, Events, Ring, Socket};
 use serde::{Deserialize, Serialize};
 
 use crate::alternate::Sink;
@@ -189,7 +189,7 @@ struct Pair {
 impl Pair {
     fn new(stream: TcpStream, payload_bytes: usize) -> Result<Pair, Error> {
         let arena = Arena::builder().capacity_bytes(1 << 20).build()?;
-        let mut ring = Ring::builder().arena(&arena).build()?;
+        let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(&arena).build()?;
         let dup = stream.try_clone().map_err(|error| Error::io("duplicating a socket", error))?;
         let sock = ring.attach(dup)?;
         let mut block = arena.alloc(payload_bytes)?;

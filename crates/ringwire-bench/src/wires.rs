@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringwire::{Arena, Block, Event, Events, Ring, Socket};
+use ringwire::{Arena, Block, EngineChoice, Event, Events, Ring, Socket};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -290,7 +290,7 @@ fn bound((payloads, bytes): (usize, usize), payload_bytes: usize) -> usize {
 
 impl Ringwire {
     fn new(stream: &TcpStream, arena: &Arena, blocks: &Rc<[Block]>) -> Result<Ringwire, Error> {
-        let mut ring = Ring::builder().arena(arena).build()?;
+        let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(arena).build()?;
         let sock = ring.attach(clone(stream)?)?;
         let events = Events::with_capacity(4 * WINDOW.0);
         Ok(Ringwire { ring, sock, events, blocks: blocks.clone(), at: 0, under_way: 0 })

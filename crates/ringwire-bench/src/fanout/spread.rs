@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use ringwire::{Arena, Block, Event, Events, Notifier, Ring, Socket};
+use ringwire::{Arena, Block, EngineChoice, Event, Events, Notifier, Ring, Socket};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -293,7 +293,7 @@ impl Ringwire {
     fn new(sets: &[Set]) -> Result<Ringwire, Error> {
         // The block, and room for a ring's headers.
         let arena = Arena::builder().capacity_bytes(2 * BLOCK_BYTES).build()?;
-        let mut ring = Ring::builder().arena(&arena).build()?;
+        let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(&arena).build()?;
         let mut socks = Vec::new();
         for set in sets {
             let attach = |flow: &Flow| -> Result<Socket, Error> {

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, Event, Events, IntoPayload, PayloadId, Ring, Socket};
+use ringwire::{Copied, EngineChoice, Event, Events, IntoPayload, PayloadId, Ring, Socket};
 
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
@@ -71,7 +71,7 @@ struct Ringwire {
 
 impl Ringwire {
     fn new(stage: &Rc<Stage>, flow: Flow, trains: bool) -> Result<Ringwire, Error> {
-        let mut ring = Ring::builder().arena(stage.arena()?).build()?;
+        let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(stage.arena()?).build()?;
         let socket = flow.as_fd().try_clone_to_owned();
         let sock = ring.attach(socket.map_err(|e| Error::io("duplicating a socket", e))?)?;
         let events = Events::with_capacity(16 << 10);

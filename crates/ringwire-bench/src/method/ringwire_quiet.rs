@@ -8,7 +8,9 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, Deadline, Event, Events, IntoPayload, Notifier, Ring, Socket};
+use ringwire::{
+    Copied, Deadline, EngineChoice, Event, Events, IntoPayload, Notifier, Ring, Socket,
+};
 
 use super::ringwire::{PATIENCE, window};
 use super::{ANY_PAGES, Loop, Recipe};
@@ -44,7 +46,7 @@ struct Quiet {
 
 impl Quiet {
     fn new(stage: &Rc<Stage>, flow: Flow) -> Result<Quiet, Error> {
-        let mut ring = Ring::builder().arena(stage.arena()?).build()?;
+        let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(stage.arena()?).build()?;
         let socket = flow.as_fd().try_clone_to_owned();
         let sock = ring.attach(socket.map_err(|e| Error::io("duplicating a socket", e))?)?;
         let notifier = ring.notifier(0)?;

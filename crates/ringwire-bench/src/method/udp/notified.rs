@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, Event, Events, Notifier, Ring, Socket, Thresholds};
+use ringwire::{Copied, EngineChoice, Event, Events, Notifier, Ring, Socket, Thresholds};
 
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
@@ -132,7 +132,11 @@ impl Notified {
     fn new(stage: &Rc<Stage>, flow: Flow, flush: Flush) -> Result<Notified, Error> {
         // As in 2022: every size is sent without a copy, though small ones do not gain by it.
         let thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };
-        let mut ring = Ring::builder().arena(stage.arena()?).thresholds(thresholds).build()?;
+        let mut ring = Ring::builder()
+            .engine(EngineChoice::Uring)
+            .arena(stage.arena()?)
+            .thresholds(thresholds)
+            .build()?;
         let socket = flow.as_fd().try_clone_to_owned();
         let sock = ring.attach(socket.map_err(|e| Error::io("duplicating a socket", e))?)?;
         let notifier = ring.notifier(0)?;
