@@ -81,6 +81,11 @@ pub(crate) struct Send {
     #[arg(long)]
     pub(crate) require_registered: bool,
 
+    /// How the bytes reach the kernel: the best that works here, or a certain one, or an error.
+    /// uring is io_uring; msg-zerocopy does without it; copy copies
+    #[arg(long, default_value = "auto", value_name = "ENGINE", value_enum)]
+    pub(crate) engine: Engine,
+
     /// How long a receiver may hold everything up before it is dropped: to answer at the start, to
     /// show any sign of life, or to be through with a block that another one is through with while
     /// no block is free
@@ -331,6 +336,26 @@ fn parse_working_set(text: &str) -> Result<u64, String> {
     match parse_bytes(text)? {
         bytes @ WORKING_SET_BYTES_MIN..=WORKING_SET_BYTES_MAX => Ok(bytes),
         _ => Err("a working set has 1MiB to 1000MiB".into()),
+    }
+}
+
+/// The engines that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Engine {
+    Auto,
+    Uring,
+    MsgZerocopy,
+    Copy,
+}
+
+impl From<Engine> for ringwire::EngineChoice {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Auto => Self::Auto,
+            Engine::Uring => Self::Uring,
+            Engine::MsgZerocopy => Self::MsgZerocopy,
+            Engine::Copy => Self::Copy,
+        }
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) fn run(args: &Send, signals: &Signals, output: &Output) -> Result<Exi
         ended_after: outcome.ended_after,
         cpu: cpu_time(),
         stats: &outcome.stats,
+        engine: &outcome.engine,
         direct_files: outcome.direct_files,
         read_files: outcome.read_files,
     };
@@ -114,13 +115,16 @@ fn transfer(
     let io = |error: std::io::Error| Failure::new(format!("cannot send: {error}"));
     let mut ring = Ring::builder()
         .arena(arena)
+        .engine(args.engine.into())
         .limits(limits(args, files.len(), connected.len()))
         .build()
         .map_err(cannot)?;
     // The ring's answer has the arena's in it.
-    if let Some(why) = ring.why().or_else(|| arena.why()) {
+    let why = ring.why().or_else(|| arena.why());
+    if let Some(why) = &why {
         output.note(why);
     }
+    let engine = summary::engine(ring.engine(), why.as_deref());
     let waker = ring.waker().map_err(cannot)?;
     let (mut names, mut ears, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
     for Connected { shown, stream, .. } in connected {
@@ -151,7 +155,7 @@ fn transfer(
         returns.stop();
         drop((from_reader, heard));
         let _ = rustix::io::write(&quit, &1u64.to_ne_bytes());
-        outcome.map_err(cannot)
+        outcome.map(|outcome| Outcome { engine, ..outcome }).map_err(cannot)
     })
 }
 

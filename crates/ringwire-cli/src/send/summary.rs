@@ -17,6 +17,8 @@ pub(super) struct Figures<'a> {
     pub(super) ended_after: Duration,
     pub(super) cpu: Duration,
     pub(super) stats: &'a Stats,
+    /// From [`engine`].
+    pub(super) engine: &'a str,
     pub(super) direct_files: u32,
     pub(super) read_files: u32,
 }
@@ -48,6 +50,7 @@ pub(super) fn lines(figures: &Figures<'_>) -> Vec<String> {
         show_duration(figures.ended_after),
     ));
     lines.push(cpu(figures.cpu, accepted));
+    lines.push(figures.engine.to_owned());
     lines.push(copied(figures.stats));
     lines.push(match (figures.direct_files, figures.read_files) {
         (_, 0) => "read: no file to its end".into(),
@@ -56,6 +59,14 @@ pub(super) fn lines(figures: &Figures<'_>) -> Vec<String> {
         (direct, all) => format!("read: {direct} of {all} files past the page cache (O_DIRECT)"),
     });
     lines
+}
+
+/// Which engine a ring has, and why it is no better one: the first of the ring's reasons.
+pub(super) fn engine(name: &str, why: Option<&str>) -> String {
+    match why.and_then(|why| why.lines().next()).filter(|_| name != "uring") {
+        Some(why) => format!("engine: {name}; {why}"),
+        None => format!("engine: {name}"),
+    }
 }
 
 /// Why a receiver has not got everything.
@@ -209,6 +220,7 @@ mod tests {
             ended_after: Duration::from_secs(3),
             cpu: Duration::from_millis(250),
             stats: &stats(|stats| stats.kernel_zero_copy_bytes = 1_000_000_000),
+            engine: &engine("uring", None),
             direct_files: 1,
             read_files: 1,
         };
@@ -220,6 +232,7 @@ mod tests {
                 "10.0.0.9:1: 0 of 1 file stored; dropped: no sign of life for 10 s",
                 "sent 1.00 GB to 3 receivers in 2 s: 500 MB/s in all; 3 s until the last receipt",
                 "CPU: 0.250 s a GB sent (0.25 s)",
+                "engine: uring",
                 "copied: 0 %",
                 "read: past the page cache (O_DIRECT)",
             ]

@@ -49,6 +49,8 @@ pub(super) struct Outcome {
     /// The reader failed, or a signal came.
     pub(super) failure: Option<Failure>,
     pub(super) stats: Stats,
+    /// How it went, as the summary says it.
+    pub(super) engine: String,
     /// From the first byte read to the last one accepted by a receiver's connection.
     pub(super) sent_after: Duration,
     /// To the last receipt.
@@ -176,6 +178,7 @@ impl<'a> Transfer<'a> {
             receivers: self.receivers,
             failure: self.failure,
             stats,
+            engine: String::new(),
             sent_after,
             ended_after,
             direct_files: self.direct_files,

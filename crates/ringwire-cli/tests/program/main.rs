@@ -9,6 +9,7 @@ mod hostile_receiver;
 mod hostile_sender;
 mod interrupt;
 mod progress;
+mod situations;
 mod sources;
 mod transfer;
 mod usage;
