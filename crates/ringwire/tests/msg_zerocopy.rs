@@ -1,6 +1,8 @@
-//! The contract, kept by the engine `msg-zerocopy`.
+//! The contract, kept by the engine `msg-zerocopy`; and what it alone must keep.
 
 mod contract;
+#[path = "contract/numbers.rs"]
+mod numbers;
 mod support;
 
 use contract::engine::Engine;

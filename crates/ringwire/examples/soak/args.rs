@@ -2,24 +2,37 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const USAGE: &str = "usage: soak --bytes N [--seconds S] [--seed N]
+use ringwire::EngineChoice;
+
+const USAGE: &str = "usage: soak --bytes N [--seconds S] [--seed N] [--engine E]
 
   --bytes N    how many bytes to verify: 500M, 20G, 1T, 64MiB (K, M, G, T are powers of 1000)
   --seconds S  end after so many seconds, even if there are fewer
-  --seed N     repeat the random choices of another run";
+  --seed N     repeat the random choices of another run
+  --engine E   auto (as always), uring, msg-zerocopy or copy";
+
+/// The engines, by the number that a sender is told.
+pub(crate) const ENGINES: [(&str, EngineChoice); 4] = [
+    ("auto", EngineChoice::Auto),
+    ("uring", EngineChoice::Uring),
+    ("msg-zerocopy", EngineChoice::MsgZerocopy),
+    ("copy", EngineChoice::Copy),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Args {
     pub(crate) bytes: u64,
     pub(crate) seconds: Option<u64>,
     pub(crate) seed: u64,
+    /// A place in [`ENGINES`].
+    pub(crate) engine: u64,
 }
 
 impl Args {
     /// # Errors
     /// What is wrong, and how it is used.
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-        let (mut bytes, mut seconds, mut seed) = (None, None, None);
+        let (mut bytes, mut seconds, mut seed, mut engine) = (None, None, None, None);
         while let Some(word) = words.next() {
             let (name, value) = match word.split_once('=') {
                 Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
@@ -29,11 +42,18 @@ impl Args {
                 "--bytes" => &mut bytes,
                 "--seconds" => &mut seconds,
                 "--seed" => &mut seed,
+                "--engine" => &mut engine,
                 _ => return Err(format!("what is {name}?\n\n{USAGE}")),
             };
             let value = value.or_else(|| words.next());
             let value = value.ok_or_else(|| format!("{name} takes a value\n\n{USAGE}"))?;
-            let number = if name == "--bytes" { size(&value) } else { value.parse().ok() };
+            let number = match name.as_str() {
+                "--bytes" => size(&value),
+                "--engine" => {
+                    ENGINES.iter().position(|(name, _)| *name == value).map(|at| at as u64)
+                }
+                _ => value.parse().ok(),
+            };
             *into = Some(number.ok_or_else(|| format!("{name} {value}?\n\n{USAGE}"))?);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -42,7 +62,8 @@ impl Args {
             (None, Some(_)) => u64::MAX,
             (None, None) => return Err(USAGE.to_owned()),
         };
-        Ok(Args { bytes, seconds, seed: seed.unwrap_or(now.as_micros() as u64) })
+        let seed = seed.unwrap_or(now.as_micros() as u64);
+        Ok(Args { bytes, seconds, seed, engine: engine.unwrap_or(0) })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Hours of checked bytes through everything that goes wrong.
 //!
 //! ```text
-//! cargo run --release -p ringwire --example soak -- --bytes 20G [--seconds S] [--seed N]
+//! cargo run --release -p ringwire --example soak -- --bytes 20G [--seconds S] [--seed N] \
+//!     [--engine E]
 //! ```
 //!
 //! A few processes send, this one receives. A sender makes rings, several connections and a UDP
@@ -140,6 +141,7 @@ impl Soak {
             seed: self.args.seed.wrapping_add(number.wrapping_mul(0x2545_F491_4F6C_DD1D)),
             next_conn: number << 32,
             ports: self.receiver.ports(),
+            engine: self.args.engine,
         };
         let child = Command::new(env::current_exe()?)
             .env(Task::VARIABLE, task.to_words())

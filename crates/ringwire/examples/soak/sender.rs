@@ -10,8 +10,9 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire::Error;
+use ringwire::{EngineChoice, Error};
 
+use crate::args::ENGINES;
 use crate::control::{Line, Totals};
 use crate::goods::Given;
 use crate::rng::Rng;
@@ -85,6 +86,8 @@ pub(crate) struct Task {
     /// The number of the first connection.
     pub(crate) next_conn: u64,
     pub(crate) ports: Ports,
+    /// A place in [`ENGINES`].
+    pub(crate) engine: u64,
 }
 
 impl Task {
@@ -94,19 +97,21 @@ impl Task {
         let Ports { streams_v4, streams_v6, datagrams_v4, datagrams_v6 } = self.ports;
         let (streams_v6, datagrams_v6) =
             (streams_v6.unwrap_or_default(), datagrams_v6.unwrap_or_default());
-        let Task { seed, next_conn, .. } = self;
-        format!("{seed} {next_conn} {streams_v4} {streams_v6} {datagrams_v4} {datagrams_v6}")
+        let Task { seed, next_conn, engine, .. } = self;
+        format!(
+            "{seed} {next_conn} {engine} {streams_v4} {streams_v6} {datagrams_v4} {datagrams_v6}"
+        )
     }
 
     pub(crate) fn from_words(words: &str) -> Option<Task> {
         let numbers: Vec<u64> = words.split(' ').map_while(|word| word.parse().ok()).collect();
-        let [seed, next_conn, ports @ ..] = &numbers[..] else { return None };
+        let [seed, next_conn, engine, ports @ ..] = &numbers[..] else { return None };
         let ports: Vec<u16> = ports.iter().map_while(|port| u16::try_from(*port).ok()).collect();
         let [streams_v4, streams_v6, datagrams_v4, datagrams_v6] = ports[..] else { return None };
         let some = |port: u16| (port > 0).then_some(port);
         let (streams_v6, datagrams_v6) = (some(streams_v6), some(datagrams_v6));
         let ports = Ports { streams_v4, streams_v6, datagrams_v4, datagrams_v6 };
-        Some(Task { seed: *seed, next_conn: *next_conn, ports })
+        Some(Task { seed: *seed, next_conn: *next_conn, ports, engine: *engine })
     }
 }
 
@@ -114,6 +119,7 @@ pub(crate) struct Sender {
     pub(crate) rng: Rng,
     pub(crate) ports: Ports,
     pub(crate) next_conn: u64,
+    pub(crate) engine: EngineChoice,
     /// The pipe to the receiving process.
     pub(crate) control: BufWriter<Stdout>,
     pub(crate) totals: Totals,
@@ -168,6 +174,10 @@ pub(crate) fn run(task: Task) -> ! {
         rng: Rng::new(task.seed),
         ports: task.ports,
         next_conn: task.next_conn,
+        engine: usize::try_from(task.engine)
+            .ok()
+            .and_then(|at| ENGINES.get(at))
+            .map_or(EngineChoice::Auto, |(_, engine)| *engine),
         control: BufWriter::new(io::stdout()),
         totals: Totals::default(),
         elsewhere,

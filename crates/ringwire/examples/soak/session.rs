@@ -90,7 +90,7 @@ impl<'a> Session<'a> {
             .capacity_bytes(plan.arena_bytes as usize)
             .registration(plan.registration)
             .build()?;
-        let mut ring = plan.builder(&mut sender.rng).arena(&arena).build()?;
+        let mut ring = plan.builder(&mut sender.rng).engine(sender.engine).arena(&arena).build()?;
         let mut slots = Vec::new();
         for tag in 0..plan.notifiers {
             slots.push(Slot { notifier: ring.notifier(tag)?, tag, payloads: 0, bytes: 0 });

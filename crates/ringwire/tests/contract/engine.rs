@@ -64,7 +64,7 @@ impl Engine {
         lets_go_of_fragments: false,
         heirs_of_mptcp_refuse: false,
         reset_says: Errno::CONNRESET,
-        calls_of_a_turn: &["sendto", "epoll_wait", "recvmmsg"],
+        calls_of_a_turn: &["recvmmsg", "sendto", "epoll_wait", "recvmmsg"],
         shares_zero_copy: false,
     };
     pub(crate) const COPY: Engine = Engine {

@@ -321,7 +321,7 @@ pub(crate) fn is_child(test: &str) -> bool {
 pub(crate) fn run_child(module: &str, test: &str, wrapper: &[&str]) -> Output {
     // The harness names tests without their program.
     let module = module.split_once("::").map_or("", |(_, module)| module);
-    let name = format!("{module}::{test}");
+    let name = if module.is_empty() { test.to_owned() } else { format!("{module}::{test}") };
     let us = std::env::current_exe().expect("this program");
     let mut command = match wrapper {
         [] => Command::new(&us),

@@ -148,6 +148,12 @@ impl Epoll {
 
     fn prepare_zero_copy(&mut self, at: u32) -> Result<(), Errno> {
         self.switch_on(at)?;
+        // A number that is there while none is out is somebody else's, and so are those to come:
+        // found now, the memory of this request is not released for one of them.
+        if self.places.get(at as usize).is_some_and(|place| place.ids.is_empty()) {
+            while self.look(at) {}
+            self.switch_on(at)?;
+        }
         if self.places.get(at as usize).is_some_and(|place| place.ids.is_full()) {
             return Err(Errno::NOBUFS);
         }

@@ -1,0 +1,187 @@
+//! What only the engine `msg-zerocopy` has to get right: whose the numbers in an error queue are, and
+//! that a descriptor which is watched by edges comes to rest.
+
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use ringwire::{Copied, Deadline, Errno, Reason, Ring, Route};
+use ringwire_wire::{Family, loopback, set_option, set_zerocopy};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendFlags, send};
+use socket2::SockRef;
+
+use crate::ENGINE;
+use crate::support::{Driver, PATIENCE, ZERO_COPY, assert_same, noise, read_exactly};
+
+const KIB: usize = 1 << 10;
+
+fn driver() -> Driver {
+    Driver::build(Ring::builder().engine(ENGINE.choice).thresholds(ZERO_COPY))
+}
+
+/// Sends so many bytes, and has the peer read them.
+fn exchange(
+    driver: &mut Driver,
+    sock: ringwire::Socket,
+    far: &mut TcpStream,
+    bytes: usize,
+) -> Copied {
+    let fate = driver.finish_one(sock, noise(bytes as u64, bytes));
+    assert_same(&read_exactly(far, bytes).unwrap(), &noise(bytes as u64, bytes));
+    assert_eq!(fate.sent, Some(bytes as u64));
+    fate.released.expect("released").1
+}
+
+#[test]
+fn a_socket_that_somebody_else_prepared_is_copied_and_says_why() {
+    let mut driver = driver();
+    let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+    set_zerocopy(&near).unwrap();
+    let sock = driver.ring.attach(near).unwrap();
+    assert_eq!(driver.ring.socket_why(sock).unwrap(), None, "nothing was asked yet");
+    for bytes in [64 * KIB, 10, 1000] {
+        assert_eq!(exchange(&mut driver, sock, &mut far, bytes), Copied::Yes);
+        let stats = driver.ring.socket_stats(sock).unwrap();
+        let way = (stats.route, stats.reason);
+        assert_eq!(way, (Some(Route::Copy), Some(Reason::UnsureNotifications)));
+    }
+    let why = driver.ring.socket_why(sock).unwrap().expect("copied");
+    assert!(why.contains("SO_ZEROCOPY"), "{why}");
+    let stats = driver.ring.stats();
+    assert_eq!(stats.copied_bytes.unsure_notifications, 64 * KIB as u64 + 1010);
+    assert_eq!((stats.retries, stats.notifications), (1, 0), "asked once");
+    driver.assert_at_rest();
+}
+
+/// Its numbers go on, which nobody can see but by the option.
+#[test]
+fn a_socket_that_comes_back_is_copied_if_its_numbers_were_used() {
+    let mut driver = driver();
+    for used in [false, true] {
+        let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+        let sock = driver.ring.attach(near).unwrap();
+        if used {
+            exchange(&mut driver, sock, &mut far, KIB);
+        }
+        let near = driver.ring.detach(sock).unwrap();
+        let sock = driver.ring.attach(near).unwrap();
+        exchange(&mut driver, sock, &mut far, KIB);
+        let reason = driver.ring.socket_stats(sock).unwrap().reason;
+        let expected = if used { Reason::UnsureNotifications } else { Reason::Best };
+        assert_eq!(reason, Some(expected));
+    }
+    driver.assert_at_rest();
+}
+
+#[test]
+fn once_a_number_is_somebody_elses_no_more_are_believed() {
+    let mut driver = driver();
+    let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+    let stranger = near.try_clone().unwrap();
+    let sock = driver.ring.attach(near).unwrap();
+    exchange(&mut driver, sock, &mut far, 64 * KIB);
+    // From now on the numbers that the ring counts are not the kernel's.
+    static BYTES: [u8; 100] = [7; 100];
+    let flags = SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32);
+    assert_eq!(send(&stranger, &BYTES, flags), Ok(100));
+    assert_eq!(read_exactly(&mut far, 100).unwrap(), BYTES);
+    driver.until("it has come back", |_| {
+        poll(&mut [PollFd::new(&stranger, PollFlags::empty())], Some(&Timespec::default())) == Ok(1)
+    });
+    assert_eq!(exchange(&mut driver, sock, &mut far, 64 * KIB), Copied::Yes);
+    assert_eq!(driver.ring.stats().foreign_entries, 1);
+    let reason = driver.ring.socket_stats(sock).unwrap().reason;
+    assert_eq!(reason, Some(Reason::UnsureNotifications));
+    assert_eq!(driver.ring.stats().unknown_completions, 0);
+}
+
+#[test]
+fn network_errors_in_the_queue_are_skipped_and_counted() {
+    let mut driver = driver();
+    let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let us = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    set_option(&us, libc::SOL_IP, libc::IP_RECVERR, 1).unwrap();
+    us.connect(address).unwrap();
+    let sock = driver.ring.attach(us).unwrap();
+    for round in 0..10 {
+        let fate = driver.finish_one(sock, noise(round, 2000));
+        let known = fate.sent == Some(2000) || fate.failed == Some((0, Errno::CONNREFUSED));
+        assert!(known, "{fate:?}");
+    }
+    assert!(driver.ring.stats().foreign_entries > 0);
+    let peer = UdpSocket::bind(address).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    // One may still be told of the closed port.
+    let _ = driver.finish_one(sock, noise(98, 10));
+    let fate = driver.finish_one(sock, noise(99, 2000));
+    assert_eq!(fate.sent, Some(2000));
+    let mut buffer = [0; 3000];
+    let bytes = match peer.recv(&mut buffer).unwrap() {
+        10 => peer.recv(&mut buffer).unwrap(),
+        bytes => bytes,
+    };
+    assert_same(&buffer[..bytes], &noise(99, 2000));
+    let reason = driver.ring.socket_stats(sock).unwrap().reason;
+    assert_eq!(reason, Some(Reason::Best), "it still sends without a copy");
+    driver.assert_at_rest();
+}
+
+/// A train that is refused after it was made has used up a number (K42); those behind it are told
+/// apart all the same.
+#[test]
+fn a_refused_train_does_not_shift_the_numbers_of_others() {
+    let mut driver = driver();
+    let (us, peer) = loopback::udp_pair(Family::V4).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Trains need checksums.
+    set_option(&us, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    let sock = driver.ring.attach(us).unwrap();
+    let mut buffer = [0; 3000];
+    for round in 0..20 {
+        let ids: Vec<_> = (0..5).map(|at| driver.send(sock, noise(round * 5 + at, 900))).collect();
+        driver.until_released(&ids);
+        for (at, id) in ids.into_iter().enumerate() {
+            assert_eq!(driver.take(id).sent, Some(900));
+            let bytes = peer.recv(&mut buffer).unwrap();
+            assert_same(&buffer[..bytes], &noise(round * 5 + at as u64, 900));
+        }
+    }
+    let stats = driver.ring.stats();
+    assert!(stats.trains_refused >= 1, "{stats:#?}");
+    assert_eq!((stats.foreign_entries, stats.copied_bytes.unsure_notifications), (0, 0));
+    assert_eq!(driver.ring.socket_stats(sock).unwrap().reason, Some(Reason::Best));
+    driver.assert_at_rest();
+}
+
+/// Peers come and go while nothing is out: who sleeps on the descriptor is woken once for it.
+#[test]
+fn the_descriptor_comes_to_rest() {
+    let mut driver = driver();
+    let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+    let sock = driver.ring.attach(near).unwrap();
+    exchange(&mut driver, sock, &mut far, 64 * KIB);
+    let readable = |driver: &Driver| {
+        let fd = driver.ring.as_fd();
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
+    };
+    let _ = driver.turn(Deadline::Now);
+    assert!(!readable(&driver));
+    SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(far);
+    let deadline = Instant::now() + PATIENCE;
+    while !readable(&driver) {
+        assert!(Instant::now() < deadline, "the reset does not come");
+    }
+    for _ in 0..3 {
+        let turned = driver.turn(Deadline::Now);
+        assert!(!turned.backlog);
+        assert!(!readable(&driver), "the socket's error is still there");
+    }
+    // And what is sent then fails as it should.
+    let fate = driver.finish_one(sock, noise(1, 100));
+    let (_, errno) = fate.failed.expect("failed");
+    assert!([Errno::CONNRESET, Errno::PIPE].contains(&errno), "{errno}");
+}
