@@ -1,5 +1,5 @@
-//! What only the engine `msg-zerocopy` has to get right: whose the numbers in an error queue are, and
-//! that a descriptor which is watched by edges comes to rest.
+//! What only the engine `msg-zerocopy` has to get right: whose the numbers in an error queue are,
+//! and that a descriptor which is watched by edges comes to rest.
 
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
