@@ -77,6 +77,26 @@ fn what_is_written_is_acknowledged() {
     }
 }
 
+/// What a peer that is held was sent stays unacknowledged, whoever else is acknowledged meanwhile.
+#[test]
+fn a_peer_that_is_held_acknowledges_nothing() {
+    let Some(alone) = perfect("a_peer_that_is_held_acknowledges_nothing") else { return };
+    for family in Family::BOTH {
+        let [held, other] = [0; 2].map(|_| alone.wire.tcp(family).unwrap());
+        write_all(&held, &[7; 5_000]);
+        is_acknowledged(&held, 5_000);
+        held.hold(true);
+        write_all(&held, &[7; 10_000]);
+        write_all(&other, &[7; 20_000]);
+        is_acknowledged(&other, 20_000);
+        rest(Duration::from_millis(50));
+        assert_eq!(held.acknowledged(), 5_000);
+        assert_eq!(unacknowledged_bytes(held.stream()).unwrap(), 10_000);
+        held.hold(false);
+        is_acknowledged(&held, 15_000);
+    }
+}
+
 #[test]
 fn acknowledgements_come_from_an_address_that_is_elsewhere() {
     let test = "acknowledgements_come_from_an_address_that_is_elsewhere";

@@ -394,12 +394,14 @@ impl Watched {
             self.warm_until = now + WARM;
         }
         let said = self.written.bytes() > self.sent.acknowledged();
-        !self.ended && (said || now < self.warm_until)
+        !self.ended && !self.shared.is_held() && (said || now < self.warm_until)
     }
 
     /// Whether a flow that says nothing is worth a look.
     fn may_have_sent(&self) -> bool {
-        !self.ended && sys::unacknowledged(self.shared.stream().as_fd()) != Ok(0)
+        !self.ended
+            && !self.shared.is_held()
+            && sys::unacknowledged(self.shared.stream().as_fd()) != Ok(0)
     }
 
     fn look(&mut self, now: Instant, count: &mut Count) -> Found {

@@ -87,6 +87,8 @@ pub(super) struct Shared {
     acknowledged: AtomicU64,
     /// Bytes the peer has sent at least once.
     injected: AtomicU64,
+    /// The peer acknowledges nothing.
+    held: AtomicBool,
     /// Set once, when the flow is dropped.
     closed: AtomicBool,
 }
@@ -98,6 +100,10 @@ impl Shared {
 
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -181,6 +187,7 @@ impl Flow {
             written: Written { counter: Arc::new(counter) },
             acknowledged: AtomicU64::new(0),
             injected: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
         acker.add(Arc::clone(&shared));
@@ -201,6 +208,13 @@ impl Flow {
     /// Bytes the peer has acknowledged, those that the socket has yet to hear of included.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Acquire)
+    }
+
+    /// Has the peer acknowledge nothing, as if it were gone, until this is called with `false`.
+    /// After ten seconds the socket begins to send again what it has sent.
+    pub fn hold(&self, hold: bool) {
+        self.shared.held.store(hold, Ordering::Relaxed);
+        self.shared.written.warm();
     }
 
     /// Sends `bytes` from the peer, and returns when all of them have arrived in the socket's
