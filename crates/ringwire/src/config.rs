@@ -1,9 +1,17 @@
 //! What a caller may set, each with its default and the reason for it.
 
+use std::time::Duration;
+
 /// How much a ring takes in before `send` answers `LimitReached`.
 ///
 /// Everything counts from `send` until the release: queued, being sent, and accepted but not yet
 /// acknowledged. A payload that is refused is handed back and nothing has changed.
+///
+/// Limits of the ring are shared fairly: half of each is divided evenly among the attached sockets
+/// (to be exact, among the next power of two), and no other can take what is so kept for one. The
+/// rest goes to whoever comes first. So peers that acknowledge nothing slow nobody down who stays
+/// within that share, and [`Limits::stall_after`] names them. A payload larger than the share needs
+/// room in the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -12,17 +20,31 @@ pub struct Limits {
     pub socket_bytes: u64,
     /// Payloads of one socket. Default 32,768: 64 MiB in payloads of 2 KiB.
     pub socket_payloads: u32,
-    /// Bytes of all sockets of the ring. Default 1 GiB.
+    /// Bytes of all sockets of the ring. Default 1 GiB: the full limits of sixteen sockets, or 512
+    /// KiB kept for each of a thousand, and no more than a host that sends to so many can spare.
     pub ring_bytes: u64,
-    /// Payloads of all sockets of the ring. Default 131,072. Each costs about 200 bytes of table
-    /// once it has been used.
+    /// Payloads of all sockets of the ring. Default 131,072: the full limits of four sockets, or 64
+    /// kept for each of a thousand. Each costs about 200 bytes of table once it has been used.
     pub ring_payloads: u32,
-    /// Sockets attached at a time. Default 65,536.
+    /// Sockets attached at a time. Default 65,536: as many as a host has ports, and a bound for
+    /// programs that forget to close.
     pub sockets: u32,
-    /// Notifiers open at a time. Default 4,096.
+    /// Notifiers open at a time. Default 4,096: some for each of a thousand streams of work; none
+    /// is needed for a payload.
     pub notifiers: u32,
-    /// Notifications flushed and not yet posted, and those under collection. Default 65,536.
+    /// Notifications flushed and not yet posted, and those under collection. Default 65,536: half
+    /// as many as payloads, because one that waits for a single payload says no more than its
+    /// `Released`.
     pub notifications: u32,
+    /// How long a peer may acknowledge nothing of what a socket holds, before
+    /// [`Event::Stalled`](crate::Event::Stalled) names it. Default 30 s: longer than TCP takes to
+    /// send the same bytes seven times, so a path that comes back within that is no news; far
+    /// shorter than the quarter of an hour after which the kernel gives up, which it never does on
+    /// a peer that answers and does not read. `Duration::MAX` switches it off.
+    pub stall_after: Duration,
+    /// What becomes of the connection then. Default [`OnStall::Report`], because nothing that the
+    /// ring knows says how long this program's peers may take.
+    pub on_stall: OnStall,
 }
 
 impl Default for Limits {
@@ -35,8 +57,27 @@ impl Default for Limits {
             sockets: 65_536,
             notifiers: 4_096,
             notifications: 65_536,
+            stall_after: Duration::from_secs(30),
+            on_stall: OnStall::Report,
         }
     }
+}
+
+/// What a ring does with a connection whose peer acknowledges nothing for
+/// [`Limits::stall_after`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnStall {
+    /// Says [`Event::Stalled`](crate::Event::Stalled), and leaves the rest to the program: to wait,
+    /// or to bring the memory back by [`Ring::abort`](crate::Ring::abort).
+    #[default]
+    Report,
+    /// Says it, and breaks the connection as TCP does when it gives a peer up: the peer gets a
+    /// reset, everything that waits on the stream fails with `ETIMEDOUT`, and its memory is
+    /// released. An open handle stays valid until it is closed. Streams only, and none that was
+    /// detached: what a UDP socket holds hangs on a device, which breaking the socket off would not
+    /// move.
+    Abort,
 }
 
 /// Below which size a request is copied, because pinning and the second completion cost more.

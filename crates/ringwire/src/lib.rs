@@ -44,7 +44,7 @@ mod sys;
 #[doc(inline)]
 pub use arena::{Arena, ArenaBuilder, ArenaStats, Block, BlockMut, Registration};
 #[doc(inline)]
-pub use config::{EngineChoice, Limits, TaskRun, Thresholds};
+pub use config::{EngineChoice, Limits, OnStall, TaskRun, Thresholds};
 pub use engine::Deadline;
 #[doc(inline)]
 pub use error::{Errno, Error, SendError};

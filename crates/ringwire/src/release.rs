@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
 use std::mem::{self, ManuallyDrop};
+use std::time::Duration;
 
 use crate::error::Errno;
 use crate::ledger::PayloadId;
@@ -96,6 +97,26 @@ pub enum Event {
         /// Why.
         error: Errno,
     },
+    /// The peer has acknowledged nothing for [`Limits::stall_after`](crate::Limits::stall_after),
+    /// or at most a quarter longer, though the socket holds memory that waits for it. Said once,
+    /// and again only if the peer went on in between and then fell silent anew. A peer that is slow
+    /// is never meant.
+    ///
+    /// [`Ring::abort`](crate::Ring::abort) brings the memory back, or
+    /// [`Ring::reclaim`](crate::Ring::reclaim) if the handle was closed, or the ring does it by
+    /// itself ([`OnStall`](crate::OnStall)).
+    Stalled {
+        /// The socket. Stale if it was closed or detached.
+        sock: Socket,
+        /// Bytes that it holds, from `send` to release.
+        bytes: u64,
+        /// Payloads that it holds.
+        payloads: u64,
+        /// How long ago its peer was last seen to do anything, at least.
+        silent_for: Duration,
+        /// How long ago the oldest of the payloads was sent.
+        oldest: Duration,
+    },
 }
 
 /// An event as it waits in the buffer: half as large as an [`Event`], because payloads of several
@@ -110,6 +131,7 @@ enum Record {
     Notified { tag: u64, seq: u32, payloads: u64, bytes: u64, copied: Copied, failed: u64 },
     Room { sock: Socket },
     Broken { sock: Socket, error: Errno },
+    Stalled { sock: Socket, bytes: u64, payloads: u32, silent_ms: u32, oldest_ms: u32 },
 }
 
 /// The caller's buffer for events, meant to be used again from turn to turn.
@@ -220,6 +242,11 @@ impl Events {
     pub(crate) fn broken(&mut self, sock: Socket, error: Errno) {
         self.push(Record::Broken { sock, error });
     }
+
+    pub(crate) fn stalled(&mut self, sock: Socket, stall: Stall) {
+        let Stall { bytes, payloads, silent_ms, oldest_ms } = stall;
+        self.push(Record::Stalled { sock, bytes, payloads, silent_ms, oldest_ms });
+    }
 }
 
 /// What a notification says of its payloads.
@@ -229,6 +256,15 @@ pub(crate) struct Sum {
     pub bytes: u64,
     pub copied: Copied,
     pub failed: u64,
+}
+
+/// What a socket holds whose peer acknowledges nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stall {
+    pub bytes: u64,
+    pub payloads: u32,
+    pub silent_ms: u32,
+    pub oldest_ms: u32,
 }
 
 /// The events of one [`Events::drain`]. Those that are not taken are dropped with it.
@@ -262,6 +298,13 @@ impl Iterator for Drain<'_> {
             }
             Record::Room { sock } => Event::Room { sock },
             Record::Broken { sock, error } => Event::Broken { sock, error },
+            Record::Stalled { sock, bytes, payloads, silent_ms, oldest_ms } => Event::Stalled {
+                sock,
+                bytes,
+                payloads: payloads.into(),
+                silent_for: Duration::from_millis(silent_ms.into()),
+                oldest: Duration::from_millis(oldest_ms.into()),
+            },
             Record::Nothing => return None,
         })
     }

@@ -10,12 +10,15 @@ mod core;
 mod cost;
 mod datagrams;
 mod drive;
+mod limits;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod promises;
 mod select;
+mod share;
 mod sockets;
+mod stalls;
 #[cfg(test)]
 mod tests;
 
@@ -413,6 +416,17 @@ impl Ring {
     /// stale all the same, and the memory comes back when the peer acknowledges.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
         self.core.abort(sock)
+    }
+
+    /// [`Ring::abort`] for a socket whose handle was closed and whose peer acknowledges nothing, so
+    /// that the ring still holds memory for it: [`Event::Stalled`](crate::Event::Stalled) names it.
+    /// An open handle is as good.
+    ///
+    /// # Errors
+    /// `Misuse` if the ring holds nothing for this handle any more, or if it was detached: then the
+    /// connection is its new owner's to break. `Io` as for [`Ring::abort`].
+    pub fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
+        self.core.reclaim(sock)
     }
 
     /// Gives the socket back once everything sent on it has been accepted; the handle becomes

@@ -1,6 +1,8 @@
 //! What a ring has done, in numbers with units; above all everything that can go differently than
 //! hoped, because nobody can see it otherwise.
 
+use std::time::Duration;
+
 use crate::policy::{Reason, Route};
 
 /// Counters of one ring since it was built, and its present state.
@@ -70,6 +72,14 @@ pub struct Stats {
     /// How long ago the oldest payload that is not released was sent, in milliseconds, as of the
     /// last turn; 0 if there is none.
     pub oldest_unreleased_ms: u64,
+    /// Times that a socket's peer was found to acknowledge nothing ([`Event::Stalled`]).
+    ///
+    /// [`Event::Stalled`]: crate::Event::Stalled
+    pub stalls: u64,
+    /// Sockets of which that is so at present.
+    pub stalled_sockets: u64,
+    /// Bytes that these hold, from `send` to release.
+    pub stalled_bytes: u64,
     /// Bytes that rings of this process, dropped with payloads in flight, left with the kernel for
     /// good.
     pub leaked_bytes: u64,
@@ -119,6 +129,12 @@ pub struct SocketStats {
     pub copied_bytes: u64,
     /// Whether the stream has failed.
     pub broken: bool,
+    /// Whether its peer acknowledges nothing ([`Event::Stalled`](crate::Event::Stalled)).
+    pub stalled: bool,
+    /// For how long its peer has not been seen to do anything with what the socket holds, as of the
+    /// last turn. Looked at eight times in [`Limits::stall_after`](crate::Limits::stall_after);
+    /// `None` if the socket held nothing at the last look.
+    pub silent_for: Option<Duration>,
     /// The way that the newest request was to go; none before the first.
     pub route: Option<Route>,
     /// Why it goes that way. What can change is asked again: RLIMIT_MEMLOCK and the kernel's own

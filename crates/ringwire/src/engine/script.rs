@@ -1,5 +1,6 @@
 //! An engine that a test plays: it records requests and hands back the completions it was given.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -51,6 +52,10 @@ pub(crate) struct Script {
     pub ranges: Vec<Vec<(usize, usize)>>,
     /// What the kernel of this play has accepted, in order.
     pub accepted: Vec<(usize, usize)>,
+    /// Until when each turn was to wait.
+    pub deadlines: Vec<Deadline>,
+    /// How often it was asked how a path does.
+    pub samples: Cell<usize>,
 }
 
 impl Script {
@@ -139,7 +144,8 @@ impl Engine for Script {
         taken
     }
 
-    fn turn(&mut self, _: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
+    fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
+        self.deadlines.push(deadline);
         for completion in self.completions.drain(..) {
             let last = !matches!(completion, Completion::Result { notification_follows: true, .. });
             self.open -= usize::from(last).min(self.open);
@@ -162,6 +168,7 @@ impl Engine for Script {
     }
 
     fn sample(&self, _: Target<'_>) -> Option<PathSample> {
+        self.samples.set(self.samples.get() + 1);
         self.sample
     }
 }

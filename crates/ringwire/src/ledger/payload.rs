@@ -324,8 +324,16 @@ impl Payloads {
 
     /// When the oldest payload that is held was opened, as its age at `now_ms`.
     pub(crate) fn oldest_ms(&self, now_ms: u32) -> Option<u32> {
+        self.ages_ms(now_ms).map(|(_, age_ms)| age_ms).max()
+    }
+
+    /// The socket of each payload that is held, and the payload's age at `now_ms`.
+    pub(crate) fn ages_ms(&self, now_ms: u32) -> impl Iterator<Item = (u32, u32)> {
         let held = self.table.iter().filter(|(_, entry)| entry.held);
-        held.filter_map(|(slot, _)| Some(now_ms.wrapping_sub(self.owner(slot)?.opened_ms))).max()
+        held.filter_map(move |(slot, _)| {
+            let owner = self.owner(slot)?;
+            Some((owner.socket, now_ms.wrapping_sub(owner.opened_ms)))
+        })
     }
 
     /// Counts `bytes` more as accepted, which are not the last.

@@ -1,7 +1,7 @@
 //! Step 1 of a send, behind the API: the ring's state over any engine, sending, notifiers, the end.
 
 use std::collections::VecDeque;
-use std::mem::{self, ManuallyDrop};
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,29 +13,21 @@ use crate::headers::HeaderPages;
 use crate::ledger::{Ledger, NONE, Notifier, Opening, PayloadId, Table};
 use crate::payload::{IntoPayload as _, Payload, Piece};
 use crate::release::Events;
+use crate::ring::limits::{PAYLOAD_BYTES_MAX, full};
+use crate::ring::share::Shares;
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
+use crate::ring::stalls::Stalls;
 use crate::segments::{Known, KnownSegments};
 use crate::stats::Stats;
-use crate::sys::socket::{Kind, PIECES_MAX};
+use crate::sys::socket::PIECES_MAX;
 
 /// How long a shutdown waits, after breaking connections, for the kernel to say that it has let go.
 const ABORT_TIME: Duration = Duration::from_secs(2);
-/// The longest payload, 1 TiB. Longer ones are a caller's mistake.
-const PAYLOAD_BYTES_MAX: u64 = 1 << 40;
 
 /// Completions that one turn takes without growing its buffer: a completion ring of default length.
 const COMPLETIONS_ROOM: usize = 4096;
 /// Events between two turns, likewise.
 const PENDING_ROOM: usize = 256;
-
-/// Places of cancelled payloads that no limit counts: less than a megabyte of table.
-const CANCELLED_FREE: u32 = 4096;
-
-/// What a limit of payloads counts: payloads, or, if there are more of them, places of cancelled
-/// ones beyond those that are free.
-pub(crate) fn counted(payloads: u32, cancelled_places: u32) -> u32 {
-    payloads.max(cancelled_places.saturating_sub(CANCELLED_FREE))
-}
 
 /// What a turn leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +35,10 @@ pub struct Turned {
     /// Payloads are ready to leave, which the next turn will let go: do not sleep on the ring's
     /// descriptor before that.
     pub backlog: bool,
+    /// When to turn again at the latest, though nothing has happened: to notice in time that a peer
+    /// acknowledges nothing ([`Event::Stalled`](crate::Event::Stalled)). For who sleeps on the
+    /// ring's descriptor; a turn that waits sees to it by itself. `None` if nothing is in flight.
+    pub turn_by: Option<Instant>,
 }
 
 /// What a shutdown does with what is not released by its deadline.
@@ -159,15 +155,22 @@ pub(crate) struct Core<E: Engine> {
     pub spans: Vec<Span>,
     pub in_flight_bytes: u64,
     pub in_flight_payloads: u32,
+    /// How the sockets share `Limits::ring_bytes`, and `Limits::ring_payloads`.
+    pub byte_shares: Shares,
+    pub payload_shares: Shares,
     /// Places that cancelled payloads still have in their queues.
     pub cancelled_places: u32,
     /// Sockets that a limit of the ring refused.
     pub ring_refused: Vec<u32>,
+    pub stalls: Stalls,
     pub started: Instant,
     /// The time of the last turn.
     pub now: Instant,
     /// The same in milliseconds since the ring was built; wraps.
     pub now_ms: u32,
+    /// How far a test's clock is ahead of the host's.
+    #[cfg(test)]
+    pub ahead: Duration,
     pub stats: Stats,
 }
 
@@ -179,6 +182,9 @@ impl<E: Engine> Core<E> {
             ledger: Ledger::new(seed, limits.ring_payloads),
             sockets: Table::new(seed),
             ready: VecDeque::new(),
+            byte_shares: Shares::new(limits.ring_bytes),
+            payload_shares: Shares::new(limits.ring_payloads.into()),
+            stalls: Stalls::new(limits.stall_after),
             limits,
             thresholds,
             arena: None,
@@ -195,6 +201,8 @@ impl<E: Engine> Core<E> {
             started: now,
             now,
             now_ms: 0,
+            #[cfg(test)]
+            ahead: Duration::ZERO,
             stats: Stats::default(),
         }
     }
@@ -282,6 +290,10 @@ impl<E: Engine> Core<E> {
     /// Takes the time.
     pub(crate) fn look_at_clock(&mut self) {
         self.now = Instant::now();
+        #[cfg(test)]
+        {
+            self.now += self.ahead;
+        }
         self.now_ms = self.now.duration_since(self.started).as_millis() as u32;
     }
 
@@ -323,6 +335,8 @@ impl<E: Engine> Core<E> {
             && self.cancelled_places == 0
             && fits(limits.socket_bytes.min(PAYLOAD_BYTES_MAX), entry.in_flight_bytes)
             && fits(limits.ring_bytes, self.in_flight_bytes)
+            && self.byte_shares.fits(entry.in_flight_bytes, bytes)
+            && self.payload_shares.fits(entry.in_flight_payloads.into(), 1)
             && entry.in_flight_payloads < limits.socket_payloads
             && self.in_flight_payloads < limits.ring_payloads
             // With nothing in flight the clock is to be looked at first.
@@ -337,6 +351,8 @@ impl<E: Engine> Core<E> {
             self.in_flight_payloads += 1;
             self.stats.payloads += 1;
             self.stats.payload_bytes += bytes;
+            self.byte_shares.take(entry.in_flight_bytes, bytes);
+            self.payload_shares.take(entry.in_flight_payloads.into(), 1);
             entry.in_flight_bytes += bytes;
             entry.in_flight_payloads += 1;
             entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
@@ -377,94 +393,14 @@ impl<E: Engine> Core<E> {
         self.stats.payload_bytes += bytes;
         if let Some(entry) = self.sockets.at_mut(sock.0.slot) {
             entry.datagrams.addressed |= sending.address.is_some();
+            self.byte_shares.take(entry.in_flight_bytes, bytes);
+            self.payload_shares.take(entry.in_flight_payloads.into(), 1);
             entry.in_flight_bytes += bytes;
             entry.in_flight_payloads += 1;
             entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
         }
         self.make_ready(sock.0.slot);
         Ok(id)
-    }
-
-    /// Checks everything that may speak against a payload. Returns the notification to attach to.
-    fn admit(&mut self, sock: Socket, bytes: u64, sending: &SendOptions) -> Result<u32, Error> {
-        let limits = self.limits.clone();
-        let ring_bytes = self.in_flight_bytes;
-        let ring_payloads = counted(self.in_flight_payloads, self.cancelled_places);
-        let notification = match sending.notifier {
-            None => NONE,
-            Some(notifier) => {
-                self.ledger.notifications.current(notifier).ok_or_else(|| stale("notifier"))?
-            }
-        };
-        let entry = self.open_socket(sock)?;
-        if entry.stage != Stage::Open {
-            return Err(Error::Misuse("the socket was finished: nothing more can be sent".into()));
-        }
-        if bytes > PAYLOAD_BYTES_MAX {
-            return Err(Error::Misuse(
-                format!("a payload of {bytes} bytes; 1 TiB is the most: send it in parts").into(),
-            ));
-        }
-        match (entry.kind, sending.address) {
-            (Kind::Stream, Some(_)) => {
-                return Err(Error::Misuse(
-                    "an address was given, but a stream has one peer".into(),
-                ));
-            }
-            (Kind::Datagram { v6: false, .. }, Some(SocketAddr::V6(_))) => {
-                return Err(Error::Misuse("an IPv6 address on an IPv4 socket".into()));
-            }
-            (Kind::Datagram { v6: true, .. }, Some(SocketAddr::V4(_))) => {
-                return Err(Error::Misuse(
-                    "an IPv4 address on an IPv6 socket: give it as an IPv4-mapped IPv6 address"
-                        .into(),
-                ));
-            }
-            _ => {}
-        }
-        match (entry.kind, sending.segment_bytes) {
-            (Kind::Stream, Some(_)) => {
-                return Err(Error::Misuse(
-                    "a train was asked for, but a stream has no datagrams".into(),
-                ));
-            }
-            (_, Some(0)) => {
-                return Err(Error::Misuse("a train of datagrams of 0 bytes".into()));
-            }
-            (_, Some(_)) if entry.datagrams.options.corked => {
-                return Err(Error::Misuse(
-                    "a train on a corked socket (UDP_CORK): its sends pile up to one datagram"
-                        .into(),
-                ));
-            }
-            _ => {}
-        }
-        // Cancelled payloads keep a place each, which limits bound too, or the tables would grow.
-        let socket_bytes = entry.in_flight_bytes;
-        let socket_payloads = counted(entry.in_flight_payloads, entry.cancelled_places);
-        let rows = [
-            ("Limits::socket_bytes", socket_bytes, bytes, limits.socket_bytes),
-            ("Limits::socket_payloads", socket_payloads.into(), 1, limits.socket_payloads.into()),
-            ("Limits::ring_bytes", ring_bytes, bytes, limits.ring_bytes),
-            ("Limits::ring_payloads", ring_payloads.into(), 1, limits.ring_payloads.into()),
-        ];
-        for (row, (limit, used, asked, max)) in rows.into_iter().enumerate() {
-            if asked <= max.saturating_sub(used) {
-                continue;
-            }
-            let hint = if asked > max {
-                "the payload alone is larger than the limit: send it in parts, or raise the limit"
-            } else {
-                "turn the ring until Room comes for this socket, or raise the limit"
-            };
-            if asked <= max && row < 2 {
-                entry.refused.by_socket = true;
-            } else if asked <= max && !mem::replace(&mut entry.refused.by_ring, true) {
-                self.ring_refused.push(sock.0.slot);
-            }
-            return Err(Error::LimitReached { limit, used, max, asked, hint: hint.into() });
-        }
-        Ok(notification)
     }
 
     pub(crate) fn notifier(&mut self, tag: u64) -> Result<Notifier, Error> {
@@ -487,12 +423,6 @@ impl<E: Engine> Core<E> {
         self.ledger.notifications.remove(notifier).ok_or_else(|| stale("notifier"))
     }
 
-    fn notification_room(&self) -> Result<(), Error> {
-        let used = self.ledger.notifications.notifications();
-        let hint = "turn the ring until some are notified, or raise the limit";
-        full("Limits::notifications", used, self.limits.notifications, hint)
-    }
-
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.stats.clone();
         stats.in_flight_bytes = self.in_flight_bytes;
@@ -502,6 +432,10 @@ impl<E: Engine> Core<E> {
         stats.sockets = self.sockets.used().into();
         let oldest_ms = self.ledger.payloads.oldest_ms(self.now_ms);
         stats.oldest_unreleased_ms = oldest_ms.map_or(0, u64::from);
+        for (_, entry) in self.sockets.iter().filter(|(_, entry)| entry.is_stalled()) {
+            stats.stalled_sockets += 1;
+            stats.stalled_bytes += entry.in_flight_bytes;
+        }
         (stats.leaked_payloads, stats.leaked_bytes) = crate::ledger::leaked();
         stats
     }
@@ -577,12 +511,4 @@ impl<E: Engine> Drop for Core<E> {
         // (K3, K7).
         self.stop(&mut Events::new());
     }
-}
-
-fn full(limit: &'static str, used: u32, max: u32, hint: &'static str) -> Result<(), Error> {
-    if used < max {
-        return Ok(());
-    }
-    let (used, max) = (used.into(), max.into());
-    Err(Error::LimitReached { limit, used, max, asked: 1, hint: hint.into() })
 }

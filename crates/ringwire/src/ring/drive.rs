@@ -52,7 +52,7 @@ impl<E: Engine> Core<E> {
             self.issue(events)?;
             events.append(&mut self.pending);
             let idle = events.is_empty() && self.ready.is_empty();
-            let wait = if idle { deadline } else { Deadline::Now };
+            let wait = if idle { self.no_later_than_look(deadline) } else { Deadline::Now };
             if !self.engine.expects() && idle {
                 self.engine.rest();
                 break;
@@ -60,15 +60,21 @@ impl<E: Engine> Core<E> {
             self.engine.turn(wait, &mut self.completions)?;
             let woken = self.take_completions(events);
             events.append(&mut self.pending);
+            self.look_for_stalls(events);
             if woken || !events.is_empty() || deadline == Deadline::Now || is_enough(self) {
                 break;
             }
             self.look_at_clock();
+            self.look_for_stalls(events);
+            if !events.is_empty() {
+                break;
+            }
             if matches!(deadline, Deadline::At(at) if self.now >= at) {
                 break;
             }
         }
-        Ok(Turned { backlog: !self.ready.is_empty() || self.engine.has_unsubmitted() })
+        let backlog = !self.ready.is_empty() || self.engine.has_unsubmitted();
+        Ok(Turned { backlog, turn_by: self.next_look() })
     }
 
     /// Gives every ready socket one chance.
@@ -486,6 +492,7 @@ impl<E: Engine> Core<E> {
         self.give_back_headers(Some(request.segment), request.headers);
         if let Some(socket) = self.sockets.at_mut(request.socket) {
             socket.open_requests -= 1;
+            socket.let_go_bytes += request.accepted;
             socket.datagrams.charged_bytes -= request.charge;
         }
         self.account(request.socket, freed);

@@ -12,8 +12,10 @@ use crate::error::{Errno, Error};
 use crate::ledger::{Freed, Key, PayloadId, RequestState};
 use crate::policy::{Reason, Route, Verdicts};
 use crate::queue::SendQueue;
-use crate::ring::core::{Core, counted, stale};
+use crate::ring::core::{Core, stale};
 use crate::ring::datagrams::Datagrams;
+use crate::ring::limits::Refused;
+use crate::ring::stalls::Watch;
 use crate::stats::SocketStats;
 use crate::sys::socket::{self, DatagramOptions, Kind};
 
@@ -31,14 +33,6 @@ pub(crate) enum Stage {
     Closing,
     /// Everything has been accepted or given up; kept for the memory that is still lent.
     Lingering,
-}
-
-/// Whose limits have refused a payload of a socket, and are not half free since.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub by_socket: bool,
-    /// Then the socket stands in the ring's list of those.
-    pub by_ring: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +65,9 @@ pub(crate) struct SocketEntry {
     pub accepted_bytes: u64,
     pub released_bytes: u64,
     pub copied_bytes: u64,
+    /// Bytes of requests that the kernel has let go of.
+    pub let_go_bytes: u64,
+    pub watch: Watch,
     /// Where the newest request was to go, and why.
     pub way: Option<(Route, Reason)>,
 }
@@ -142,11 +139,14 @@ impl<E: Engine> Core<E> {
             accepted_bytes: 0,
             released_bytes: 0,
             copied_bytes: 0,
+            let_go_bytes: 0,
+            watch: Watch::default(),
             way: None,
         });
         if let Some(entry) = self.sockets.at_mut(key.slot) {
             entry.file = self.engine.add_file(key.slot, entry.fd.as_fd());
         }
+        self.share_limits();
         // The list never holds a socket twice, so it does not grow on the send path.
         self.ready.reserve(self.sockets.used() as usize);
         Ok(Socket(key))
@@ -192,19 +192,33 @@ impl<E: Engine> Core<E> {
         self.abort_slot(sock.0.slot)
     }
 
-    /// Breaks a connection, whatever its stage.
+    pub(crate) fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
+        match self.sockets.get(sock.0) {
+            Some(entry) if !entry.detached => self.abort_slot(sock.0.slot),
+            _ => Err(stale("socket")),
+        }
+    }
+
+    /// Breaks a connection, whatever its stage, and gives up its handle.
     pub(crate) fn abort_slot(&mut self, slot: u32) -> Result<(), Error> {
         let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
         entry.stage = Stage::Lingering;
-        let was_broken = entry.broken.replace(Errno::CANCELED).is_some();
+        self.break_off(slot, Errno::CANCELED)
+    }
+
+    /// Breaks a connection. What is queued on it fails with `error`, and so does what its requests
+    /// have left over.
+    pub(super) fn break_off(&mut self, slot: u32, error: Errno) -> Result<(), Error> {
+        let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
+        let was_broken = entry.broken.replace(error).is_some();
         let aborted = socket::abort(entry.fd.as_fd());
         let waiting = entry.queue.head().slot;
         entry.queue.clear();
         let outstanding = entry.outstanding > 0;
         let mut events = std::mem::take(&mut self.pending);
-        let freed = self.ledger.fail_run(waiting, u32::MAX, Errno::CANCELED, &mut events);
+        let freed = self.ledger.fail_run(waiting, u32::MAX, error, &mut events);
         self.account(slot, freed);
-        self.fail_again(slot, Errno::CANCELED, &mut events);
+        self.fail_again(slot, error, &mut events);
         events.append(&mut self.pending);
         self.pending = events;
         if outstanding {
@@ -262,6 +276,7 @@ impl<E: Engine> Core<E> {
                 self.engine.remove_file(place);
             }
             self.sockets.remove(slot);
+            self.share_limits();
         }
     }
 
@@ -310,58 +325,10 @@ impl<E: Engine> Core<E> {
             released_bytes: entry.released_bytes,
             copied_bytes: entry.copied_bytes,
             broken: entry.broken.is_some(),
+            stalled: entry.is_stalled(),
+            silent_for: entry.watch.silent_for(self.now),
             route: entry.way.map(|way| way.0),
             reason: entry.way.map(|way| way.1),
         })
-    }
-
-    /// Gives freed memory back to the accounts of its socket and of the ring.
-    pub(crate) fn account(&mut self, slot: u32, freed: Freed) {
-        if freed == Freed::default() {
-            return;
-        }
-        self.in_flight_bytes -= freed.bytes;
-        self.in_flight_payloads -= freed.payloads;
-        self.cancelled_places -= freed.places;
-        self.stats.released_payloads += u64::from(freed.payloads);
-        self.stats.failed_payloads += u64::from(freed.failed);
-        if let Some(entry) = self.sockets.at_mut(slot) {
-            entry.release(freed);
-            if entry.refused.by_socket
-                && entry.in_flight_bytes <= self.limits.socket_bytes / 2
-                && counted(entry.in_flight_payloads, entry.cancelled_places)
-                    <= self.limits.socket_payloads / 2
-            {
-                entry.refused.by_socket = false;
-                self.say_room(slot);
-            }
-        }
-        self.retire_if_idle(slot);
-        if !self.ring_refused.is_empty() && self.ring_has_room() {
-            let mut refused = std::mem::take(&mut self.ring_refused);
-            for slot in refused.drain(..) {
-                if let Some(entry) = self.sockets.at_mut(slot)
-                    && std::mem::take(&mut entry.refused.by_ring)
-                {
-                    self.say_room(slot);
-                }
-            }
-            self.ring_refused = refused;
-        }
-    }
-
-    fn ring_has_room(&self) -> bool {
-        self.in_flight_bytes <= self.limits.ring_bytes / 2
-            && counted(self.in_flight_payloads, self.cancelled_places)
-                <= self.limits.ring_payloads / 2
-    }
-
-    /// Says `Room`, unless the other limit has refused a payload as well and is still full.
-    fn say_room(&mut self, slot: u32) {
-        let sock = Socket(self.sockets.key(slot));
-        let Some(entry) = self.sockets.at(slot) else { return };
-        if entry.refused == Refused::default() && entry.stage == Stage::Open {
-            self.pending.room(sock);
-        }
     }
 }

@@ -71,6 +71,10 @@ impl Play {
                 }
                 Event::Room { .. } => "room".into(),
                 Event::Broken { error, .. } => format!("broken {}", error.raw_os_error()),
+                Event::Stalled { bytes, payloads, silent_for, oldest, .. } => {
+                    let (silent, oldest) = (silent_for.as_secs(), oldest.as_secs());
+                    format!("stalled {bytes} {payloads} {silent} s, oldest {oldest} s")
+                }
             })
             .collect()
     }
