@@ -6,6 +6,7 @@ pub(crate) mod engine;
 mod matrix;
 mod results;
 mod soundness;
+mod stalls;
 mod trains;
 
 use ringwire::{Ring, RingBuilder};

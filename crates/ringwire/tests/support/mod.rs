@@ -53,9 +53,18 @@ pub(crate) enum Told {
     Sent(PayloadId, u64),
     Failed(PayloadId, u64, Errno),
     Released(PayloadId, Copied),
-    Notified { tag: u64, seq: u32, payloads: u64, bytes: u64, copied: Copied, failed: u64 },
+    Notified {
+        tag: u64,
+        seq: u32,
+        payloads: u64,
+        bytes: u64,
+        copied: Copied,
+        failed: u64,
+    },
     Room(Socket),
     Broken(Socket, Errno),
+    /// With the bytes that it holds.
+    Stalled(Socket, u64),
 }
 
 /// A ring whose events are checked: for each payload exactly one of `Sent` and `Failed`, then
@@ -149,6 +158,7 @@ impl Driver {
                 }
                 Event::Room { sock } => Told::Room(sock),
                 Event::Broken { sock, error } => Told::Broken(sock, error),
+                Event::Stalled { sock, bytes, .. } => Told::Stalled(sock, bytes),
                 other => panic!("an event that the tests do not know: {other:?}"),
             };
             self.told.push(told);

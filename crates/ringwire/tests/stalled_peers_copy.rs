@@ -1,0 +1,13 @@
+//! A hundred peers of a thousand acknowledge nothing, on the engine `copy`. A program of
+//! its own, so that no other test takes time from what is measured.
+
+#[path = "contract/engine.rs"]
+#[expect(dead_code, reason = "each test program uses a part of it")]
+mod engine;
+#[path = "contract/stalled_peers.rs"]
+mod stalled_peers;
+
+use engine::Engine;
+
+/// The engine that this program's rings get.
+const ENGINE: Engine = Engine::COPY;
