@@ -27,7 +27,7 @@ const UNDER_WAY: usize = 2;
 
 /// For 1,024 sockets: a share of 8 KiB each.
 const RING_BYTES: u64 = 16 << 20;
-const SOCKET_BYTES: u64 = 1 << 20;
+const SOCKET_BYTES: u64 = 256 << 10;
 /// Payloads that the silent hold: their own shares, 2 each, and the 2,096 that are nobody's.
 const HELD: usize = 2_296;
 /// What a send buffer takes of those, so that the whole host does not get full.
