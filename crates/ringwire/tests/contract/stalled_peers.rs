@@ -37,7 +37,7 @@ const ARENA_BYTES: usize = 1 << 20;
 
 const STALL_AFTER: Duration = Duration::from_secs(2);
 /// Pairs of phases, and how long one is measured, after it has settled.
-const PAIRS: usize = 32;
+const PAIRS: usize = 20;
 const PHASE: Duration = Duration::from_millis(60);
 const SETTLE: Duration = Duration::from_millis(20);
 /// Turns without a release that mean that none will come.
