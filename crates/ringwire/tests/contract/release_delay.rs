@@ -16,7 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{Arena, Event, Events, Limits, Registration, Ring, SendError, Thresholds};
-use ringwire_wire::{Family, Veth, acknowledged_bytes, set_max_pacing_rate, skip};
+use ringwire_wire::{
+    Family, Veth, acknowledged_bytes, set_max_pacing_rate, skip, unacknowledged_bytes,
+};
 use socket2::SockRef;
 
 use crate::ENGINE;
@@ -298,6 +300,7 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
     let mut ring = Ring::builder().engine(ENGINE.choice).arena(&arena).build().unwrap();
     let (near, far) = wire.tcp_pair(Family::V4).unwrap();
     let peer = reader(far, None);
+    let ours = near.try_clone().unwrap();
     let sock = ring.attach(near).unwrap();
     let mut events = Events::new();
     let blocks: Vec<_> = (0..16)
@@ -316,6 +319,12 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
         }
         let _ = ring.turn(Duration::from_secs(5), &mut events).unwrap();
         released += events.drain().filter(|e| matches!(e, Event::Released { .. })).count();
+    }
+    // A copy is released before it is acknowledged.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while unacknowledged_bytes(&ours).unwrap() > 0 {
+        assert!(Instant::now() < deadline, "the peer reads all");
+        thread::yield_now();
     }
     wire.withhold_acks(true).unwrap();
     for block in &blocks {
