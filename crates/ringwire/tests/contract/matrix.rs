@@ -470,7 +470,11 @@ impl Matrix {
         let memlock_short = after.copied_bytes.memlock_short - before.copied_bytes.memlock_short;
         if memlock_short > 0 {
             assert!(self.stock.limited.is_some() && way == Way::Normal, "{what}");
-            assert_eq!((registered, memlock_short, copied), (0, bytes, Copied::Yes), "{what}");
+            assert_eq!(registered, 0, "{what}");
+            // What goes in many requests may find room for some of them.
+            let all = memlock_short == bytes && copied == Copied::Yes;
+            let some = memlock_short < bytes && ENGINE.says_copied(copied);
+            assert!(all || some && !ENGINE.waits_in_the_kernel, "{what}: {copied:?}");
             return;
         }
         let route = (requests > 0, registered, small, many_pieces);
