@@ -263,8 +263,9 @@ impl Epoll {
 
     /// Takes what the last look at some error queues has left there.
     fn look_again(&mut self) {
+        // Each once: what has more still stands behind the others afterwards.
         for _ in 0..self.more.len() {
-            let Some(at) = self.more.pop() else { break };
+            let at = self.more.remove(0);
             if let Some(place) = self.places.get_mut(at as usize) {
                 place.in_more = false;
                 self.reap(at);

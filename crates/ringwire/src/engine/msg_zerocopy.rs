@@ -71,6 +71,11 @@ impl Ids {
         self.give(Given::Doubtful);
     }
 
+    /// Whether the newest number is doubtful, and has not come back.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.window.back() == Some(&Given::Doubtful)
+    }
+
     /// Ends a doubt. Returns whether the number has come back, and so was used up.
     pub(crate) fn end_doubt(&mut self) -> bool {
         if self.window.back() == Some(&Given::Doubtful) {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use ringwire::{Copied, Deadline, Errno, Reason, Ring, Route};
-use ringwire_wire::{Family, loopback, set_option, set_zerocopy};
+use ringwire_wire::{Family, Side, Veth, loopback, set_option, set_zerocopy, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
@@ -153,6 +153,34 @@ fn a_refused_train_does_not_shift_the_numbers_of_others() {
     assert!(stats.trains_refused >= 1, "{stats:#?}");
     assert_eq!((stats.foreign_entries, stats.copied_bytes.unsure_notifications), (0, 0));
     assert_eq!(driver.ring.socket_stats(sock).unwrap().reason, Some(Reason::Best));
+    driver.assert_at_rest();
+}
+
+/// Datagrams that a queue of the device drops are reported where `IP_RECVERR` is set, and have used
+/// up a number (K42): what is out beside them is released all the same.
+#[test]
+fn datagrams_that_are_dropped_on_their_way_are_all_released() {
+    let test = "datagrams_that_are_dropped_on_their_way_are_all_released";
+    let wire = match Veth::new() {
+        Ok(wire) => wire,
+        Err(why) => return skip(test, why.reason()),
+    };
+    let slow = "qdisc add dev near root tbf rate 4mbit burst 2000 limit 8000";
+    let slowed = wire.command(Side::Near, "tc").args(slow.split(' ')).output().unwrap();
+    if !slowed.status.success() {
+        return skip(test, &format!("no tbf: {}", String::from_utf8_lossy(&slowed.stderr)));
+    }
+    let mut driver = driver();
+    let peer = wire.udp(Side::Far, Family::V4).unwrap();
+    let us = wire.udp(Side::Near, Family::V4).unwrap();
+    us.connect(peer.local_addr().unwrap()).unwrap();
+    set_option(&us, libc::SOL_IP, libc::IP_RECVERR, 1).unwrap();
+    let sock = driver.ring.attach(us).unwrap();
+    // Of different lengths, so that they do not leave as trains.
+    let ids: Vec<_> = (0..16).map(|at| driver.send(sock, noise(at, 1000 + at as usize))).collect();
+    driver.until_released(&ids);
+    let failed = ids.into_iter().filter(|id| driver.take(*id).failed.is_some()).count();
+    assert!(failed > 0, "nothing was dropped");
     driver.assert_at_rest();
 }
 

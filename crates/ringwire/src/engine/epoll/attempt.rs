@@ -5,6 +5,8 @@
 //! has the next number, and one that fails may have used one up all the same (K42); a range that
 //! is not all ours releases nothing, then and later. Neighbours: `engine/epoll.rs` calls.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::engine::epoll::{Epoll, Manner, Place, ZeroCopy};
 use crate::engine::{Completion, Span, Usage};
 use crate::error::Errno;
@@ -20,6 +22,20 @@ impl Place {
     }
 }
 
+/// What a datagram's send answers before it has made anything: arguments, rights, routes, and the
+/// errors of earlier datagrams.
+const FAILS_BEFORE_NUMBERS: [Errno; 9] = [
+    Errno::CONNREFUSED,
+    Errno::HOSTUNREACH,
+    Errno::NETUNREACH,
+    Errno::ACCESS,
+    Errno::FAULT,
+    Errno::DESTADDRREQ,
+    Errno::MSGSIZE,
+    Errno::INVAL,
+    Errno::OPNOTSUPP,
+];
+
 impl Epoll {
     /// Switches zero copy on at the first request that wants it.
     fn switch_on(&mut self, at: u32) -> Result<(), Errno> {
@@ -31,6 +47,9 @@ impl Epoll {
             ZeroCopy::Distrusted => return Err(Errno::ALREADY),
             ZeroCopy::Untried => {}
         }
+        // Two rings that share a socket must not both believe that it is theirs alone.
+        static LOOKING: Mutex<()> = Mutex::new(());
+        let _alone = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
         let tried = match socket::zero_copy(held.fd()) {
             // Whoever did may have sent, and how often cannot be asked.
             Ok(true) => Err(Errno::ALREADY),
@@ -61,8 +80,11 @@ impl Epoll {
             Err(errno) => Err(errno),
         };
         let sent = match sent {
-            // The kernel is short of memory for notifications; those that have come return some.
-            Err(Errno::NOBUFS) if manner.zero_copy && self.reap(at) => self.send(at, manner, spans),
+            // The kernel is short of memory for notifications; those that have come return some. Not
+            // for datagrams: one that was dropped on its way may have used up a number.
+            Err(Errno::NOBUFS) if manner.zero_copy && manner.stream && self.reap(at) => {
+                self.prepare_zero_copy(at).and_then(|()| self.send(at, manner, spans))
+            }
             sent => sent,
         };
         match sent {
@@ -177,8 +199,9 @@ impl Epoll {
     }
 
     /// Finds out whether a datagram that failed has used up a number all the same: it has, if it
-    /// failed after it was made, and then its notification is there already (K42). Where that
-    /// cannot be told the socket sends no more without copying.
+    /// failed after it was made, and then its notification is mostly there already (K42). Where it
+    /// is not, and the error does not say that nothing was made, a part of it may still be on its
+    /// way: the number stays in doubt, and the socket sends no more without copying.
     fn settle_number(&mut self, at: u32, errno: Errno) {
         let Some(place) = self.places.get_mut(at as usize) else { return };
         if place.zero_copy != ZeroCopy::On {
@@ -187,16 +210,18 @@ impl Epoll {
         place.ids.doubt();
         while self.look(at) {}
         let Some(place) = self.places.get_mut(at as usize) else { return };
-        let used = place.ids.end_doubt();
-        let dropped_on_the_way = match errno {
-            Errno::NETDOWN => true,
-            Errno::NOBUFS => place.held.is_some_and(|held| socket::reports_drops(held.fd())),
-            _ => false,
+        let made_nothing = match errno {
+            // Only a socket that reports drops gets it for a datagram that was made.
+            Errno::NOBUFS => place.held.is_some_and(|held| !socket::reports_drops(held.fd())),
+            errno => FAILS_BEFORE_NUMBERS.contains(&errno),
         };
-        if !used && dropped_on_the_way && place.zero_copy == ZeroCopy::On {
+        if place.ids.is_in_doubt() && !made_nothing && place.zero_copy == ZeroCopy::On {
             tracing::info!(%errno, "a socket copies from now on: its numbers are in doubt");
+            // No number is given after it, so ranges that it has joined are believed.
             place.zero_copy = ZeroCopy::Refused(Errno::ALREADY);
+            return;
         }
+        place.ids.end_doubt();
     }
 
     /// Takes what is in a socket's error queue. Returns whether a request of its was released.
