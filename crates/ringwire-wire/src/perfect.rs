@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -223,6 +224,17 @@ impl Perfect {
             UdpSocket::from(self.ground.socket(family.domain(), SocketType::DGRAM, None)?);
         socket.connect(peer(family))?;
         Ok(socket)
+    }
+
+    /// A packet socket that takes in every packet of the wire, as tcpdump's does, until it is
+    /// dropped; nobody need read from it. As long as it is there, the kernel copies what is lent to
+    /// it for each packet, and says so (K19).
+    ///
+    /// # Errors
+    /// Those of making a socket.
+    pub fn capture(&self) -> io::Result<OwnedFd> {
+        let all = Some(rustix::net::eth::ALL);
+        self.ground.socket(AddressFamily::PACKET, SocketType::RAW, all)
     }
 
     /// What the acknowledger has used so far.
