@@ -83,7 +83,8 @@ pub enum OnStall {
 /// Below which size a request is copied, because pinning and the second completion cost more.
 ///
 /// A request is what the socket's queue gathered, so many small payloads that wait together still
-/// go zero-copy. Zero sends everything zero-copy.
+/// go zero-copy. Zero sends everything zero-copy, also over paths that copy anyway
+/// ([`Reason::PathCopies`](crate::Reason::PathCopies)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     /// For registered memory, in bytes. Default 4 KiB: the break-even on a drop device is 1.5–3

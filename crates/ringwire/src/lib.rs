@@ -50,7 +50,7 @@ pub use engine::Deadline;
 pub use error::{Errno, Error, SendError};
 pub use ledger::{Notifier, PayloadId, leaked};
 pub use payload::{IntoPayload, Payload, Piece};
-pub use policy::{Reason, Route};
+pub use policy::{Force, Reason, Route};
 pub use release::{Copied, Drain, Event, Events};
 pub use ring::{OnDeadline, Report, Ring, RingBuilder, SendOptions, Socket, Turned, Waker};
 #[doc(inline)]

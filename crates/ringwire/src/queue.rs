@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Span;
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::{Key, NONE, Payloads};
+use crate::ledger::{Entry, Key, NONE, Payloads};
+use crate::policy::Force;
 use crate::segments::KnownSegments;
 
 /// Pieces of one request. The kernel takes 1,024, but every piece charges at least a page of send
@@ -134,12 +135,14 @@ impl Pace {
         }
     }
 
-    fn bounds(&self) -> Bounds {
+    fn bounds(&self, most: Most) -> Bounds {
         let charge = match self.send_buffer_bytes {
             0 => REQUEST_CHARGE_MAX,
             bytes => (bytes / 2).min(REQUEST_CHARGE_MAX),
         };
-        Bounds { bytes: self.bound_bytes.min(REQUEST_BYTES_MAX), charge }
+        let bytes_max = most.bytes.min(REQUEST_BYTES_MAX);
+        let bytes = self.bound_bytes.min(most.joined_bytes).min(bytes_max);
+        Bounds { bytes, charge, bytes_max }
     }
 }
 
@@ -151,12 +154,27 @@ fn delivered(bytes_per_s: u64) -> u64 {
 
 /// A path that delivers less than this in [`GATHER_TIME`] takes more than 20 ms for 512 KiB.
 const SLOW_BOUND_BYTES: u64 = 256 << 10;
+/// How large a request may become, beside what the path says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// Bytes of several payloads together; one alone may be larger.
+    pub joined_bytes: u64,
+    /// Bytes in any case: then a payload is cut.
+    pub bytes: u64,
+}
+
+impl Most {
+    /// As large as the path says.
+    pub(crate) const ANY: Most = Most { joined_bytes: u64::MAX, bytes: u64::MAX };
+}
 
 /// Where a request that already holds a payload ends.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     bytes: u64,
     charge: u64,
+    /// Where a request ends even inside of its only payload.
+    bytes_max: u64,
 }
 
 /// What the queue has gathered for one request. The spans are in the caller's buffer.
@@ -268,26 +286,29 @@ impl SendQueue {
 
     /// Whether a zero-copy request of `bytes` is to end the chain of notifications, and whether the
     /// kernel's report about it can be believed: it fills packets of its own, or begins and ends
-    /// one.
-    pub(crate) fn cut(&mut self, bytes: u64) -> (bool, bool) {
+    /// one. `wants_report`: it is to end a packet in any case, for the sake of that report or of
+    /// the next request's.
+    pub(crate) fn cut(&mut self, bytes: u64, wants_report: bool) -> (bool, bool) {
         self.since_cut_bytes += bytes;
         let began_fresh = self.cut;
-        self.cut = self.since_cut_bytes >= CHAIN_BYTES.min(self.pace.bound_bytes);
+        let due = self.since_cut_bytes >= CHAIN_BYTES.min(self.pace.bound_bytes);
+        self.cut = due || wants_report;
         if self.cut {
             self.since_cut_bytes = 0;
         }
         (self.cut, bytes >= CHAIN_BYTES || (began_fresh && self.cut))
     }
 
-    /// Gathers the next request into `spans`. `None` if nothing waits.
+    /// Gathers the next request, no larger than `most`, into `spans`. `None` if nothing waits.
     pub(crate) fn gather(
         &self,
         payloads: &Payloads,
         segments: &mut KnownSegments,
         spans: &mut Vec<Span>,
+        most: Most,
     ) -> Option<Gathered> {
         payloads.at(self.head.slot)?;
-        let bounds = self.pace.bounds();
+        let bounds = self.pace.bounds(most);
         let mode = self.mode(payloads, segments);
         if let Some(gathered) =
             Gathering::new(self.head, mode, bounds, segments, spans).run(payloads)
@@ -348,6 +369,8 @@ struct Gathering<'a> {
     spans: &'a mut Vec<Span>,
     charge: u64,
     chain: Chain,
+    /// The route that all its payloads must take.
+    force: Option<Force>,
 }
 
 /// How a piece fared.
@@ -369,17 +392,21 @@ impl<'a> Gathering<'a> {
     ) -> Self {
         spans.clear();
         let (gathered, window) = nothing_yet(head, mode, segments);
-        let (charge, chain) = (0, Chain::EMPTY);
-        Gathering { gathered, mode, window, bounds, segments, spans, charge, chain }
+        let (charge, chain, force) = (0, Chain::EMPTY, None);
+        Gathering { gathered, mode, window, bounds, segments, spans, charge, chain, force }
     }
 
     /// `None` if the first payload cannot be sent in this mode.
     fn run(mut self, payloads: &Payloads) -> Option<Gathered> {
+        self.force = payloads.at(self.gathered.first.slot).and_then(Entry::force);
         loop {
             if !self.take_wholes(payloads) {
                 break;
             }
             let Some(entry) = payloads.at(self.gathered.end.slot) else { break };
+            if !entry.goes_as(self.force) {
+                break;
+            }
             let first = self.gathered.count == 0;
             let before = (self.spans.len(), self.spans.last().copied(), self.charge, self.chain);
             let mut bytes = 0;
@@ -427,7 +454,7 @@ impl<'a> Gathering<'a> {
     /// read where it is, and taken whole or not at all. Returns whether there may be more to take
     /// of what comes next.
     fn take_wholes(&mut self, payloads: &Payloads) -> bool {
-        let bounds = self.bounds;
+        let (bounds, force) = (self.bounds, self.force);
         let mut last = self.spans.pop().unwrap_or(Span { ptr: ptr::null(), bytes: 0 });
         // Without the last span's, which may still grow.
         let mut charged = self.charge - charge(last);
@@ -437,7 +464,10 @@ impl<'a> Gathering<'a> {
             let Some((start, len)) = entry.rest(end.skip) else { break true };
             let inside =
                 self.window.contains(&start.addr()) && len <= self.window.end - start.addr();
-            if !inside || !(1..=REQUEST_BYTES_MAX).contains(&(len as u64)) {
+            if !entry.goes_as(force) {
+                break false;
+            }
+            if !inside || !(1..=bounds.bytes_max).contains(&(len as u64)) {
                 break true;
             }
             let adjoins = last.ptr.wrapping_add(last.bytes) == start && last.bytes > 0;
@@ -470,11 +500,11 @@ impl<'a> Gathering<'a> {
     /// Whether the request is at a bound that even a single payload must keep.
     fn full(&self) -> bool {
         self.spans.len() >= PIECES_MAX
-            || self.spans.iter().map(|s| s.bytes as u64).sum::<u64>() >= REQUEST_BYTES_MAX
+            || self.spans.iter().map(|s| s.bytes as u64).sum::<u64>() >= self.bounds.bytes_max
     }
 
     fn add(&mut self, rest: &[u8], bytes_before: u64) -> Fit {
-        let room = usize::try_from(REQUEST_BYTES_MAX - bytes_before).unwrap_or(0);
+        let room = usize::try_from(self.bounds.bytes_max - bytes_before).unwrap_or(0);
         let part = &rest[..rest.len().min(room)];
         if part.is_empty() {
             return Fit::No;

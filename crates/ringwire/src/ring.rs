@@ -10,6 +10,7 @@ mod core;
 mod cost;
 mod datagrams;
 mod drive;
+mod learn;
 mod limits;
 #[cfg(test)]
 mod oracle;
@@ -36,12 +37,13 @@ use crate::engine::any::AnyEngine;
 use crate::error::{Error, SendError};
 use crate::ledger::{Notifier, PayloadId};
 use crate::payload::IntoPayload;
-use crate::policy::Reason;
+use crate::policy::{Budget, Reason, Share};
 use crate::release::Events;
 use crate::ring::core::Core;
 pub use crate::ring::core::{OnDeadline, Report, SendOptions, Turned};
 pub use crate::ring::sockets::Socket;
 use crate::stats::{SocketStats, Stats};
+use crate::sys::memlock;
 
 /// Makes a [`Ring`]. `Send`, so that it can be set up on one thread and built on another.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +116,8 @@ impl RingBuilder {
         let seed = RINGS.fetch_add(1, Ordering::Relaxed);
         let mut core = Core::new(selected.engine, self.limits, self.thresholds, seed);
         core.stats.engine_steps_down = selected.steps_down.len() as u64;
+        // Whoever may lock any amount of memory is not counted, or learns that from a refusal.
+        core.pinned = Share::new(Budget::of_process(), !memlock::is_exempt());
         if let Some(arena) = self.arena {
             core.know(arena)?;
         }

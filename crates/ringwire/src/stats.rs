@@ -43,6 +43,15 @@ pub struct Stats {
     pub kernel_zero_copy_bytes: u64,
     /// Bytes in requests about which nobody can say.
     pub kernel_unknown_bytes: u64,
+    /// Times that a socket found its path to copy, and began to copy itself.
+    pub paths_found_copying: u64,
+    /// Times that a socket found that its path had stopped copying.
+    pub paths_found_clear: u64,
+    /// Requests that went zero-copy over a path that copies, to see whether it still does.
+    pub probes: u64,
+    /// What the unregistered memory of all rings of this process may pin at a time, as refusals of
+    /// the kernel tell; `None` if it has refused nothing.
+    pub pinned_bytes_max: Option<u64>,
     /// Small foreign pieces copied beside registered ones.
     pub header_bytes: u64,
     /// Requests of which the kernel took only a part.
@@ -109,6 +118,10 @@ pub struct CopiedBytes {
     pub unsure_notifications: u64,
     /// Single datagrams below their threshold, because the path refused them as a train.
     pub train_refused: u64,
+    /// Copies that the program asked for.
+    pub forced: u64,
+    /// Paths that copy anyway.
+    pub path_copies: u64,
 }
 
 /// What one socket holds and has done.

@@ -22,7 +22,7 @@ pub(crate) use notifier::NotificationTable;
 pub use notifier::Notifier;
 pub use payload::PayloadId;
 pub use payload::leaked;
-pub(crate) use payload::{Freed, Opening, Payloads};
+pub(crate) use payload::{Entry, Freed, Opening, Payloads};
 pub(crate) use request::{Position, Request, RequestState};
 
 /// The end of a chain of table positions.

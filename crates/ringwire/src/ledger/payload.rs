@@ -19,6 +19,7 @@ use crate::error::Errno;
 use crate::ledger::notifier::NotificationTable;
 use crate::ledger::{Key, NONE, Position, Table};
 use crate::payload::{Payload, Piece};
+use crate::policy::Force;
 use crate::release::{Copied, Events, Sum};
 
 /// Names one payload between `send` and its release.
@@ -33,6 +34,8 @@ pub(crate) struct Opening {
     /// The notification that waits for it, or [`NONE`].
     pub notification: u32,
     pub quiet: bool,
+    /// The route that it must take.
+    pub force: Option<Force>,
     /// The size of its datagrams, or 0 if it is a single one.
     pub segment_bytes: u16,
     /// Milliseconds since the ring was built; wraps.
@@ -51,7 +54,7 @@ pub(crate) struct Entry {
     /// The size of its datagrams, or 0 if it is a single one.
     segment_bytes: u16,
     copied: Copied,
-    quiet: bool,
+    wishes: Wishes,
     failed: bool,
     settled: bool,
     /// Whether its queue has gone past it, so that its place is not needed any more.
@@ -61,7 +64,53 @@ pub(crate) struct Entry {
     held: bool,
 }
 
+/// What the program asked for, in one byte, so that an entry stays as small as it is.
+#[derive(Clone, Copy, Debug)]
+struct Wishes(u8);
+
+impl Wishes {
+    const QUIET: u8 = 1;
+    const COPY: u8 = 2;
+    const ZERO_COPY: u8 = 4;
+
+    #[inline]
+    fn new(quiet: bool, force: Option<Force>) -> Self {
+        let route = match force {
+            None => 0,
+            Some(Force::Copy) => Self::COPY,
+            Some(Force::ZeroCopy) => Self::ZERO_COPY,
+        };
+        Wishes(route | if quiet { Self::QUIET } else { 0 })
+    }
+
+    #[inline]
+    fn quiet(self) -> bool {
+        self.0 & Self::QUIET != 0
+    }
+
+    #[inline]
+    fn force(self) -> Option<Force> {
+        match self.0 & !Self::QUIET {
+            Self::COPY => Some(Force::Copy),
+            Self::ZERO_COPY => Some(Force::ZeroCopy),
+            _ => None,
+        }
+    }
+}
+
 impl Entry {
+    /// The route that it must take.
+    #[inline]
+    pub(crate) fn force(&self) -> Option<Force> {
+        self.wishes.force()
+    }
+
+    /// Whether it must go as another payload must, so that both may share a request.
+    #[inline]
+    pub(crate) fn goes_as(&self, other: Option<Force>) -> bool {
+        self.wishes.force() == other
+    }
+
     /// Whether the payload is still here; if not, only its place in the queue is left.
     pub(crate) fn is_held(&self) -> bool {
         self.held
@@ -253,7 +302,8 @@ impl Payloads {
         opening: Opening,
         address: u32,
     ) -> PayloadId {
-        let Opening { bytes, socket, notification, quiet, segment_bytes, opened_ms } = opening;
+        let Opening { bytes, socket, notification, quiet, force, segment_bytes, opened_ms } =
+            opening;
         let key = self.table.insert(Entry {
             bytes,
             ptr,
@@ -261,7 +311,7 @@ impl Payloads {
             parts: 0,
             segment_bytes,
             copied: Copied::No,
-            quiet,
+            wishes: Wishes::new(quiet, force),
             failed: false,
             settled: false,
             passed: false,
@@ -375,7 +425,7 @@ impl Payloads {
         let rest = entry.bytes - at.skip;
         if rest <= left {
             entry.passed = true;
-            if !mem::replace(&mut entry.settled, true) && !entry.quiet {
+            if !mem::replace(&mut entry.settled, true) && !entry.wishes.quiet() {
                 events.sent(PayloadId(key), entry.bytes);
             }
         }
@@ -396,7 +446,7 @@ impl Payloads {
             return false;
         }
         entry.failed = true;
-        if !entry.quiet {
+        if !entry.wishes.quiet() {
             let accepted = self.owners.get(slot as usize).map_or(0, |owner| owner.accepted);
             events.failed(PayloadId(key), accepted, error);
         }
@@ -440,7 +490,7 @@ impl Payloads {
                             together.add(entry.bytes, copied);
                         }
                         match mem::replace(&mut owner.held, Held::Nothing) {
-                            Held::Piece(piece) if !entry.quiet => {
+                            Held::Piece(piece) if !entry.wishes.quiet() => {
                                 events.released(PayloadId(key), piece, copied);
                             }
                             Held::Piece(piece) if piece.drops_quietly() => drop(piece),
@@ -484,11 +534,11 @@ impl Payloads {
         freed.payloads += 1;
         freed.bytes += entry.bytes;
         match mem::replace(&mut owner.held, Held::Nothing) {
-            Held::Piece(piece) if !entry.quiet => events.released(id, piece, copied),
+            Held::Piece(piece) if !entry.wishes.quiet() => events.released(id, piece, copied),
             Held::Piece(piece) if piece.drops_quietly() => drop(piece),
             Held::Piece(piece) => self.quiet.push(piece),
             Held::Pieces(at) => match self.pieces.remove(at) {
-                Some(payload) if entry.quiet => self.quiet_pieces.push(payload),
+                Some(payload) if entry.wishes.quiet() => self.quiet_pieces.push(payload),
                 Some(payload) => events.released_pieces(id, payload, copied),
                 None => {}
             },

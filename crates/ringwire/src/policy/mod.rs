@@ -4,11 +4,15 @@
 //! size of what goes to the kernel, not of what the caller happened to hand over. Called by
 //! `ring/drive.rs`; knows no socket, no clock, no ring.
 
+mod headroom;
+mod path;
 mod trains;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+pub(crate) use headroom::{Budget, Share, fits_into};
+pub(crate) use path::{Change, Judgement, Path, Report as PathReport};
 pub(crate) use trains::{Refused, Trains};
 
 use crate::config::Thresholds;
@@ -23,6 +27,17 @@ pub enum Route {
     ZeroCopy,
     /// The kernel sends from pages that an arena has registered with it.
     ZeroCopyRegistered,
+}
+
+/// A route that a payload must take, whatever the policy has learned. See
+/// [`SendOptions::route`](crate::SendOptions::route).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Force {
+    /// The kernel copies the bytes at once.
+    Copy,
+    /// ringwire never copies them. What cannot be asked for without a copy fails.
+    ZeroCopy,
 }
 
 /// Why a request goes the way it goes.
@@ -53,6 +68,13 @@ pub enum Reason {
     /// The path refused to cut a train into its datagrams, and one alone is below its memory's
     /// threshold.
     TrainRefused,
+    /// The path copies anyway, as the kernel reported of earlier requests or as is known of
+    /// connections to the own host: zero copy would cost more than a copy.
+    PathCopies,
+    /// The path copied, and this request goes zero-copy to see whether it still does.
+    Probe,
+    /// The program asked for this route.
+    Forced,
 }
 
 impl fmt::Display for Reason {
@@ -74,6 +96,12 @@ impl fmt::Display for Reason {
             Reason::TrainRefused => {
                 "the path refused a train of datagrams, and one alone is too small to gain"
             }
+            Reason::PathCopies => {
+                "the path copies anyway, as loopback, a cable to a reader on this host and a \
+                 running tcpdump do; it will be asked again"
+            }
+            Reason::Probe => "the path copied, and is asked whether it still does",
+            Reason::Forced => "the program asked for this route",
             Reason::EngineCopies => "the ring's engine is \"copy\"",
             Reason::UnsureNotifications => {
                 "notifications could not be told from those of others: SO_ZEROCOPY was set on the \
@@ -98,11 +126,11 @@ pub(crate) fn fragment_bytes_min(thresholds: Thresholds) -> u64 {
     FRAGMENT_BYTES_MIN.min(thresholds.registered_bytes).min(thresholds.normal_bytes)
 }
 
-/// How long a socket copies after the kernel could not account for its memory; doubles up to
-/// [`MEMLOCK_PAUSE_MAX`] while that goes on.
-pub(crate) const MEMLOCK_PAUSE: Duration = Duration::from_millis(50);
+/// How long a socket copies after the kernel had no memory of its own for a request, or no room for
+/// its notification; doubles up to [`MEMORY_PAUSE_MAX`] while that goes on.
+const MEMORY_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause, so that a socket notices freed memory within seconds.
-pub(crate) const MEMLOCK_PAUSE_MAX: Duration = Duration::from_secs(3);
+const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// What is known about one request.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +145,12 @@ pub(crate) struct Facts {
     pub kernel_has: bool,
     /// Whether the engine is one that only copies.
     pub engine_copies: bool,
+    /// What the socket has copied so far.
+    pub copied_bytes: u64,
+    /// What a request of unregistered memory may be counted with.
+    pub headroom: u64,
+    /// What the program asked for.
+    pub force: Option<Force>,
 }
 
 /// What is known about a request of one or more datagrams.
@@ -136,26 +170,33 @@ pub(crate) struct Datagram {
 pub(crate) struct Verdicts {
     /// Why it is copied for good.
     refuses: Option<Reason>,
-    /// Until when unregistered memory is copied.
+    pub path: Path,
+    /// Until when unregistered memory is copied: the kernel had no room for its notification.
     copy_until: Option<Instant>,
-    /// Until when registered memory is copied too: the kernel was short of memory of its own.
+    /// Until when registered memory is copied: the kernel was short of memory of its own.
     copy_registered_until: Option<Instant>,
     pause: Duration,
 }
 
 impl Verdicts {
-    /// Takes in how a zero-copy request failed. True if another route may carry it.
+    /// Takes in how a zero-copy request failed. True if another route may carry it. What
+    /// unregistered memory may be pinned is no socket's matter: a [`Budget`] learns that.
     pub(crate) fn on_error(&mut self, route: Route, errno: Errno, now: Instant) -> bool {
         match errno {
             Errno::OPNOTSUPP => self.refuses = Some(Reason::SocketRefuses),
             // Of the engine, where it cannot know its notifications.
             Errno::ALREADY => self.refuses = Some(Reason::UnsureNotifications),
             Errno::NOMEM | Errno::NOBUFS => {
-                let doubled = (self.pause * 2).clamp(MEMLOCK_PAUSE, MEMLOCK_PAUSE_MAX);
-                self.pause = doubled;
-                self.copy_until = Some(now + doubled);
+                // What is left: pinned memory, of which all sockets learn together.
+                if route == Route::ZeroCopy && errno == Errno::NOMEM {
+                    return true;
+                }
+                self.pause = (self.pause * 2).clamp(MEMORY_PAUSE, MEMORY_PAUSE_MAX);
+                if errno == Errno::NOBUFS {
+                    self.copy_until = Some(now + self.pause);
+                }
                 if route == Route::ZeroCopyRegistered {
-                    self.copy_registered_until = Some(now + doubled);
+                    self.copy_registered_until = Some(now + self.pause);
                 }
             }
             _ => return false,
@@ -163,25 +204,46 @@ impl Verdicts {
         true
     }
 
-    /// Takes in that a zero-copy request went through. One of registered memory says nothing about
-    /// RLIMIT_MEMLOCK.
+    /// Takes in that a zero-copy request went through.
     pub(crate) fn on_success(&mut self, route: Route) {
         self.copy_registered_until = None;
         if route == Route::ZeroCopy {
-            self.pause = Duration::ZERO;
             self.copy_until = None;
+        }
+        if self.copy_until.is_none() {
+            self.pause = Duration::ZERO;
         }
     }
 }
 
 /// Whether datagrams will be copied however many leave together, so that pages need not be counted.
-pub(crate) fn copies_trains(verdicts: &Verdicts, thresholds: Thresholds, now: Instant) -> bool {
+pub(crate) fn copies_trains(
+    verdicts: &Verdicts,
+    thresholds: Thresholds,
+    copied_bytes: u64,
+    now: Instant,
+) -> bool {
     let paused = verdicts.copy_registered_until.is_some_and(|until| now < until);
-    // No packet has more.
-    let above = 1 << 16;
     verdicts.refuses.is_some()
         || paused
-        || (thresholds.registered_bytes >= above && thresholds.normal_bytes >= above)
+        || path_copies(verdicts, thresholds, copied_bytes, now)
+        || (thresholds.registered_bytes >= TRAIN_BYTES_MAX
+            && thresholds.normal_bytes >= TRAIN_BYTES_MAX)
+}
+
+/// No packet has more.
+const TRAIN_BYTES_MAX: u64 = 1 << 16;
+
+/// Whether a train would be copied for its path, and would be no probe either.
+fn path_copies(
+    verdicts: &Verdicts,
+    thresholds: Thresholds,
+    copied_bytes: u64,
+    now: Instant,
+) -> bool {
+    thresholds.registered_bytes > 0
+        && thresholds.normal_bytes > 0
+        && verdicts.path.judge(TRAIN_BYTES_MAX, copied_bytes, now) == Judgement::Copies
 }
 
 /// The route of one request, and the reason.
@@ -191,6 +253,9 @@ pub(crate) fn decide(
     thresholds: Thresholds,
     now: Instant,
 ) -> (Route, Reason) {
+    if facts.force == Some(Force::Copy) {
+        return (Route::Copy, Reason::Forced);
+    }
     if facts.engine_copies {
         return (Route::Copy, Reason::EngineCopies);
     }
@@ -199,6 +264,10 @@ pub(crate) fn decide(
     }
     if !facts.kernel_has {
         return (Route::Copy, Reason::KernelLacks);
+    }
+    let route = if facts.registered { Route::ZeroCopyRegistered } else { Route::ZeroCopy };
+    if facts.force == Some(Force::ZeroCopy) && facts.bytes > 0 {
+        return (route, Reason::Forced);
     }
     if let Some(datagram) = facts.datagram {
         if datagram.over_mtu {
@@ -218,177 +287,46 @@ pub(crate) fn decide(
         let reason = if train_refused { Reason::TrainRefused } else { Reason::Small };
         return (Route::Copy, reason);
     }
-    if facts.registered {
-        return match verdicts.copy_registered_until {
-            Some(until) if now < until => (Route::Copy, Reason::MemlockShort),
-            _ => (Route::ZeroCopyRegistered, Reason::Best),
-        };
+    let until = match facts.registered {
+        true => verdicts.copy_registered_until,
+        false => verdicts.copy_until,
+    };
+    let fits = facts.registered || headroom::pinned_by(facts.bytes) <= facts.headroom;
+    let short = !fits || until.is_some_and(|until| now < until);
+    // A threshold of 0 is a program's word that it wants no copy, whatever the path does.
+    let judgement = match threshold {
+        0 => Judgement::Clear,
+        _ => verdicts.path.judge(facts.bytes, facts.copied_bytes, now),
+    };
+    match judgement {
+        Judgement::Copies => (Route::Copy, Reason::PathCopies),
+        _ if short => (Route::Copy, Reason::MemlockShort),
+        Judgement::Probe => (route, Reason::Probe),
+        Judgement::Clear => (route, Reason::Best),
     }
-    if verdicts.copy_until.is_some_and(|until| now < until) {
-        return (Route::Copy, Reason::MemlockShort);
+}
+
+/// Whether what does not have to go zero-copy is copied for good, or because of the path, but for a
+/// probe.
+pub(crate) fn copies(verdicts: &Verdicts, thresholds: Thresholds) -> bool {
+    if verdicts.refuses.is_some() {
+        return true;
     }
-    (Route::ZeroCopy, Reason::Best)
+    thresholds.registered_bytes > 0 && thresholds.normal_bytes > 0 && verdicts.path.copies()
+}
+
+/// Why a request that must go zero-copy cannot be asked for, if it was decided to be copied.
+pub(crate) fn fails(force: Option<Force>, decided: (Route, Reason)) -> Option<Errno> {
+    // Nothing is left to copy of an empty one.
+    let cannot = decided.0 == Route::Copy && decided.1 != Reason::Small;
+    (cannot && force == Some(Force::ZeroCopy)).then_some(Errno::OPNOTSUPP)
+}
+
+/// Whether zero-copy requests should make sure that the kernel's reports can be believed.
+pub(crate) fn wants_report(verdicts: &Verdicts, thresholds: Thresholds) -> bool {
+    let learns = thresholds.registered_bytes > 0 || thresholds.normal_bytes > 0;
+    learns && verdicts.path.wants_report()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PLAIN: Facts = Facts {
-        bytes: 1 << 20,
-        registered: false,
-        datagram: None,
-        kernel_has: true,
-        engine_copies: false,
-    };
-
-    fn route(facts: Facts) -> (Route, Reason) {
-        decide(facts, &Verdicts::default(), Thresholds::default(), Instant::now())
-    }
-
-    #[test]
-    fn thresholds_hold_at_their_edge() {
-        let normal = |bytes| route(Facts { bytes, ..PLAIN });
-        assert_eq!(normal(16_383), (Route::Copy, Reason::Small));
-        assert_eq!(normal(16_384), (Route::ZeroCopy, Reason::Best));
-        let registered = |bytes| route(Facts { bytes, registered: true, ..PLAIN });
-        assert_eq!(registered(4_095), (Route::Copy, Reason::Small));
-        assert_eq!(registered(4_096), (Route::ZeroCopyRegistered, Reason::Best));
-    }
-
-    #[test]
-    fn nothing_at_all_is_never_pinned() {
-        let thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };
-        let facts = Facts { bytes: 0, ..PLAIN };
-        let decided = decide(facts, &Verdicts::default(), thresholds, Instant::now());
-        assert_eq!(decided, (Route::Copy, Reason::Small));
-    }
-
-    #[test]
-    fn datagrams_that_the_kernel_would_copy_are_copied_by_us() {
-        let datagram = |pieces, over_mtu| {
-            let datagram = Some(Datagram { pieces, over_mtu, train: false, train_refused: false });
-            route(Facts { registered: true, bytes: 8_000, datagram, ..PLAIN })
-        };
-        assert_eq!(datagram(17, false), (Route::ZeroCopyRegistered, Reason::Best));
-        assert_eq!(datagram(18, false), (Route::Copy, Reason::ManyPieces));
-        assert_eq!(datagram(1, true), (Route::Copy, Reason::OverMtu));
-    }
-
-    #[test]
-    fn trains_of_small_fragments_are_copied_and_longer_for_it() {
-        let train = |bytes, pieces| {
-            let datagram =
-                Some(Datagram { pieces, over_mtu: false, train: true, train_refused: false });
-            route(Facts { registered: true, bytes, datagram, ..PLAIN })
-        };
-        assert_eq!(train(8_704, 17), (Route::ZeroCopyRegistered, Reason::Best), "512 bytes each");
-        assert_eq!(train(8_703, 17), (Route::Copy, Reason::Small));
-        assert_eq!(train(38_400, 128), (Route::Copy, Reason::Small));
-        assert_eq!(train(64_400, 17), (Route::ZeroCopyRegistered, Reason::Best));
-        // Who wants everything without a copy gets it.
-        let all = Thresholds { registered_bytes: 0, normal_bytes: 0 };
-        assert_eq!(fragment_bytes_min(all), 0);
-        assert_eq!(fragment_bytes_min(Thresholds::default()), 512);
-    }
-
-    #[test]
-    fn a_single_datagram_is_copied_for_its_refused_train_only_if_it_is_small() {
-        let single = |bytes| {
-            let datagram =
-                Datagram { pieces: 2, over_mtu: false, train: false, train_refused: true };
-            route(Facts { registered: true, bytes, datagram: Some(datagram), ..PLAIN })
-        };
-        assert_eq!(single(1_400), (Route::Copy, Reason::TrainRefused));
-        assert_eq!(single(8_000), (Route::ZeroCopyRegistered, Reason::Best));
-    }
-
-    #[test]
-    fn pages_are_counted_unless_everything_is_copied() {
-        let now = Instant::now();
-        let copies = |verdicts: &Verdicts, registered_bytes, normal_bytes| {
-            copies_trains(verdicts, Thresholds { registered_bytes, normal_bytes }, now)
-        };
-        let mut verdicts = Verdicts::default();
-        assert!(!copies(&verdicts, 4_096, u64::MAX), "registered ones are not");
-        assert!(copies(&verdicts, 65_536, 65_536), "no packet is so large");
-        verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, now);
-        assert!(!copies(&verdicts, 4_096, 16_384));
-        verdicts.on_error(Route::ZeroCopyRegistered, Errno::NOMEM, now);
-        assert!(copies(&verdicts, 4_096, 16_384));
-        verdicts = Verdicts::default();
-        verdicts.on_error(Route::ZeroCopy, Errno::OPNOTSUPP, now);
-        assert!(copies(&verdicts, 0, 0));
-    }
-
-    #[test]
-    fn a_refusing_socket_is_copied_for_good() {
-        let now = Instant::now();
-        let mut verdicts = Verdicts::default();
-        assert!(verdicts.on_error(Route::ZeroCopy, Errno::OPNOTSUPP, now));
-        let later = now + Duration::from_secs(3600);
-        let decided = decide(PLAIN, &verdicts, Thresholds::default(), later);
-        assert_eq!(decided, (Route::Copy, Reason::SocketRefuses));
-    }
-
-    #[test]
-    fn a_socket_whose_notifications_are_in_doubt_is_copied_for_good() {
-        let now = Instant::now();
-        let mut verdicts = Verdicts::default();
-        assert!(verdicts.on_error(Route::ZeroCopy, Errno::ALREADY, now));
-        let later = now + Duration::from_secs(3600);
-        let decided = decide(PLAIN, &verdicts, Thresholds::default(), later);
-        assert_eq!(decided, (Route::Copy, Reason::UnsureNotifications));
-    }
-
-    #[test]
-    fn an_engine_that_copies_is_said_before_all_else() {
-        let facts = Facts { engine_copies: true, kernel_has: false, bytes: 1, ..PLAIN };
-        assert_eq!(route(facts), (Route::Copy, Reason::EngineCopies));
-    }
-
-    #[test]
-    fn short_memlock_pauses_unregistered_memory_only_and_backs_off() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut verdicts = Verdicts::default();
-        assert!(verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, start));
-        let decide_at = |verdicts: &Verdicts, ms, registered| {
-            decide(Facts { registered, ..PLAIN }, verdicts, Thresholds::default(), at(ms)).0
-        };
-        assert_eq!(decide_at(&verdicts, 49, false), Route::Copy);
-        assert_eq!(decide_at(&verdicts, 49, true), Route::ZeroCopyRegistered);
-        assert_eq!(decide_at(&verdicts, 50, false), Route::ZeroCopy);
-        assert!(verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, at(50)));
-        assert_eq!(decide_at(&verdicts, 149, false), Route::Copy);
-        assert_eq!(decide_at(&verdicts, 150, false), Route::ZeroCopy);
-        for _ in 0..20 {
-            verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, start);
-        }
-        assert_eq!(decide_at(&verdicts, 2_999, false), Route::Copy);
-        assert_eq!(decide_at(&verdicts, 3_000, false), Route::ZeroCopy);
-        verdicts.on_success(Route::ZeroCopyRegistered);
-        assert_eq!(decide_at(&verdicts, 1, false), Route::Copy);
-        verdicts.on_success(Route::ZeroCopy);
-        assert_eq!(decide_at(&verdicts, 1, false), Route::ZeroCopy);
-    }
-
-    #[test]
-    fn other_errors_are_not_the_policys() {
-        let mut verdicts = Verdicts::default();
-        assert!(!verdicts.on_error(Route::ZeroCopy, Errno::PIPE, Instant::now()));
-    }
-
-    #[test]
-    fn registered_memory_is_copied_too_when_the_kernel_refused_just_that() {
-        let start = Instant::now();
-        let facts = Facts { registered: true, ..PLAIN };
-        let mut verdicts = Verdicts::default();
-        assert!(verdicts.on_error(Route::ZeroCopyRegistered, Errno::NOMEM, start));
-        let at = |ms| start + Duration::from_millis(ms);
-        let decided = decide(facts, &verdicts, Thresholds::default(), at(49));
-        assert_eq!(decided, (Route::Copy, Reason::MemlockShort));
-        let decided = decide(facts, &verdicts, Thresholds::default(), at(50));
-        assert_eq!(decided, (Route::ZeroCopyRegistered, Reason::Best));
-    }
-}
+mod tests;

@@ -57,6 +57,7 @@ impl Rig {
             socket: 0,
             notification: NONE,
             quiet: false,
+            force: None,
             segment_bytes,
             opened_ms: 0,
         };
@@ -67,7 +68,7 @@ impl Rig {
 
     fn gather(&mut self) -> Option<Gathered> {
         let Rig { payloads, segments, queue, spans, .. } = self;
-        let gathered = queue.gather(payloads, segments, spans);
+        let gathered = queue.gather(payloads, segments, spans, Most::ANY);
         if let Some(gathered) = &gathered {
             queue.take(gathered);
         }
@@ -218,24 +219,28 @@ fn empty_pieces_are_dropped_and_empty_payloads_covered() {
 fn chains_are_cut_at_64_kib_or_at_the_paths_bound() {
     let mut queue = SendQueue::new();
     queue.pace.bound_bytes = 1 << 30;
-    let cuts: Vec<bool> = (0..6).map(|_| queue.cut(30_000).0).collect();
+    let cuts: Vec<bool> = (0..6).map(|_| queue.cut(30_000, false).0).collect();
     assert_eq!(cuts, [false, false, true, false, false, true]);
     queue.pace.bound_bytes = 40_000;
-    let cuts: Vec<bool> = (0..4).map(|_| queue.cut(30_000).0).collect();
+    let cuts: Vec<bool> = (0..4).map(|_| queue.cut(30_000, false).0).collect();
     assert_eq!(cuts, [false, true, false, true]);
     queue.pace.bound_bytes = 0;
-    assert_eq!([queue.cut(1).0, queue.cut(1).0], [true, true], "a peer that keeps its window shut");
+    assert_eq!(
+        [queue.cut(1, false).0, queue.cut(1, false).0],
+        [true, true],
+        "a peer that keeps its window shut"
+    );
 }
 
 #[test]
 fn a_report_is_believed_of_large_requests_and_of_those_with_packets_of_their_own() {
     let mut queue = SendQueue::new();
     queue.pace.bound_bytes = 1 << 30;
-    assert_eq!(queue.cut(65_535), (false, false));
-    assert_eq!(queue.cut(1), (true, false), "it ends a packet that it did not begin");
-    assert_eq!(queue.cut(65_536), (true, true));
+    assert_eq!(queue.cut(65_535, false), (false, false));
+    assert_eq!(queue.cut(1, false), (true, false), "it ends a packet that it did not begin");
+    assert_eq!(queue.cut(65_536, false), (true, true));
     queue.pace.bound_bytes = 100;
-    assert_eq!(queue.cut(100), (true, true), "it begins and ends one");
+    assert_eq!(queue.cut(100, false), (true, true), "it begins and ends one");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::{Gathered, Mode, SendQueue, nothing_yet, rests};
 use crate::engine::Span;
 use crate::headers::{Chain, HEADER_BYTES_MAX};
 use crate::ledger::{Payloads, Position};
+use crate::policy::Force;
 use crate::segments::KnownSegments;
 
 /// Bytes of one request of several datagrams. The kernel takes what fits into an IP packet; this
@@ -271,6 +272,8 @@ struct Coupling<'a> {
     segments: &'a mut KnownSegments,
     spans: &'a mut Vec<Span>,
     chain: Chain,
+    /// The route that all its payloads must take.
+    force: Option<Force>,
 }
 
 impl<'a> Coupling<'a> {
@@ -284,7 +287,8 @@ impl<'a> Coupling<'a> {
         spans.clear();
         let (gathered, window) = nothing_yet(run.start(), mode, segments);
         let train = Train { gathered, datagrams: 0, datagram_bytes: 0, pages: 0, charge: 0 };
-        Coupling { train, run, mode, window, limits, segments, spans, chain: Chain::EMPTY }
+        let (chain, force) = (Chain::EMPTY, None);
+        Coupling { train, run, mode, window, limits, segments, spans, chain, force }
     }
 
     /// `None` if the first datagram cannot be sent in this mode.
@@ -314,7 +318,11 @@ impl<'a> Coupling<'a> {
             let rest = to - at.skip;
             let unit = entry.datagram_bytes().min(rest);
             let wanted = match first {
-                true => self.begin(unit, rest),
+                true => {
+                    self.force = entry.force();
+                    self.begin(unit, rest)
+                }
+                false if !entry.goes_as(self.force) => break,
                 false if self.may_join(unit, rest, at.slot, payloads) => rest,
                 false => break,
             };
@@ -369,7 +377,8 @@ impl<'a> Coupling<'a> {
         while joined < most {
             let Some(entry) = payloads.at(end.slot) else { break };
             let Some((ptr, bytes)) = entry.rest(0) else { break };
-            if bytes as u64 != size || entry.is_train() || !self.may_read(ptr, bytes) {
+            let alike = bytes as u64 == size && !entry.is_train() && entry.goes_as(self.force);
+            if !alike || !self.may_read(ptr, bytes) {
                 break;
             }
             let adjoins = last.ptr.wrapping_add(last.bytes) == ptr;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::arena::Arena;
@@ -12,6 +13,7 @@ use crate::error::{Error, SendError};
 use crate::headers::HeaderPages;
 use crate::ledger::{Ledger, NONE, Notifier, Opening, PayloadId, Table};
 use crate::payload::{IntoPayload as _, Payload, Piece};
+use crate::policy::{Budget, Force, Share};
 use crate::release::Events;
 use crate::ring::limits::{PAYLOAD_BYTES_MAX, full};
 use crate::ring::share::Shares;
@@ -87,6 +89,7 @@ pub struct SendOptions {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) notifier: Option<Notifier>,
     pub(crate) quiet: bool,
+    pub(crate) force: Option<Force>,
     pub(crate) segment_bytes: Option<u16>,
 }
 
@@ -112,6 +115,21 @@ impl SendOptions {
     /// Attached to this notifier.
     pub fn on(mut self, notifier: Notifier) -> Self {
         self.notifier = Some(notifier);
+        self
+    }
+
+    /// On this route, whatever its size and whatever was learned about its socket: for measuring,
+    /// for tests, and for programs that know better. It shares requests only with payloads of the
+    /// same wish.
+    ///
+    /// [`Force::ZeroCopy`]: ringwire does not copy it, though the kernel still may
+    /// ([`Released::copied`](crate::Event::Released) tells). Nor does it wait for what is missing:
+    /// such a payload fails with `EOPNOTSUPP` where the socket or the kernel has no zero copy, with
+    /// `ENOMEM` or `ENOBUFS` where no more memory may be pinned. On a stream everything behind it
+    /// fails with it, as behind any other that failed. Small foreign pieces beside registered ones
+    /// are copied all the same; empty payloads have no route.
+    pub fn route(mut self, force: Force) -> Self {
+        self.force = Some(force);
         self
     }
 
@@ -171,6 +189,8 @@ pub(crate) struct Core<E: Engine> {
     /// How far a test's clock is ahead of the host's.
     #[cfg(test)]
     pub ahead: Duration,
+    /// What its requests pin of unregistered memory.
+    pub pinned: Share,
     pub stats: Stats,
 }
 
@@ -203,6 +223,7 @@ impl<E: Engine> Core<E> {
             now_ms: 0,
             #[cfg(test)]
             ahead: Duration::ZERO,
+            pinned: Share::new(Arc::new(Budget::new(now)), true),
             stats: Stats::default(),
         }
     }
@@ -430,6 +451,7 @@ impl<E: Engine> Core<E> {
         stats.header_bytes = self.segments.header_bytes();
         stats.open_requests = self.ledger.requests.used().into();
         stats.sockets = self.sockets.used().into();
+        stats.pinned_bytes_max = self.pinned.known_bytes();
         let oldest_ms = self.ledger.payloads.oldest_ms(self.now_ms);
         stats.oldest_unreleased_ms = oldest_ms.map_or(0, u64::from);
         for (_, entry) in self.sockets.iter().filter(|(_, entry)| entry.is_stalled()) {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::engine::Engine;
 use crate::error::{Errno, Error};
 use crate::ledger::{Key, NONE, Payloads, Position, Request};
-use crate::policy::{self, Datagram, Facts, Reason, Refused, Route, Trains};
+use crate::policy::{self, Datagram, Facts, Force, Reason, Refused, Route, Trains};
 use crate::queue::{Run, Train, TrainLimits};
 use crate::release::{Copied, Events};
 use crate::ring::core::Core;
@@ -93,7 +93,14 @@ impl<E: Engine> Core<E> {
                 self.complete_train(slot, &train, Copied::Unknown, events);
                 continue;
             }
-            match self.decide_train(slot, &train) {
+            let decided = self.decide_train(slot, &train);
+            let force = self.force(train.gathered.first.slot);
+            if let Some(errno) = policy::fails(force, decided) {
+                self.give_back_headers(train.gathered.segment, train.gathered.headers);
+                self.fail_first(slot, errno, events);
+                continue;
+            }
+            match decided {
                 (Route::Copy, reason) => {
                     if outstanding {
                         // It would overtake those that are prepared.
@@ -130,12 +137,23 @@ impl<E: Engine> Core<E> {
         let socket = self.sockets.at(slot)?;
         let (datagrams, joined_bytes) = socket.datagrams.trains.limits(self.now);
         let largest = most_bytes(socket.kind).unwrap_or(u64::MAX);
-        let copies = policy::copies_trains(&socket.verdicts, self.thresholds, self.now);
+        let first = socket.queue.first_run(&self.ledger.payloads)?.start().slot;
+        let forced = self.force(first) == Some(Force::ZeroCopy);
+        let copies = !forced
+            && policy::copies_trains(
+                &socket.verdicts,
+                self.thresholds,
+                socket.copied_bytes,
+                self.now,
+            );
         let limits = TrainLimits {
             datagrams,
             joined_bytes: joined_bytes.min(largest),
             pages: if copies { usize::MAX } else { policy::DATAGRAM_PIECES_MAX },
-            scattered_bytes: policy::fragment_bytes_min(self.thresholds),
+            scattered_bytes: match forced {
+                true => 0,
+                false => policy::fragment_bytes_min(self.thresholds),
+            },
             addressed: socket.datagrams.addressed,
         };
         let (payloads, segments) = (&self.ledger.payloads, &mut self.segments);
@@ -161,9 +179,16 @@ impl<E: Engine> Core<E> {
             train_refused: socket.datagrams.trains.are_refused(self.now),
         };
         let bytes = train.gathered.bytes;
-        let engine_copies = features.copies_only;
-        let datagram = Some(datagram);
-        let facts = Facts { bytes, registered, datagram, kernel_has, engine_copies };
+        let facts = Facts {
+            bytes,
+            registered,
+            datagram: Some(datagram),
+            kernel_has,
+            engine_copies: features.copies_only,
+            copied_bytes: socket.copied_bytes,
+            headroom: self.pinned.room(self.now),
+            force: self.force(train.gathered.first.slot),
+        };
         let way = policy::decide(facts, &socket.verdicts, self.thresholds, self.now);
         if let Some(socket) = self.sockets.at_mut(slot) {
             socket.way = Some(way);
@@ -312,7 +337,7 @@ impl<E: Engine> Core<E> {
             socket.copied_bytes += accepted;
             self.count_copied(accepted, reason);
         } else if accepted > 0 {
-            socket.verdicts.on_success(route);
+            self.learn_taken(slot, route);
         }
     }
 
@@ -323,6 +348,7 @@ impl<E: Engine> Core<E> {
         let (slot, first, count) = (request.socket, request.first, request.count);
         let (route, datagrams, datagram_bytes) =
             (request.route, request.datagrams, request.datagram_bytes);
+        let (bytes, reason) = (request.bytes, request.reason);
         let run = run_of(request, &self.ledger.payloads);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if let Some(error) = socket.broken {
@@ -339,7 +365,7 @@ impl<E: Engine> Core<E> {
                 true
             }
             errno => {
-                route != Route::Copy && socket.verdicts.on_error(route, errno, self.now)
+                self.learn_failure(slot, (route, reason), bytes, errno)
                     || datagrams > 1
                         && self.refuses_train(slot, first, datagrams, datagram_bytes.into(), errno)
             }

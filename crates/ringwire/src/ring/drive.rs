@@ -11,11 +11,15 @@ use crate::engine::{Completion, Deadline, Engine, Send, Usage};
 use crate::error::{Errno, Error};
 use crate::ledger::{Key, NONE, Position, Request, RequestState};
 use crate::policy::{self, Facts, Reason, Route};
-use crate::queue::Gathered;
+use crate::queue::{Gathered, Most};
 use crate::release::{Copied, Events};
 use crate::ring::core::{Core, Turned};
+use crate::ring::learn::Asked;
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::sys::socket;
+
+/// Copies that one stream makes before others get their chance, where its path copies.
+const COPIES_A_CHANCE: usize = 4;
 
 /// How a request goes to the engine, beside what its entry says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,21 +110,51 @@ impl<E: Engine> Core<E> {
         {
             socket.queue.pace.on_sample(self.now, sample);
         }
-        let Some(gathered) = self.gather(slot) else { return Ok(()) };
+        for _ in 0..COPIES_A_CHANCE {
+            self.issue_once(slot, events)?;
+            let copies = self.is_copied(slot);
+            let goes_on = |s: &SocketEntry| s.outstanding == 0 && !s.queue.is_empty();
+            if !copies || !self.sockets.at(slot).is_some_and(goes_on) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One request of a stream, or one copy.
+    fn issue_once(&mut self, slot: u32, events: &mut Events) -> Result<(), Error> {
+        let Some(mut gathered) = self.gather(slot, self.most_at_once(slot)) else {
+            return Ok(());
+        };
         if gathered.bytes == 0 {
             self.complete_copied(slot, &gathered, 0, Copied::Unknown, events);
             return Ok(());
         }
-        match self.decide(slot, &gathered) {
+        let mut decided = self.decide(slot, &gathered);
+        if decided == (Route::Copy, Reason::MemlockShort)
+            && let Some(part) = self.part_for_now(&gathered)
+        {
+            self.give_back_headers(gathered.segment, gathered.headers);
+            let Some(less) = self.gather(slot, part) else { return Ok(()) };
+            gathered = less;
+            decided = self.decide(slot, &gathered);
+        }
+        let force = self.force(gathered.first.slot);
+        if let Some(errno) = policy::fails(force, decided) {
+            self.give_back_headers(gathered.segment, gathered.headers);
+            self.break_stream(slot, gathered.first.slot, errno, events);
+            return Ok(());
+        }
+        match decided {
             (Route::Copy, reason) => self.copy_stream(slot, gathered, reason, events),
             (route, reason) => self.request(slot, gathered, route, reason),
         }
     }
 
-    fn gather(&mut self, slot: u32) -> Option<Gathered> {
+    fn gather(&mut self, slot: u32, most: Most) -> Option<Gathered> {
         let queue = &self.sockets.at(slot)?.queue;
         let (payloads, segments) = (&self.ledger.payloads, &mut self.segments);
-        queue.gather(payloads, segments, &mut self.spans)
+        queue.gather(payloads, segments, &mut self.spans, most)
     }
 
     fn decide(&mut self, slot: u32, gathered: &Gathered) -> (Route, Reason) {
@@ -136,6 +170,9 @@ impl<E: Engine> Core<E> {
             datagram: None,
             kernel_has,
             engine_copies: features.copies_only,
+            copied_bytes: socket.copied_bytes,
+            headroom: self.pinned.room(self.now),
+            force: self.force(gathered.first.slot),
         };
         let way = policy::decide(facts, &socket.verdicts, self.thresholds, self.now);
         if let Some(socket) = self.sockets.at_mut(slot) {
@@ -170,7 +207,8 @@ impl<E: Engine> Core<E> {
                 if bytes < gathered.bytes {
                     self.stats.copies_that_waited += 1;
                     // More may have joined the rest, and make it worth zero copy.
-                    let Some(rest) = self.gather(slot) else { return Ok(()) };
+                    let most = self.most_at_once(slot);
+                    let Some(rest) = self.gather(slot, most) else { return Ok(()) };
                     let (route, reason) = self.decide(slot, &rest);
                     return self.request(slot, rest, route, reason);
                 }
@@ -213,7 +251,9 @@ impl<E: Engine> Core<E> {
     pub(super) fn count_copied(&mut self, bytes: u64, reason: Reason) {
         let copied = &mut self.stats.copied_bytes;
         *match reason {
-            Reason::Best | Reason::Small => &mut copied.small,
+            Reason::Best | Reason::Small | Reason::Probe => &mut copied.small,
+            Reason::Forced => &mut copied.forced,
+            Reason::PathCopies => &mut copied.path_copies,
             Reason::SocketRefuses => &mut copied.socket_refuses,
             Reason::MemlockShort => &mut copied.memlock_short,
             Reason::OverMtu => &mut copied.over_mtu,
@@ -233,10 +273,14 @@ impl<E: Engine> Core<E> {
         route: Route,
         reason: Reason,
     ) -> Result<(), Error> {
+        let thresholds = self.thresholds;
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
         let (end_of_record, believed) = match route {
             Route::Copy => (false, true),
-            _ => socket.queue.cut(gathered.bytes),
+            _ => {
+                let wants_report = policy::wants_report(&socket.verdicts, thresholds);
+                socket.queue.cut(gathered.bytes, wants_report)
+            }
         };
         let slow = socket.queue.pace.is_slow();
         socket.queue.take(&gathered);
@@ -260,6 +304,7 @@ impl<E: Engine> Core<E> {
         manner: Manner,
     ) -> Result<(), (Request, Error)> {
         let Request { socket: slot, first, route, segment, .. } = request;
+        let asked = Asked::of(&request);
         let token = self.ledger.open_request(request);
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
         socket.outstanding += 1;
@@ -281,6 +326,7 @@ impl<E: Engine> Core<E> {
             no_wait: manner.no_wait,
         });
         let Err(error) = submitted else {
+            self.learn_request(&asked);
             self.stats.requests += 1;
             self.stats.registered_requests += u64::from(route == Route::ZeroCopyRegistered);
             return Ok(());
@@ -423,7 +469,7 @@ impl<E: Engine> Core<E> {
             socket.copied_bytes += accepted;
             self.count_copied(accepted, reason);
         } else if accepted > 0 {
-            socket.verdicts.on_success(route);
+            self.learn_taken(slot, route);
         }
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if accepted < bytes {
@@ -441,6 +487,7 @@ impl<E: Engine> Core<E> {
     fn on_failure(&mut self, token: Key, errno: Errno, events: &mut Events) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes, route) = (request.socket, request.bytes, request.route);
+        let reason = request.reason;
         let (first, count) = (Position { slot: request.first, skip: request.skip }, request.count);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if let Some(error) = socket.broken {
@@ -452,12 +499,14 @@ impl<E: Engine> Core<E> {
                 socket.poll_first = errno == Errno::AGAIN;
                 true
             }
-            errno => route != Route::Copy && socket.verdicts.on_error(route, errno, self.now),
+            errno => self.learn_failure(slot, (route, reason), bytes, errno),
         };
         if again {
             tracing::debug!(%errno, ?route, "a request goes again");
             self.stats.retries += 1;
-            socket.queue.rewind(first, bytes);
+            if let Some(socket) = self.sockets.at_mut(slot) {
+                socket.queue.rewind(first, bytes);
+            }
         } else {
             self.break_stream(slot, first.slot, errno, events);
         }
@@ -489,6 +538,7 @@ impl<E: Engine> Core<E> {
         let Some((request, freed)) = self.ledger.close_request(token, copied, events) else {
             return;
         };
+        self.learn_closed(&request, copied);
         self.give_back_headers(Some(request.segment), request.headers);
         if let Some(socket) = self.sockets.at_mut(request.socket) {
             socket.open_requests -= 1;

@@ -6,11 +6,12 @@
 //! reclaimed by breaking the connection.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use crate::engine::{Engine, Target};
 use crate::error::{Errno, Error};
 use crate::ledger::{Freed, Key, PayloadId, RequestState};
-use crate::policy::{Reason, Route, Verdicts};
+use crate::policy::{Path, Reason, Route, Verdicts};
 use crate::queue::SendQueue;
 use crate::ring::core::{Core, stale};
 use crate::ring::datagrams::Datagrams;
@@ -97,6 +98,11 @@ impl<E: Engine> Core<E> {
     pub(crate) fn attach(&mut self, fd: OwnedFd) -> Result<Socket, Error> {
         let kind = socket::kind(fd.as_fd())?;
         let sock = self.attach_as(fd, kind)?;
+        if let Some(entry) = self.sockets.get_mut(sock.0)
+            && socket::leads_home(entry.fd.as_fd())
+        {
+            entry.verdicts.path = Path::local(Instant::now());
+        }
         if let Some(entry) = self.sockets.get_mut(sock.0)
             && !entry.is_stream()
         {

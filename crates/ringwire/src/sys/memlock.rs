@@ -6,11 +6,20 @@
 //! So the only way to know is to try.
 
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet;
 
 /// The soft limit now, in bytes; `None` if there is none.
 #[doc(alias = "RLIMIT_MEMLOCK")]
 pub(crate) fn limit_bytes() -> Option<u64> {
     getrlimit(Resource::Memlock).current
+}
+
+/// Whether this thread has CAP_IPC_LOCK, so that what it builds now is probably not counted. In a
+/// user namespace it is all the same.
+#[doc(alias = "CAP_IPC_LOCK")]
+pub(crate) fn is_exempt() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }
 
 /// The limit in words: `RLIMIT_MEMLOCK is 8 MiB`.

@@ -76,6 +76,14 @@ fn not_ours(what: &str) -> Error {
     }
 }
 
+/// Whether a socket's peer is this host itself, as its addresses say: then what it sends is copied
+/// (K19). Two calls; an address that cannot be read says nothing.
+pub(crate) fn leads_home(fd: BorrowedFd<'_>) -> bool {
+    let ip = |address: SocketAddrAny| Some(SocketAddr::try_from(address).ok()?.ip().to_canonical());
+    let Some(peer) = rustix::net::getpeername(fd).ok().flatten().and_then(ip) else { return false };
+    peer.is_loopback() || rustix::net::getsockname(fd).ok().and_then(ip) == Some(peer)
+}
+
 /// What the options of a UDP socket mean for its sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatagramOptions {

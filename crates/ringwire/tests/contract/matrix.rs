@@ -477,6 +477,13 @@ impl Matrix {
             assert!(all || some && !ENGINE.waits_in_the_kernel, "{what}: {copied:?}");
             return;
         }
+        let path_copies = after.copied_bytes.path_copies - before.copied_bytes.path_copies;
+        if path_copies > 0 {
+            // Both ends are here, so every path copies: known at once, or soon found out.
+            assert!(!self.forced && matches!(way, Way::Registered | Way::Normal), "{what}");
+            assert_eq!((registered, path_copies, copied), (0, bytes, Copied::Yes), "{what}");
+            return;
+        }
         let route = (requests > 0, registered, small, many_pieces);
         match way {
             Way::Registered => assert_eq!(route, (true, requests, 0, 0), "{what}"),

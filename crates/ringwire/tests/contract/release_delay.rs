@@ -171,7 +171,8 @@ fn ours(wire: &Veth, case: Case, registered: bool) -> Delays {
         .build()
         .unwrap();
     let limits = Limits::default();
-    let thresholds = Thresholds { registered_bytes: 4096, normal_bytes: 4096 };
+    // Over a path that copies, nothing else keeps to zero copy.
+    let thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };
     let ring =
         Ring::builder().engine(ENGINE.choice).arena(&arena).limits(limits).thresholds(thresholds);
     let mut ring = ring.build().unwrap();
@@ -297,7 +298,9 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
     let wmem = wire.sysctl(ringwire_wire::Side::Near, "net/ipv4/tcp_wmem").unwrap();
     assert_eq!(wmem, "4096 16384 4194304", "the kernel's defaults");
     let arena = Arena::builder().capacity_bytes(4 << 20).build().unwrap();
-    let mut ring = Ring::builder().engine(ENGINE.choice).arena(&arena).build().unwrap();
+    let thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };
+    let ring = Ring::builder().engine(ENGINE.choice).arena(&arena).thresholds(thresholds);
+    let mut ring = ring.build().unwrap();
     let (near, far) = wire.tcp_pair(Family::V4).unwrap();
     let peer = reader(far, None);
     let ours = near.try_clone().unwrap();

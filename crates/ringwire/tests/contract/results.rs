@@ -958,25 +958,26 @@ fn default_thresholds() {
         let mut driver = Driver::build(builder.thresholds(Thresholds::default()));
         let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
         let sock = driver.ring.attach(near).unwrap();
-        // Bytes, whether from a block; registered and other requests after it, and bytes copied.
+        // Both ends are here, so what would go zero-copy is copied for its path.
+        // Bytes, whether from a block; bytes copied as small after it, and for the path.
         let table = match (ENGINE.registers, ENGINE.zero_copy) {
             (true, _) => [
-                (4_095, true, (0, 0, 4_095)),
-                (4_096, true, (1, 0, 4_095)),
-                (16_383, false, (1, 0, 20_478)),
-                (16_384, false, (1, 1, 20_478)),
+                (4_095, true, (4_095, 0)),
+                (4_096, true, (4_095, 4_096)),
+                (16_383, false, (20_478, 4_096)),
+                (16_384, false, (20_478, 20_480)),
             ],
             (false, true) => [
-                (4_096, true, (0, 0, 4_096)),
-                (16_383, true, (0, 0, 20_479)),
-                (16_384, true, (0, 1, 20_479)),
-                (16_384, false, (0, 2, 20_479)),
+                (4_096, true, (4_096, 0)),
+                (16_383, true, (20_479, 0)),
+                (16_384, true, (20_479, 16_384)),
+                (16_384, false, (20_479, 32_768)),
             ],
             (false, false) => [
-                (4_096, true, (0, 0, 4_096)),
-                (16_384, true, (0, 0, 20_480)),
-                (16_384, false, (0, 0, 36_864)),
-                (65_536, true, (0, 0, 102_400)),
+                (4_096, true, (4_096, 0)),
+                (16_384, true, (20_480, 0)),
+                (16_384, false, (36_864, 0)),
+                (65_536, true, (102_400, 0)),
             ],
         };
         for (bytes, from_block, expected) in table {
@@ -986,10 +987,9 @@ fn default_thresholds() {
             };
             driver.finish_one(sock, piece);
             assert_same(&read_exactly(&mut far, bytes).unwrap(), &noise(1, bytes));
-            let stats = driver.ring.stats();
-            let others = stats.requests - stats.registered_requests;
-            let small = ENGINE.copied_for(&stats.copied_bytes, |copied| copied.small);
-            let seen = (stats.registered_requests, others, small);
+            let copied = driver.ring.stats().copied_bytes;
+            let small = ENGINE.copied_for(&copied, |copied| copied.small);
+            let seen = (small, copied.path_copies);
             assert_eq!(seen, expected, "{bytes}, from a block: {from_block}");
         }
         driver.assert_at_rest();

@@ -1,0 +1,246 @@
+//! Must learn which paths copy, and what may be pinned, and go back to zero copy when that ends.
+//!
+//! Asked of the running kernel: the perfect wire, which copies while somebody captures its packets,
+//! veth, which always does, and a child whose RLIMIT_MEMLOCK is small.
+
+#[expect(dead_code, reason = "each test program uses a part of it")]
+mod support;
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringwire::{Arena, Errno, Event, Events, Force, Ring, SendOptions, Socket, Stats};
+use ringwire_wire::{Family, Flow, Perfect, Veth, loopback, skip};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use support::{build, is_child, run_child};
+
+const MIB: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sends blocks of `bytes` bytes until `is_enough`, `window` of them at a time.
+struct Pump {
+    ring: Ring,
+    sock: Socket,
+    events: Events,
+    sent: u64,
+    released: u64,
+    accepted: u64,
+}
+
+impl Pump {
+    fn new(mut ring: Ring, socket: TcpStream) -> Pump {
+        let sock = ring.attach(socket).unwrap();
+        Pump { ring, sock, events: Events::new(), sent: 0, released: 0, accepted: 0 }
+    }
+
+    fn until(
+        &mut self,
+        what: &str,
+        flow: Option<&Flow>,
+        window: u64,
+        payload: impl Fn() -> ringwire::Payload,
+        is_enough: impl Fn(&Stats) -> bool,
+    ) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_enough(&self.ring.stats()) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.ring.stats());
+            while self.sent - self.released < window {
+                self.ring.send(self.sock, payload()).unwrap();
+                self.sent += 1;
+            }
+            let _ = self.ring.turn(Duration::from_secs(5), &mut self.events).unwrap();
+            for event in self.events.drain() {
+                match event {
+                    Event::Released { .. } => self.released += 1,
+                    Event::Sent { bytes, .. } => self.accepted += bytes,
+                    Event::Failed { error, .. } => panic!("{what}: {error}"),
+                    _ => {}
+                }
+            }
+            if let Some(flow) = flow {
+                flow.written().add(std::mem::take(&mut self.accepted));
+            }
+        }
+    }
+}
+
+fn read_all(mut far: TcpStream) {
+    thread::spawn(move || std::io::copy(&mut far, &mut std::io::sink()));
+}
+
+#[test]
+fn a_path_that_is_captured_is_copied_to_until_the_capture_ends() {
+    let test = "a_path_that_is_captured_is_copied_to_until_the_capture_ends";
+    let wire = match Perfect::builder().build() {
+        Ok(wire) => wire,
+        Err(why) => return skip(test, why.reason()),
+    };
+    let arena = Arena::builder().capacity_bytes(4 * MIB).build().unwrap();
+    let flow = wire.tcp(Family::V4).unwrap();
+    let ring = build(Ring::builder().arena(&arena));
+    let mut pump = Pump::new(ring, flow.stream().try_clone().unwrap());
+    let mut block = arena.alloc(256 << 10).unwrap();
+    block.advance(256 << 10);
+    let block = block.freeze();
+    let payload = || block.clone().into();
+
+    pump.until("it begins without", Some(&flow), 16, payload, |s| {
+        s.kernel_zero_copy_bytes > 32 << 20
+    });
+    let stats = pump.ring.stats();
+    assert_eq!((stats.paths_found_copying, stats.copied_bytes.path_copies), (0, 0));
+
+    let capture = wire.capture().unwrap();
+    pump.until("it is captured", Some(&flow), 16, payload, |s| {
+        s.copied_bytes.path_copies > 32 << 20
+    });
+    let stats = pump.ring.stats();
+    assert_eq!((stats.paths_found_copying, stats.paths_found_clear), (1, 0));
+
+    drop(capture);
+    pump.until("it is not any more", Some(&flow), 16, payload, |s| s.paths_found_clear == 1);
+    let before = pump.ring.stats();
+    assert!(before.probes >= 1);
+    let after = before.kernel_zero_copy_bytes + (32 << 20);
+    pump.until("all goes without a copy", Some(&flow), 16, payload, |s| {
+        s.kernel_zero_copy_bytes > after
+    });
+    let stats = pump.ring.stats();
+    // But for a copy that had to wait for room.
+    let copied = stats.copied_bytes.path_copies - before.copied_bytes.path_copies;
+    assert!(copied <= 4 << 20, "{copied}");
+}
+
+#[test]
+fn small_requests_learn_too_that_their_path_copies() {
+    let test = "small_requests_learn_too_that_their_path_copies";
+    let wire = match Veth::new() {
+        Ok(wire) => wire,
+        Err(why) => return skip(test, why.reason()),
+    };
+    let arena = Arena::builder().capacity_bytes(MIB).build().unwrap();
+    let (near, far) = wire.tcp_pair(Family::V4).unwrap();
+    read_all(far);
+    let mut pump = Pump::new(build(Ring::builder().arena(&arena)), near);
+    let mut block = arena.alloc(8 << 10).unwrap();
+    block.advance(8 << 10);
+    let block = block.freeze();
+    // One at a time: no request has a packet of its own by its size.
+    pump.until("it copies", None, 1, || block.clone().into(), |s| s.paths_found_copying == 1);
+    let stats = pump.ring.stats();
+    assert!(stats.requests <= 8, "three reports tell: {stats:?}");
+}
+
+#[test]
+fn a_connection_to_the_own_host_is_copied_to_from_its_first_byte() {
+    let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
+    read_all(far);
+    let mut pump = Pump::new(build(Ring::builder()), near);
+    let payload = || vec![7; 64 << 10].into();
+    pump.until("it copies", None, 1, payload, |s| s.copied_bytes.path_copies >= 128 << 10);
+    assert_eq!(pump.ring.stats().registered_requests, 0);
+    assert_eq!(pump.ring.stats().kernel_copied_bytes, 0);
+}
+
+#[test]
+fn a_forced_route_is_gone_whatever_the_path() {
+    let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
+    read_all(far);
+    let mut ring = build(Ring::builder());
+    let sock = ring.attach(near).unwrap();
+    let mut events = Events::new();
+    for force in [Force::ZeroCopy, Force::Copy] {
+        let before = ring.stats();
+        for bytes in [1, 100, 100_000] {
+            ring.send_with(sock, vec![1; bytes], SendOptions::new().route(force)).unwrap();
+        }
+        let mut released = 0;
+        while released < 3 {
+            let _ = ring.turn(PATIENCE, &mut events).unwrap();
+            released += events.drain().filter(|e| matches!(e, Event::Released { .. })).count();
+        }
+        let after = ring.stats();
+        let forced = after.copied_bytes.forced - before.copied_bytes.forced;
+        let notified = after.notifications - before.notifications;
+        match force {
+            Force::ZeroCopy => assert!(forced == 0 && notified > 0, "{after:?}"),
+            _ => assert_eq!((forced, notified), (100_101, 0)),
+        }
+    }
+}
+
+#[test]
+fn a_forced_zero_copy_fails_where_there_is_none() {
+    // A TCP socket that has another layer on it has no zero copy; so has MPTCP.
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        Some(rustix::net::ipproto::MPTCP),
+    );
+    let Ok(socket) = socket else {
+        return skip("a_forced_zero_copy_fails_where_there_is_none", "this kernel has no MPTCP");
+    };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::connect(&socket, &listener.local_addr().unwrap()).unwrap();
+    let _far = listener.accept().unwrap();
+    let mut ring = build(Ring::builder());
+    let sock = ring.attach(socket).unwrap();
+    let mut events = Events::new();
+    let forced = SendOptions::new().route(Force::ZeroCopy);
+    let id = ring.send_with(sock, vec![1; 100], forced).unwrap();
+    let mut seen = Vec::new();
+    while !seen.iter().any(|e| matches!(e, Event::Released { .. })) {
+        let _ = ring.turn(PATIENCE, &mut events).unwrap();
+        seen.extend(events.drain());
+    }
+    let failed = seen.iter().any(|event| {
+        matches!(event, Event::Failed { id: which, accepted: 0, error }
+            if *which == id && *error == Errno::OPNOTSUPP)
+    });
+    assert!(failed, "{seen:?}");
+}
+
+/// Limits are whole processes', so this one is in a child.
+#[test]
+fn what_memlock_can_hold_goes_without_a_copy_and_the_rest_is_copied() {
+    let test = "what_memlock_can_hold_goes_without_a_copy_and_the_rest_is_copied";
+    if !is_child(test) {
+        run_child(module_path!(), test, &[]);
+        return;
+    }
+    let wire = match Perfect::builder().ack_every(Duration::from_micros(200)).build() {
+        Ok(wire) => wire,
+        Err(why) => return skip(test, why.reason()),
+    };
+    rustix::thread::set_capabilities(None, no_ipc_lock()).unwrap();
+    let most = Some(8 * MIB as u64);
+    setrlimit(Resource::Memlock, Rlimit { current: most, maximum: most }).unwrap();
+    wire.set_sysctl("net/ipv4/tcp_wmem", "4096 67108864 67108864").unwrap();
+    let flow = wire.tcp(Family::V4).unwrap();
+    let mut pump = Pump::new(build(Ring::builder()), flow.stream().try_clone().unwrap());
+    static BYTES: [u8; MIB] = [7; MIB];
+    // 12 MiB at a time, of which 8 MiB may be pinned.
+    pump.until(
+        "it runs",
+        Some(&flow),
+        12,
+        || (&BYTES[..]).into(),
+        |s| s.released_payloads >= 2_000,
+    );
+    let stats = pump.ring.stats();
+    println!("{stats:?}");
+    let most = stats.pinned_bytes_max.expect("the limit was met");
+    assert!((2 * MIB as u64..=8 * MIB as u64).contains(&most), "{most}");
+    assert!(stats.retries < 50, "refusals are rare: {}", stats.retries);
+    assert!(stats.copied_bytes.memlock_short > 0);
+    // Mostly two thirds, on a machine that does nothing else.
+    let uncopied = stats.kernel_zero_copy_bytes;
+    assert!(uncopied > stats.payload_bytes / 10, "{uncopied} of {}", stats.payload_bytes);
+}
+
+fn no_ipc_lock() -> rustix::thread::CapabilitySets {
+    let mut sets = rustix::thread::capabilities(None).unwrap();
+    sets.effective.remove(rustix::thread::CapabilitySet::IPC_LOCK);
+    sets
+}
