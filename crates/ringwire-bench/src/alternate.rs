@@ -6,11 +6,11 @@
 //!  receiver └─ reads ──┘└─ reads ────┘└─ reads ──┘└─ reads ──┘   order drawn anew each time
 //! ```
 //!
-//! Every turn sends the same number of equal payloads, and ends when the receiver has read the last
-//! byte and the sender has its memory back. So nothing of a turn is left for the next one to pay,
-//! and every side starts into an empty connection. The receiver throws away what it reads; its CPU
-//! time counts, as it does for whoever owns the machine. Must not know what is made of the turns:
-//! `ratio.rs` does, for `wires.rs`.
+//! Every turn sends the same bytes, and ends when the receiver has read the last byte (on a wire
+//! without a receiver: when it is acknowledged) and the sender has its memory back. So nothing of a
+//! turn is left for the next one to pay, and every side starts into an empty connection. The
+//! receiver throws away what it reads; its CPU time counts, as it does for whoever owns the
+//! machine. Must not know what is made of the turns: `ratio.rs` does, for `wires/`.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::measure::process_cpu;
-use crate::net::keep_on;
+use crate::net::{Flow, keep_on};
 use crate::ratio::Round;
 use crate::sys;
 
@@ -30,12 +30,12 @@ pub trait Side {
     /// Its name, as rows have it.
     fn name(&self) -> &'static str;
 
-    /// Sends `payloads` payloads, and returns when all of them are accepted and their memory may
-    /// be used again.
+    /// Sends `units` units of its load, and returns when all of them are accepted and their memory
+    /// may be used again.
     ///
     /// # Errors
     /// Whatever keeps it from that; the connection is of no use then.
-    fn send(&mut self, payloads: usize) -> Result<(), Error>;
+    fn send(&mut self, units: usize) -> Result<(), Error>;
 }
 
 /// One turn of one side.
@@ -202,40 +202,50 @@ impl Drop for Sink {
     }
 }
 
+/// How a turn ends.
+#[derive(Clone, Copy)]
+pub enum Far<'s> {
+    /// When this receiver has read everything.
+    Reads(&'s Sink),
+    /// When everything is acknowledged: nobody reads.
+    Acknowledges(&'s Flow),
+}
+
 /// Sides that take turns over one connection.
 pub struct Alternation<'s> {
     sides: &'s mut [Box<dyn Side>],
-    sink: &'s Sink,
-    payload_bytes: u64,
-    payloads_a_turn: usize,
+    far: Far<'s>,
+    unit_bytes: u64,
+    units_a_turn: usize,
     sent_bytes: u64,
     random: fastrand::Rng,
     turns: Turns,
 }
 
 impl<'s> Alternation<'s> {
-    /// `sides` over the connection that `sink` reads, with payloads of `payload_bytes` bytes;
-    /// nothing has been sent on it so far. Warms everything up, and finds out how many payloads the
-    /// first side sends in a turn.
+    /// `sides` over one connection, each of which sends units of `unit_bytes` bytes; nothing has
+    /// been sent on it so far. Warms the first `warm` sides up, and with them the connection, and
+    /// finds out how much the first side sends in a turn. The other sides' first turn counts.
     ///
     /// # Errors
     /// A side's, or `Stuck`.
     pub fn new(
         sides: &'s mut [Box<dyn Side>],
-        sink: &'s Sink,
-        payload_bytes: u64,
+        warm: usize,
+        far: Far<'s>,
+        unit_bytes: u64,
     ) -> Result<Self, Error> {
         let mut alternation = Alternation {
             sides,
-            sink,
-            payload_bytes,
-            payloads_a_turn: 1,
+            far,
+            unit_bytes,
+            units_a_turn: 1,
             sent_bytes: 0,
             random: fastrand::Rng::with_seed(1),
             turns: Turns::default(),
         };
         alternation.calibrate()?;
-        for side in 0..alternation.sides.len() {
+        for side in 0..warm.min(alternation.sides.len()) {
             for _ in 0..4 {
                 alternation.turn(side)?;
             }
@@ -244,7 +254,7 @@ impl<'s> Alternation<'s> {
         Ok(alternation)
     }
 
-    /// Sets the payloads of a turn, so that the first side takes about as long as it should.
+    /// Sets the units of a turn, so that the first side takes about as long as it should.
     fn calibrate(&mut self) -> Result<(), Error> {
         loop {
             let fastest = (0..4).map(|_| self.turn(0).map(|turn| turn.seconds));
@@ -254,11 +264,11 @@ impl<'s> Alternation<'s> {
             }
             let wanted = TURN.as_secs_f64();
             if seconds >= wanted / 2.0 {
-                let payloads = self.payloads_a_turn as f64 * wanted / seconds;
-                self.payloads_a_turn = (payloads.round() as usize).max(1);
+                let units = self.units_a_turn as f64 * wanted / seconds;
+                self.units_a_turn = (units.round() as usize).max(1);
                 return Ok(());
             }
-            self.payloads_a_turn *= 2;
+            self.units_a_turn *= 2;
         }
     }
 
@@ -284,14 +294,17 @@ impl<'s> Alternation<'s> {
 
     /// Bytes of one turn.
     pub fn turn_bytes(&self) -> u64 {
-        self.payloads_a_turn as u64 * self.payload_bytes
+        self.units_a_turn as u64 * self.unit_bytes
     }
 
     fn turn(&mut self, side: usize) -> Result<Turn, Error> {
         let total = self.sent_bytes + self.turn_bytes();
         let (cpu, started) = (process_cpu(), Instant::now());
-        self.sides[side].send(self.payloads_a_turn)?;
-        self.sink.wait(total)?;
+        self.sides[side].send(self.units_a_turn)?;
+        match self.far {
+            Far::Reads(sink) => sink.wait(total)?,
+            Far::Acknowledges(flow) => flow.drain()?,
+        }
         let seconds = started.elapsed().as_secs_f64();
         let cpu_s = process_cpu().saturating_sub(cpu).as_secs_f64();
         self.sent_bytes = total;
@@ -317,9 +330,9 @@ mod tests {
             "writer"
         }
 
-        fn send(&mut self, payloads: usize) -> Result<(), Error> {
+        fn send(&mut self, units: usize) -> Result<(), Error> {
             let began = process_cpu();
-            for _ in 0..payloads {
+            for _ in 0..units {
                 self.stream.write_all(&self.payload).map_err(|e| Error::io("write", e))?;
             }
             while process_cpu() - began < self.pause {}
@@ -342,7 +355,7 @@ mod tests {
         // The third takes 20 ms of CPU time where the others take about 3.
         let pauses = [Duration::ZERO, Duration::ZERO, Duration::from_millis(20)];
         let mut sides = sides(&near, &pauses);
-        let mut alternation = Alternation::new(&mut sides, &sink, 16 << 10).unwrap();
+        let mut alternation = Alternation::new(&mut sides, 3, Far::Reads(&sink), 16 << 10).unwrap();
         for _ in 0..10 {
             alternation.round().unwrap();
         }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{TcpStream, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,22 @@ impl Net {
                  like): the figures are those of a captured network"
             )
         })
+    }
+
+    /// Captures every packet of the perfect wire until what is returned is dropped, as tcpdump
+    /// would: each is copied for it.
+    ///
+    /// # Errors
+    /// `Misuse` on other wires; those of making such a socket.
+    pub fn captures(&self) -> Result<OwnedFd, Error> {
+        match &self.wire {
+            Wire::Perfect(wire) => {
+                wire.capture().map_err(|error| Error::io("making a packet socket", error))
+            }
+            Wire::Loopback | Wire::Veth(_) => {
+                Err(Error::Misuse("only the perfect wire is captured".into()))
+            }
+        }
     }
 
     /// How long the acknowledger has spun since the wire was made.

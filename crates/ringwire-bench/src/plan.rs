@@ -1,6 +1,7 @@
 //! What is asked for. Pure.
 
 use crate::job::{Order, WireSpec};
+use crate::wires::Kind;
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +31,8 @@ pub struct Plan {
     pub wire: WireSpec,
     /// Payload sizes; empty for the benchmark's own.
     pub sizes: Vec<u64>,
+    /// Kinds of rows of `wires`; empty for all, or, if sizes are given, for equal payloads.
+    pub kinds: Vec<Kind>,
     /// Methods; empty for all.
     pub methods: Vec<String>,
     /// The memory that payloads are cut from, in bytes.

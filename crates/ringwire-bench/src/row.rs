@@ -219,7 +219,7 @@ pub struct Median {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::wires::Verdict;
+    use crate::wires::{Path, Shape, Verdict};
 
     fn host() -> Host {
         Host {
@@ -303,6 +303,8 @@ pub(crate) mod tests {
             method: "ringwire".into(),
             rounds: 200,
             turn_bytes: 64_000,
+            payloads: Shape::Equal,
+            path: Path::Constant,
         });
         report
     }

@@ -22,6 +22,7 @@ use crate::side::SideBySide;
 use crate::stage::Stage;
 use crate::tables;
 use crate::walk::DATAGRAM_BYTES_MAX;
+use crate::wires::Kind;
 
 pub use peers::METHODS as PEERS;
 
@@ -83,6 +84,7 @@ impl<'a> Session<'a> {
         if other_side.sizes.is_empty() {
             other_side.sizes = SHORT_WIRE_SIZES.into();
         }
+        other_side.kinds = vec![Kind::Equal];
         // What is compared there is ringwire and `write`.
         other_side.methods = vec!["ringwire".into()];
         if self.plan.wants("ringwire") && !self.watch.stops() {

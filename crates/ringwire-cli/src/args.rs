@@ -157,6 +157,10 @@ pub(crate) struct Bench {
     #[arg(long = "size", value_name = "SIZE", value_parser = parse_payload)]
     pub(crate) sizes: Vec<u64>,
 
+    /// What bench wires measures; may be given many times [default: all, with --size: equal]
+    #[arg(long = "payloads", value_enum, value_name = "KIND")]
+    pub(crate) kinds: Vec<BenchKind>,
+
     /// A way to send, as the output names them; may be given many times [default: all]
     #[arg(long = "method", value_name = "NAME")]
     pub(crate) methods: Vec<String>,
@@ -236,6 +240,20 @@ pub(crate) enum BenchWire {
     Perfect,
     Loopback,
     Veth,
+}
+
+/// Kinds of rows of bench wires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchKind {
+    /// Payloads of one size
+    Equal,
+    /// Payloads from 64 B to 1 MiB
+    Mixed,
+    /// Payloads of two pieces, a header of 100 bytes and a body
+    #[value(name = "header+body")]
+    HeaderBody,
+    /// Payloads of one size over a path that copies every other second
+    Changing,
 }
 
 /// The order of payloads.

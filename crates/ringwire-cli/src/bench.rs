@@ -8,9 +8,10 @@ use std::path::Path;
 
 use ringwire_bench::job::{Order, WireKind, WireSpec};
 use ringwire_bench::plan::{Bench, Plan};
+use ringwire_bench::wires::Kind;
 use ringwire_bench::{Report, Watch, html, words};
 
-use crate::args::{self, BenchOrder, BenchPart, BenchWire};
+use crate::args::{self, BenchKind, BenchOrder, BenchPart, BenchWire};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Steps};
 use crate::signals::Signals;
@@ -90,11 +91,21 @@ fn plan(args: &args::Bench) -> Plan {
         bench,
         wire: WireSpec { kind, ack_us: args.ack_us, mtu: None },
         sizes: args.sizes.clone(),
+        kinds: args.kinds.iter().copied().map(kind_of).collect(),
         methods: args.methods.clone(),
         working_set_bytes: args.working_set,
         orders,
         seconds,
         runs: args.runs.get(),
+    }
+}
+
+fn kind_of(kind: BenchKind) -> Kind {
+    match kind {
+        BenchKind::Equal => Kind::Equal,
+        BenchKind::Mixed => Kind::Mixed,
+        BenchKind::HeaderBody => Kind::Pair,
+        BenchKind::Changing => Kind::Changing,
     }
 }
 

@@ -347,6 +347,7 @@ mod tests {
             bench: Part::Fanout,
             wire,
             sizes: Vec::new(),
+            kinds: Vec::new(),
             methods: Vec::new(),
             working_set_bytes: 1 << 20,
             orders: Vec::new(),

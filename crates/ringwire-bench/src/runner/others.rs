@@ -8,15 +8,31 @@ use crate::net::Net;
 use crate::plan::Plan;
 use crate::row::Report;
 use crate::runner::Watch;
+use crate::wires::{Case, Kind};
 use crate::{fanout, wires};
 
-/// The wires that copy, as far as the plan does not name one of them.
-fn copying(plan: &Plan) -> Vec<WireSpec> {
-    let kinds = match plan.wire.kind {
-        WireKind::Perfect => vec![WireKind::Loopback, WireKind::Veth],
-        kind => vec![kind],
+/// What is measured over which wire. The plan's own wire is meant only if it copies: the perfect
+/// one is what a plan has that names none.
+fn wanted(plan: &Plan) -> Vec<(WireSpec, Vec<Case>)> {
+    let kinds = match (plan.kinds.as_slice(), plan.sizes.is_empty()) {
+        ([], true) => &Kind::ALL[..],
+        ([], false) => &[Kind::Equal],
+        (kinds, _) => kinds,
     };
-    kinds.into_iter().map(|kind| WireSpec { kind, ..plan.wire }).collect()
+    let cases = |changing: bool| -> Vec<Case> {
+        let of_wire = kinds.iter().filter(|kind| (**kind == Kind::Changing) == changing);
+        of_wire.flat_map(|kind| Case::of(*kind, &plan.sizes)).collect()
+    };
+    let wires = match plan.wire.kind {
+        WireKind::Perfect => vec![
+            (WireKind::Loopback, cases(false)),
+            (WireKind::Veth, cases(false)),
+            (WireKind::Perfect, cases(true)),
+        ],
+        kind => vec![(kind, cases(false))],
+    };
+    let named = wires.into_iter().filter(|(_, cases)| !cases.is_empty());
+    named.map(|(kind, cases)| (WireSpec { kind, ..plan.wire }, cases)).collect()
 }
 
 /// Tells the watch, and keeps the note for readers of the report.
@@ -27,16 +43,15 @@ fn note(report: &mut Report, watch: &mut dyn Watch, note: String) {
 
 /// `bench wires`.
 pub(super) fn wires(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
-    let sizes = if plan.sizes.is_empty() { wires::SIZES.to_vec() } else { plan.sizes.clone() };
-    let specs = copying(plan);
-    let steps = (specs.len() * sizes.len()) as u64;
+    let wanted = wanted(plan);
+    let steps = wanted.iter().map(|(_, cases)| cases.len() as u64).sum();
     let mut report: Option<Report> = None;
     let (mut step, mut notes) = (0, Vec::new());
-    for spec in specs {
+    for (spec, cases) in wanted {
         let net = match Net::new(spec) {
             Ok(net) => net,
             Err(why) => {
-                step += sizes.len() as u64;
+                step += cases.len() as u64;
                 notes.push(format!("{:?}: {why}", spec.kind));
                 continue;
             }
@@ -49,18 +64,18 @@ pub(super) fn wires(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error>
             }
             none => none.insert(Report::new(wires_host(host(), &net), Vec::new())),
         };
-        for size in &sizes {
+        for case in cases {
             if watch.stops() {
                 break;
             }
-            watch.step(step, steps, &format!("{} {size} B", net.device().0));
+            watch.step(step, steps, &format!("{} {}", net.device().0, case.name()));
             step += 1;
-            let place = format!("{}, {size} B", net.device().0);
+            let place = format!("{}, {}", net.device().0, case.name());
             let naive = plan.wants("send-zc");
-            let mut rows = wires::measure(&net, *size, naive, || watch.stops());
+            let mut rows = wires::measure(&net, case, naive, || watch.stops());
             if let (Err(why), true) = (&rows, naive) {
                 note(report, watch, format!("{place}, send-zc beside it: {why}"));
-                rows = wires::measure(&net, *size, false, || watch.stops());
+                rows = wires::measure(&net, case, false, || watch.stops());
             }
             match rows {
                 Ok(rows) => report.wires.extend(rows),
@@ -120,7 +135,8 @@ impl Watch for Noting<'_> {
 
 /// `bench latency`.
 pub(super) fn latency(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
-    let spec = copying(plan)[0];
+    let kind = if plan.wire.kind.copies() { plan.wire.kind } else { WireKind::Loopback };
+    let spec = WireSpec { kind, ..plan.wire };
     let net = Net::new(spec)?;
     let host = Host::new(&Plan { wire: spec, ..plan.clone() }, &net);
     let mut report = Report::new(wires_host(host, &net), Vec::new());

@@ -85,6 +85,7 @@ mod tests {
             bench: Bench::Tcp,
             wire: WireSpec { kind: WireKind::Perfect, ack_us: 30, mtu: None },
             sizes: Vec::new(),
+            kinds: Vec::new(),
             methods: methods.iter().map(|name| (*name).into()).collect(),
             working_set_bytes: 1 << 20,
             orders: vec![Order::Shuffled],

@@ -6,7 +6,7 @@ use crate::job::WireKind;
 use crate::latency::LatencyMedian;
 use crate::median::{Verdict, compare, is_plain};
 use crate::row::Report;
-use crate::wires::{self, WireRow};
+use crate::wires::{self, Shape, WireRow};
 
 /// The tables, with an empty line before each.
 pub(super) fn tables(report: &Report) -> Vec<String> {
@@ -158,16 +158,34 @@ fn by_wire(rows: &[WireRow]) -> Vec<Vec<&WireRow>> {
     wires
 }
 
+/// A wire, and when it copies.
+fn copying(wire: WireKind) -> String {
+    let when = match wire {
+        WireKind::Perfect => "captured every other second, so that it copies then",
+        WireKind::Loopback | WireKind::Veth => "which copies",
+    };
+    format!("{}, {when}", name(wire))
+}
+
+/// What a row sends.
+fn payloads(row: &WireRow) -> String {
+    match row.payloads {
+        Shape::Equal => size(row.payload_bytes),
+        Shape::Mixed => "mixed".into(),
+        Shape::Pair => format!("100 B + {}", size(row.payload_bytes.saturating_sub(100))),
+    }
+}
+
 fn wire_table(rows: &[&WireRow]) -> Vec<String> {
     let interval = |ratio: f64, low: f64, high: f64| format!("{ratio:.3} ({low:.3} … {high:.3})");
     let mut lines = vec![
         String::new(),
         format!(
-            "TCP over {}, which copies: ratios to one write a payload, alternated; 95 % intervals",
-            name(rows[0].wire)
+            "TCP over {}: ratios to one write a payload, alternated; 95 % intervals",
+            copying(rows[0].wire)
         ),
         format!(
-            "{:>8}  {:<10} {:<23} {:<23} {:<17} {:<17} verdict",
+            "{:>16}  {:<10} {:<23} {:<23} {:<17} {:<17} verdict",
             "payload", "method", "throughput", "CPU time", "write to itself", "… in CPU time"
         ),
     ];
@@ -177,8 +195,8 @@ fn wire_table(rows: &[&WireRow]) -> Vec<String> {
             interval(row.cpu_ratio, row.cpu_low, row.cpu_high),
         );
         format!(
-            "{:>8}  {:<10} {throughput:<23} {cpu:<23} {:<17} {:<17} {}",
-            size(row.payload_bytes),
+            "{:>16}  {:<10} {throughput:<23} {cpu:<23} {:<17} {:<17} {}",
+            payloads(row),
             row.method,
             format!("{:.3} … {:.3}", row.aa_low, row.aa_high),
             format!("{:.3} … {:.3}", row.aa_cpu_low, row.aa_cpu_high),
@@ -200,7 +218,7 @@ fn wire_verdict(rows: &[&WireRow]) -> Option<String> {
     use wires::Verdict::{CannotTell, Fail, Pass};
     let ours = || rows.iter().filter(|row| row.method == "ringwire");
     let sizes = |verdict: wires::Verdict| -> Vec<String> {
-        ours().filter(|row| row.verdict == verdict).map(|row| size(row.payload_bytes)).collect()
+        ours().filter(|row| row.verdict == verdict).map(|row| payloads(row)).collect()
     };
     let parts: Vec<String> =
         [(Pass, "not slower"), (Fail, "slower or dearer"), (CannotTell, "cannot tell")]
@@ -209,10 +227,9 @@ fn wire_verdict(rows: &[&WireRow]) -> Option<String> {
             .filter(|(sizes, _)| !sizes.is_empty())
             .map(|(sizes, words)| format!("{words} at {}", sizes.join(", ")))
             .collect();
-    let wire = name(rows.first()?.wire);
-    (!parts.is_empty()).then(|| {
-        format!("TCP over {wire}, which copies: ringwire against write: {}", parts.join("; "))
-    })
+    let wire = copying(rows.first()?.wire);
+    (!parts.is_empty())
+        .then(|| format!("TCP over {wire}: ringwire against write: {}", parts.join("; ")))
 }
 
 #[cfg(test)]
@@ -241,10 +258,10 @@ mod tests {
                 "",
                 "TCP over veth, which copies: ratios to one write a payload, alternated; 95 % \
                  intervals",
-                " payload  method     throughput              CPU time                write to \
-                 itself   … in CPU time     verdict",
-                "    64 B  ringwire   1.000 (0.990 … 1.010)   1.000 (0.990 … 1.010)   0.990 … \
-                 1.010     0.990 … 1.010     pass",
+                "         payload  method     throughput              CPU time                \
+                 write to itself   … in CPU time     verdict",
+                "            64 B  ringwire   1.000 (0.990 … 1.010)   1.000 (0.990 … 1.010)   \
+                 0.990 … 1.010     0.990 … 1.010     pass",
             ]
         );
     }

@@ -480,7 +480,10 @@ impl Matrix {
         let path_copies = after.copied_bytes.path_copies - before.copied_bytes.path_copies;
         if path_copies > 0 {
             // Both ends are here, so every path copies: known at once, or soon found out.
-            assert!(!self.forced && matches!(way, Way::Registered | Way::Normal), "{what}");
+            let may = matches!(way, Way::Registered | Way::Normal | Way::CopiedForOthers);
+            assert!(!self.forced && may, "{what}");
+            // One that began before that was known, or as a probe, may have been refused.
+            let path_copies = path_copies + for_others;
             assert_eq!((registered, path_copies, copied), (0, bytes, Copied::Yes), "{what}");
             return;
         }
