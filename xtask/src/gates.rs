@@ -5,6 +5,7 @@
 //!  bench.rs    runs `ringwire bench`, which measures
 //!  report.rs   its JSON, and ours
 //!  judge.rs    medians → verdicts                                     (pure)
+//!  wires.rs    the gate on wires that copy, which `--wires` measures instead of all this
 //! ```
 //!
 //! Everything is measured once. A gate that falls short is measured again up to four times, with
@@ -17,6 +18,7 @@ mod bench;
 mod goals;
 mod judge;
 pub(crate) mod report;
+mod wires;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,12 +48,16 @@ pub(crate) struct Args {
     /// The environment variable CI means the same.
     #[arg(long)]
     no_skips: bool,
+    /// Only that ringwire is nowhere slower: payloads of all sizes over loopback and veth, and a
+    /// path that changes; in three minutes
+    #[arg(long, conflicts_with_all = ["json", "full", "no_skips"])]
+    wires: bool,
 }
 
 impl Args {
     /// A full measurement into this file.
     pub(crate) fn full(json: PathBuf) -> Args {
-        Args { json: Some(json), full: true, no_skips: false }
+        Args { json: Some(json), full: true, no_skips: false, wires: false }
     }
 }
 
@@ -76,6 +82,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => cargo::target_dir()?.join("gates.json"),
     };
     let program = build()?;
+    if args.wires {
+        return wires::run(&program);
+    }
     let (effort, time_max) = if args.full { (FULL, FULL_TIME_MAX) } else { (SHORT, TIME_MAX) };
     let mut session = Session::new(&program, effort, Instant::now() + time_max);
     session.measure_all();
@@ -352,7 +361,7 @@ mod tests {
         let mut session = Session::new(Path::new("ringwire"), SHORT, Instant::now());
         session.tries[1] = tries;
         let verdicts = vec![verdict; GATES.len()];
-        let args = Args { json: None, full: false, no_skips: false };
+        let args = Args { json: None, full: false, no_skips: false, wires: false };
         let document = session.into_document(&args, &verdicts);
         line(&GATES[1], &document.gates[1], verdict)
     }

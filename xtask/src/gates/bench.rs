@@ -61,12 +61,19 @@ impl fmt::Display for Plan {
 
 /// Measures. What takes longer than `time_max` is ended, and an error.
 pub(crate) fn measure(program: &Path, plan: &Plan, time_max: Duration) -> Result<Report> {
+    report::parse(&run(program, &plan.args(), time_max)?)
+}
+
+/// Runs the benchmark with these arguments, and returns the JSON that it writes. What takes longer
+/// than `time_max` is ended, and an error.
+pub(crate) fn run(program: &Path, args: &[String], time_max: Duration) -> Result<String> {
+    let plan = format!("ringwire {}", args.join(" "));
     let dir = tempfile::tempdir().map_err(Error::from("make a temporary directory"))?;
     let (json, log) = (dir.path().join("bench.json"), dir.path().join("bench.log"));
     let stderr = File::create_new(&log).map_err(Error::from("make a log"))?;
     let started = Instant::now();
     let mut child = Command::new(program)
-        .args(plan.args())
+        .args(args)
         .arg("--json")
         .arg(&json)
         .stdin(Stdio::null())
@@ -93,7 +100,7 @@ pub(crate) fn measure(program: &Path, plan: &Plan, time_max: Duration) -> Result
     if !status.success() {
         return Err(failed(format!("ended with {status}")));
     }
-    report::parse(&std::fs::read_to_string(&json).map_err(Error::from("read what it measured"))?)
+    std::fs::read_to_string(&json).map_err(Error::from("read what it measured"))
 }
 
 /// What a program said last that is no progress.
