@@ -12,6 +12,7 @@ mod datagrams;
 mod drive;
 mod learn;
 mod limits;
+mod options;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -40,7 +41,8 @@ use crate::payload::IntoPayload;
 use crate::policy::{Budget, Reason, Share};
 use crate::release::Events;
 use crate::ring::core::Core;
-pub use crate::ring::core::{OnDeadline, Report, SendOptions, Turned};
+pub use crate::ring::core::{OnDeadline, Report, Turned};
+pub use crate::ring::options::SendOptions;
 pub use crate::ring::sockets::Socket;
 use crate::stats::{SocketStats, Stats};
 use crate::sys::memlock;

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,12 @@ use crate::config::{Limits, Thresholds};
 use crate::engine::{Completion, Deadline, Engine, Span};
 use crate::error::{Error, SendError};
 use crate::headers::HeaderPages;
-use crate::ledger::{Ledger, NONE, Notifier, Opening, PayloadId, Table};
+use crate::ledger::{Ledger, NONE, Notifier, PayloadId, Table};
 use crate::payload::{IntoPayload as _, Payload, Piece};
-use crate::policy::{Budget, Force, Share};
+use crate::policy::{Budget, Share};
 use crate::release::Events;
 use crate::ring::limits::{PAYLOAD_BYTES_MAX, full};
+use crate::ring::options::SendOptions;
 use crate::ring::share::Shares;
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::ring::stalls::Stalls;
@@ -69,84 +69,6 @@ pub struct Report {
     pub leaked_bytes: u64,
     /// Payloads that the kernel had not accepted wholly and may not read, dropped.
     pub unsent_payloads: u64,
-}
-
-/// How a payload is to be sent, where [`Ring::send`](crate::Ring::send) alone does not say it.
-///
-/// ```
-/// # fn f(ring: &mut ringwire::Ring, udp: ringwire::Socket, to: std::net::SocketAddr)
-/// # -> Result<(), Box<dyn std::error::Error>> {
-/// use ringwire::SendOptions;
-///
-/// let notifier = ring.notifier(1)?;
-/// ring.send_with(udp, b"hello", SendOptions::new().to(to).on(notifier).quiet())?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-#[must_use = "options do nothing until they are sent with"]
-pub struct SendOptions {
-    pub(crate) address: Option<SocketAddr>,
-    pub(crate) notifier: Option<Notifier>,
-    pub(crate) quiet: bool,
-    pub(crate) force: Option<Force>,
-    pub(crate) segment_bytes: Option<u16>,
-}
-
-impl SendOptions {
-    /// To the socket's own peer, attached to nothing, with events of its own.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// To this address; for UDP only.
-    pub fn to(mut self, address: SocketAddr) -> Self {
-        self.address = Some(address);
-        self
-    }
-
-    /// As datagrams of `segment_bytes` bytes each, the last of which may be shorter; for UDP only.
-    /// See [`Ring::send_train`](crate::Ring::send_train).
-    pub fn train(mut self, segment_bytes: u16) -> Self {
-        self.segment_bytes = Some(segment_bytes);
-        self
-    }
-
-    /// Attached to this notifier.
-    pub fn on(mut self, notifier: Notifier) -> Self {
-        self.notifier = Some(notifier);
-        self
-    }
-
-    /// On this route, whatever its size and whatever was learned about its socket: for measuring,
-    /// for tests, and for programs that know better. It shares requests only with payloads of the
-    /// same wish.
-    ///
-    /// [`Force::ZeroCopy`]: ringwire does not copy it, though the kernel still may
-    /// ([`Released::copied`](crate::Event::Released) tells). Nor does it wait for what is missing:
-    /// such a payload fails with `EOPNOTSUPP` where the socket or the kernel has no zero copy, with
-    /// `ENOMEM` or `ENOBUFS` where no more memory may be pinned. On a stream everything behind it
-    /// fails with it, as behind any other that failed. Small foreign pieces beside registered ones
-    /// are copied all the same; empty payloads have no route.
-    pub fn route(mut self, force: Force) -> Self {
-        self.force = Some(force);
-        self
-    }
-
-    /// Without events of the payload's own. See [`Ring::send_quiet`](crate::Ring::send_quiet).
-    pub fn quiet(mut self) -> Self {
-        self.quiet = true;
-        self
-    }
-}
-
-impl SendOptions {
-    /// What the ledger is to know of a payload that is sent so.
-    #[inline(always)]
-    fn opening(&self, bytes: u64, socket: u32, notification: u32, opened_ms: u32) -> Opening {
-        let segment_bytes = self.segment_bytes.unwrap_or(0);
-        Opening { bytes, socket, notification, quiet: self.quiet, segment_bytes, opened_ms }
-    }
 }
 
 pub(crate) fn stale(what: &str) -> Error {

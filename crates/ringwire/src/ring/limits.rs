@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::ledger::{Freed, NONE};
-use crate::ring::core::{Core, SendOptions, stale};
+use crate::ring::core::{Core, stale};
+use crate::ring::options::SendOptions;
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::sys::socket::Kind;
 

@@ -18,7 +18,8 @@ use crate::error::Errno;
 use crate::ledger::{Notifier, PayloadId};
 use crate::payload::{IntoPayload, Piece};
 use crate::release::{Event, Events};
-use crate::ring::core::{Core, SendOptions};
+use crate::ring::core::Core;
+use crate::ring::options::SendOptions;
 use crate::ring::sockets::Socket;
 use crate::sys::socket::Kind;
 

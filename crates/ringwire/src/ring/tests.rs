@@ -13,7 +13,8 @@ use crate::ledger::Key;
 use crate::payload::{IntoPayload, Piece};
 use crate::policy::Route;
 use crate::release::{Copied, Event, Events};
-use crate::ring::core::{Core, OnDeadline, SendOptions};
+use crate::ring::core::{Core, OnDeadline};
+use crate::ring::options::SendOptions;
 use crate::ring::sockets::Socket;
 use crate::sys::socket::Kind;
 

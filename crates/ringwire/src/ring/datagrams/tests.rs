@@ -8,7 +8,7 @@ use crate::error::{Errno, Error};
 use crate::ledger::PayloadId;
 use crate::payload::IntoPayload;
 use crate::policy::Route;
-use crate::ring::core::SendOptions;
+use crate::ring::options::SendOptions;
 use crate::ring::tests::Play;
 use crate::sys::socket::Kind;
 

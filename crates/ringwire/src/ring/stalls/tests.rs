@@ -11,7 +11,7 @@ use crate::error::{Errno, Error};
 use crate::payload::IntoPayload as _;
 use crate::queue::PathSample;
 use crate::release::Events;
-use crate::ring::core::SendOptions;
+use crate::ring::options::SendOptions;
 use crate::ring::tests::Play;
 use crate::sys::socket::Kind;
 
