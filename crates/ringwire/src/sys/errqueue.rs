@@ -8,6 +8,10 @@
 
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Errno;
+use crate::sys::socket;
 
 /// Entries of one look.
 const ENTRIES: usize = 16;
@@ -81,6 +85,21 @@ impl ErrorQueue {
             entries.push(decode(&control.0[..bytes]));
         }
         read == ENTRIES
+    }
+}
+
+/// Prepares a socket for `MSG_ZEROCOPY`, so that its numbers are the caller's alone; once a socket.
+/// Two rings of this process that share one do not both get it.
+///
+/// # Errors
+/// `ALREADY` if somebody else did: they may have sent, and how often cannot be asked.
+pub(crate) fn claim_numbers(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // Looking and setting are two calls.
+    static CLAIMING: Mutex<()> = Mutex::new(());
+    let _alone = CLAIMING.lock().unwrap_or_else(PoisonError::into_inner);
+    match socket::zero_copy(fd)? {
+        true => Err(Errno::ALREADY),
+        false => socket::set_zero_copy(fd, true),
     }
 }
 

@@ -5,13 +5,11 @@
 //! has the next number, and one that fails may have used one up all the same (K42); a range that
 //! is not all ours releases nothing, then and later. Neighbours: `engine/epoll.rs` calls.
 
-use std::sync::{Mutex, PoisonError};
-
 use crate::engine::epoll::{Epoll, Manner, Place, ZeroCopy};
 use crate::engine::{Completion, Span, Usage};
 use crate::error::Errno;
 use crate::sys::epoll::Interest;
-use crate::sys::errqueue::Entry;
+use crate::sys::errqueue::{self, Entry};
 use crate::sys::socket::{self, Message};
 
 impl Place {
@@ -47,18 +45,13 @@ impl Epoll {
             ZeroCopy::Distrusted => return Err(Errno::ALREADY),
             ZeroCopy::Untried => {}
         }
-        // Two rings that share a socket must not both believe that it is theirs alone.
-        static LOOKING: Mutex<()> = Mutex::new(());
-        let _alone = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
-        let tried = match socket::zero_copy(held.fd()) {
-            // Whoever did may have sent, and how often cannot be asked.
-            Ok(true) => Err(Errno::ALREADY),
-            Ok(false) => socket::set_zero_copy(held.fd(), true).map_err(|errno| {
+        let tried = errqueue::claim_numbers(held.fd()).map_err(|errno| match errno {
+            Errno::ALREADY => errno,
+            errno => {
                 tracing::debug!(%errno, "a socket refuses SO_ZEROCOPY");
                 Errno::OPNOTSUPP
-            }),
-            Err(_) => Err(Errno::OPNOTSUPP),
-        };
+            }
+        });
         place.zero_copy = tried.map_or_else(ZeroCopy::Refused, |()| ZeroCopy::On);
         tried
     }
@@ -80,8 +73,8 @@ impl Epoll {
             Err(errno) => Err(errno),
         };
         let sent = match sent {
-            // The kernel is short of memory for notifications; those that have come return some. Not
-            // for datagrams: one that was dropped on its way may have used up a number.
+            // The kernel is short of memory for notifications; those that have come return some.
+            // Not for datagrams: one that was dropped on its way may have used up a number.
             Err(Errno::NOBUFS) if manner.zero_copy && manner.stream && self.reap(at) => {
                 self.prepare_zero_copy(at).and_then(|()| self.send(at, manner, spans))
             }
