@@ -1,0 +1,95 @@
+//! Must keep the API's promises: what is refused and in which words, limits, handles, the ends of
+//! a socket and of a ring, notifiers, fairness, waking and polling.
+//!
+//! Every promise is held on both kinds of ring. Peers that do not read are narrow connections, so
+//! that what must wait, waits, whatever the host's buffers are.
+
+mod attach;
+mod ends;
+mod limits;
+mod notifiers;
+mod sockets;
+mod turns;
+mod waking;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::builder;
+use crate::ENGINE;
+use crate::support::{
+    COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear, is_child,
+    narrow_pair, noise, read_exactly, run_child,
+};
+use ringwire::{
+    Copied, Deadline, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece,
+    Report, Ring, RingBuilder, SendError, Socket, TaskRun, Waker,
+};
+use ringwire_wire::{Family, loopback, skip};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketType};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+const MIB: usize = 1 << 20;
+
+/// Both kinds of ring, everything zero-copy and everything copied.
+fn every_way(test: impl Fn(&mut Driver, &str)) {
+    every_way_within(Limits::default(), test);
+}
+
+fn every_way_within(limits: Limits, test: impl Fn(&mut Driver, &str)) {
+    for task_run in TASK_RUNS {
+        for (thresholds, way) in [(ZERO_COPY, "zero copy"), (COPY, "copy")] {
+            let builder = builder().task_run(task_run).thresholds(thresholds);
+            let mut driver = Driver::build(builder.limits(limits.clone()));
+            test(&mut driver, &format!("{way}, {task_run:?}"));
+            driver.assert_at_rest();
+        }
+    }
+}
+
+/// The defaults, but for some.
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+fn attach_tcp(driver: &mut Driver) -> (Socket, TcpStream) {
+    let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
+    (driver.ring.attach(near).unwrap(), far)
+}
+
+fn attach_narrow(driver: &mut Driver) -> (Socket, TcpStream) {
+    let (near, far) = narrow_pair(Family::V4);
+    (driver.ring.attach(near).unwrap(), far)
+}
+
+/// Several times what a narrow connection takes, and little enough for RLIMIT_MEMLOCK.
+const TOO_MUCH: usize = MIB;
+
+/// A socket on which a payload has begun to leave and cannot get on, and whose peer does not read.
+fn attach_stuck(driver: &mut Driver) -> (Socket, TcpStream, PayloadId) {
+    let (sock, far) = attach_narrow(driver);
+    let stuck = driver.send(sock, noise(0, TOO_MUCH));
+    driver.until("it leaves", |driver| driver.ring.socket_stats(sock).unwrap().queued_bytes == 0);
+    assert!(driver.fate(stuck).sent.is_none(), "it does not fit");
+    (sock, far, stuck)
+}
+
+fn text<T>(result: Result<T, Error>) -> String {
+    match result {
+        Ok(_) => "done".into(),
+        Err(why) => why.to_string(),
+    }
+}
+
+fn send_text(result: Result<PayloadId, SendError>) -> String {
+    result.map_or_else(|refused| refused.to_string(), |_| "taken".into())
+}
