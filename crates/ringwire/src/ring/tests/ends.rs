@@ -1,0 +1,113 @@
+//! Payloads that are cancelled or aborted, and a ring that ends, with literals.
+
+use super::*;
+
+#[test]
+fn a_cancelled_payload_leaves_no_gap_and_no_trace() {
+    let mut play = Play::stream();
+    play.send(100);
+    play.turn();
+    let send = |play: &mut Play, bytes: usize| {
+        let payload = vec![0; bytes].into_payload();
+        play.core.send(play.sock, payload, SendOptions::default()).unwrap()
+    };
+    let ids = [1_000, 2_000, 3_000].map(|bytes| send(&mut play, bytes));
+    play.core.cancel(ids[1]).unwrap();
+    assert_eq!(play.turn(), ["failed 2 0 125", "released 2 Unknown"]);
+    assert!(matches!(play.core.cancel(ids[1]), Err(Error::Misuse(_))));
+    play.result(Ok(100), true);
+    play.turn();
+    assert_eq!(play.core.engine.seen[1].bytes, 4_000);
+    assert!(matches!(play.core.cancel(ids[0]), Err(Error::Misuse(_))), "it has begun to leave");
+    assert_eq!(play.result(Ok(4_000), true), ["sent 1 1000", "sent 3 3000"]);
+    play.notify(1, Usage::ZeroCopy);
+    play.notify(0, Usage::ZeroCopy);
+    play.assert_at_rest();
+}
+
+#[test]
+fn aborting_fails_what_waits_and_awaits_what_is_out() {
+    let mut play = Play::stream();
+    play.send(100);
+    play.turn();
+    play.send(200);
+    // The script's sockets are unix ones, which cannot be dissolved: cancelling must do.
+    let _ = play.core.abort(play.sock);
+    assert_eq!(play.core.engine.cancelled, [play.core.engine.seen[0].token]);
+    assert_eq!(play.turn(), ["failed 1 0 125", "released 1 Unknown"]);
+    // Another socket's payload takes the freed place in the table before the result comes.
+    let (fd, _peer) = UnixStream::pair().unwrap();
+    let other = play.core.attach_as(OwnedFd::from(fd), Kind::Stream).unwrap();
+    let payload = vec![0; 50].into_payload();
+    play.core.send(other, payload, SendOptions::default()).unwrap();
+    let token = play.core.engine.seen[0].token;
+    let outcome = Ok(40);
+    let result = Completion::Result { token, outcome, notification_follows: true };
+    play.core.engine.completions.push(result);
+    assert_eq!(play.turn(), ["failed 0 40 125"], "and nothing of the other socket");
+    assert!(matches!(play.core.close(play.sock), Err(Error::Misuse(_))));
+    assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 Unknown"]);
+    assert_eq!(play.core.sockets.used(), 1);
+    assert_eq!(play.result(Ok(50), false), ["sent 1 50", "released 1 Unknown"]);
+    play.assert_at_rest();
+}
+
+#[test]
+fn an_abort_in_the_middle_of_a_payload_fails_that_payload_and_no_other() {
+    let mut play = Play::stream();
+    play.send(1_000);
+    play.turn();
+    assert!(play.result(Ok(400), true).is_empty());
+    play.send(70_000);
+    play.turn();
+    assert_eq!(play.core.engine.seen[1].bytes, 600);
+    let _ = play.core.abort(play.sock);
+    assert_eq!(play.turn(), ["failed 1 0 125", "released 1 Unknown"]);
+    // Another socket's payload takes the place behind it.
+    let (fd, _peer) = UnixStream::pair().unwrap();
+    let other = play.core.attach_as(OwnedFd::from(fd), Kind::Stream).unwrap();
+    let payload = vec![0; 50].into_payload();
+    play.core.send(other, payload, SendOptions::default()).unwrap();
+    let token = play.core.engine.seen[1].token;
+    let nothing = Completion::Result { token, outcome: Ok(0), notification_follows: true };
+    play.core.engine.completions.push(nothing);
+    assert_eq!(play.turn(), ["failed 0 400 125"]);
+    assert!(play.notify(1, Usage::Copied).is_empty());
+    assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 Unknown"]);
+    assert_eq!(play.result(Ok(50), false), ["sent 1 50", "released 1 Unknown"]);
+    play.assert_at_rest();
+}
+
+#[test]
+fn a_shutdown_ends_when_everything_is_released_though_nobody_is_told() {
+    let mut play = Play::stream();
+    let options = SendOptions { quiet: true, ..SendOptions::default() };
+    play.core.send(play.sock, vec![0; 9].into_payload(), options).unwrap();
+    play.turn();
+    play.core.engine.result(Ok(9), true);
+    play.core.engine.notify(0, Usage::ZeroCopy);
+    // Something else is expected for ever, as it is when a waker exists.
+    play.core.engine.open = 100;
+    let report = play.core.shutdown(Deadline::Never, OnDeadline::Leave);
+    assert_eq!((report.released_payloads, report.leaked_payloads), (1, 0));
+}
+
+#[test]
+fn cancelled_payloads_count_until_their_queue_has_passed_them() {
+    let limits = Limits { socket_payloads: 4, ..Limits::default() };
+    let mut play = Play::with_limits(Kind::Stream, limits);
+    play.send(10);
+    play.turn();
+    for _ in 0..4_100 {
+        let payload = vec![0; 5].into_payload();
+        let id = play.core.send(play.sock, payload, SendOptions::default()).unwrap();
+        play.core.cancel(id).unwrap();
+    }
+    let payload = vec![0; 5].into_payload();
+    let refused = play.core.send(play.sock, payload, SendOptions::default()).unwrap_err();
+    assert!(matches!(refused.why, Error::LimitReached { used: 4, max: 4, .. }));
+    assert_eq!(play.turn().len(), 8_200, "they failed, and came back at once all the same");
+    play.result(Ok(10), false);
+    assert_eq!(play.turn(), ["room"]);
+    play.assert_at_rest();
+}
