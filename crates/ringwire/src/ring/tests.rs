@@ -1,6 +1,5 @@
 //! Tables of completion sequences, played by the script engine: what the kernel says in which
 //! order, and what the caller must be told. Expectations are literals.
-// length: one table of sequences, read as a whole
 
 mod ends;
 
