@@ -3,7 +3,6 @@
 //! What forbids an engine is real: seccomp filters as container runtimes set them, on a thread of
 //! their own, and RLIMIT_MEMLOCK in a process of its own. Nothing of it touches the host.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::thread;
 use std::time::Duration;
@@ -11,14 +10,13 @@ use std::time::Duration;
 use ringwire::{Arena, EngineChoice, Error, Event, Events, Registration, Ring, Thresholds};
 use ringwire_wire::{Family, loopback};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
 
+#[path = "support/filter.rs"]
+mod filter;
 #[expect(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
+use filter::{Call, forbid, on_a_thread, so_zerocopy, with_bit};
 use support::{give_up_ipc_lock, is_child, noise, run_child};
 
 const IO_URING_SETUP: i64 = libc::SYS_io_uring_setup;
@@ -28,34 +26,17 @@ const IO_URING_REGISTER: i64 = libc::SYS_io_uring_register;
 /// Runs `test` on a thread on which these system calls answer `errno`.
 fn behind<T: Send + 'static>(
     errno: i32,
-    calls: Vec<(i64, Vec<SeccompRule>)>,
+    calls: Vec<Call>,
     test: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    let calls: BTreeMap<_, _> = calls.into_iter().collect();
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let (others, these) = (SeccompAction::Allow, SeccompAction::Errno(errno as u32));
-    let filter = SeccompFilter::new(calls, others, these, arch).unwrap();
-    let filter: BpfProgram = filter.try_into().unwrap();
-    let filtered = thread::spawn(move || {
-        seccompiler::apply_filter(&filter).unwrap();
+    on_a_thread(move || {
+        forbid(errno, calls);
         test()
-    });
-    filtered.join().unwrap()
+    })
 }
 
-fn io_uring() -> Vec<(i64, Vec<SeccompRule>)> {
+fn io_uring() -> Vec<Call> {
     [IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER].map(|call| (call, vec![])).into()
-}
-
-/// `setsockopt(.., SOL_SOCKET, SO_ZEROCOPY, ..)`
-fn so_zerocopy() -> (i64, Vec<SeccompRule>) {
-    let argument = |at, value: i32| {
-        let length = SeccompCmpArgLen::Dword;
-        SeccompCondition::new(at, length, SeccompCmpOp::Eq, value as u64).unwrap()
-    };
-    let level = argument(1, libc::SOL_SOCKET);
-    let option = argument(2, libc::SO_ZEROCOPY);
-    (libc::SYS_setsockopt, vec![SeccompRule::new(vec![level, option]).unwrap()])
 }
 
 /// What a ring says of itself, once it has shown that it works.
@@ -167,6 +148,32 @@ fn where_so_zerocopy_is_refused_too_there_is_copying() {
     );
     assert_eq!(said.requests, 0);
     assert_eq!(said.socket_why.as_deref(), Some("the ring's engine is \"copy\""));
+}
+
+/// Kernels and sandboxes that take the option and make nothing of it would leave memory lent for
+/// ever.
+#[test]
+fn notifications_that_are_not_to_be_had_are_found_out_beforehand() {
+    let recvmsg = || [libc::SYS_recvmsg, libc::SYS_recvmmsg].map(|call| (call, vec![])).to_vec();
+    let flag = || vec![with_bit(libc::SYS_sendto, 3, libc::MSG_ZEROCOPY)];
+    for (errno, calls, what) in [
+        (0, vec![so_zerocopy()], "a socket took it and did not keep it: "),
+        (libc::EPERM, vec![so_zerocopy()], "a socket refused it ("),
+        (libc::EINVAL, flag(), "a send with MSG_ZEROCOPY was refused ("),
+        (libc::ENOSYS, recvmsg(), "an error queue cannot be read ("),
+    ] {
+        let said = on_a_thread(move || {
+            forbid(libc::EPERM, io_uring());
+            forbid(errno, calls);
+            works(EngineChoice::Auto)
+        });
+        let said = said.unwrap();
+        assert_eq!((said.engine, said.steps_down), ("copy", 2), "{what}");
+        let expected =
+            format!("not msg-zerocopy: zero-copy send (SO_ZEROCOPY) is not available: {what}");
+        let line = said.why.lines().nth(1).unwrap_or_default();
+        assert!(line.starts_with(&expected), "{line}");
+    }
 }
 
 #[test]

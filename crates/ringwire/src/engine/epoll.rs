@@ -32,7 +32,7 @@ use crate::ledger::Key;
 use crate::policy::Route;
 use crate::queue::PathSample;
 use crate::sys::epoll::{Happened, Held, Interest, Poller};
-use crate::sys::errqueue::{Entry, ErrorQueue};
+use crate::sys::errqueue::{self, Entry, ErrorQueue};
 use crate::sys::socket;
 
 /// What the waker's events are told by. No place in the table has this number.
@@ -123,14 +123,7 @@ impl Epoll {
     /// free.
     pub(crate) fn new(zero_copy: bool) -> Result<Self, Error> {
         if zero_copy {
-            socket::probe_zero_copy().map_err(|errno| Error::Unsupported {
-                feature: "zero-copy send (SO_ZEROCOPY)".into(),
-                needs: format!(
-                    "a socket refused it ({errno}): it takes Linux 4.14 or newer, and a host that \
-                     does not filter it"
-                )
-                .into(),
-            })?;
+            errqueue::probe()?;
         }
         Ok(Epoll {
             poller: Poller::new().map_err(|errno| Error::io("epoll_create1", errno))?,

@@ -63,7 +63,7 @@ pub enum Reason {
     EngineCopies,
     /// Notifications could not be told from those of others: `SO_ZEROCOPY` was set on the socket
     /// before the ring wanted it, or somebody else sends without copying on it, or a send failed
-    /// in a way that leaves it open. Only with the engine `msg-zerocopy`.
+    /// in a way that leaves it open; or they cannot be read. Only with the engine `msg-zerocopy`.
     UnsureNotifications,
     /// The path refused to cut a train into its datagrams, and one alone is below its memory's
     /// threshold.
@@ -105,7 +105,8 @@ impl fmt::Display for Reason {
             Reason::EngineCopies => "the ring's engine is \"copy\"",
             Reason::UnsureNotifications => {
                 "notifications could not be told from those of others: SO_ZEROCOPY was set on the \
-                 socket by somebody else, or a send failed on its way out"
+                 socket by somebody else, a send failed on its way out, or the error queue cannot \
+                 be read"
             }
         })
     }

@@ -7,17 +7,21 @@
 #![allow(unsafe_code)]
 
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::Errno;
-use crate::sys::socket;
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::engine::Span;
+use crate::error::{Errno, Error};
+use crate::sys::socket::{self, Message};
 
 /// Entries of one look.
 const ENTRIES: usize = 16;
 /// Room for the control messages of one entry: the error itself (64 bytes for IPv6), and what a
 /// socket's options may add to it (timestamps, packet information).
 const CONTROL_BYTES: usize = 384;
+const FLAGS: libc::c_int = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
 
 /// The entry is a notification.
 #[doc(alias = "SO_EE_ORIGIN_ZEROCOPY")]
@@ -58,15 +62,35 @@ impl ErrorQueue {
 
     /// Appends the entries that wait on a socket, never waiting itself. Returns whether there may
     /// be more.
+    ///
+    /// # Errors
+    /// If the queue cannot be read. What is in it stays there.
     #[doc(alias = "MSG_ERRQUEUE")]
-    pub(crate) fn read(&mut self, fd: BorrowedFd<'_>, entries: &mut Vec<Entry>) -> bool {
+    pub(crate) fn read(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        entries: &mut Vec<Entry>,
+    ) -> Result<bool, Errno> {
+        match self.read_several(fd, entries) {
+            Err(Errno::AGAIN) => Ok(false),
+            // The socket's own error, which some kernels tell in place of the entries (K46); or a
+            // filter that does not know the call.
+            Err(_) => read_singly(fd, &mut self.controls[0], entries),
+            read => read,
+        }
+    }
+
+    fn read_several(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        entries: &mut Vec<Entry>,
+    ) -> Result<bool, Errno> {
         // SAFETY: all-zero bytes are a valid `mmsghdr` of no parts.
         let mut messages: [libc::mmsghdr; ENTRIES] = unsafe { mem::zeroed() };
         for (message, control) in messages.iter_mut().zip(self.controls.iter_mut()) {
             message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
             message.msg_hdr.msg_controllen = CONTROL_BYTES;
         }
-        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
         // SAFETY: the kernel writes at most `CONTROL_BYTES` bytes into each control buffer, which
         // `self` owns, and into `messages`, all inside this call; there is no other buffer.
         let read = unsafe {
@@ -74,33 +98,107 @@ impl ErrorQueue {
                 fd.as_raw_fd(),
                 messages.as_mut_ptr(),
                 ENTRIES as u32,
-                flags as _,
+                FLAGS as _,
                 std::ptr::null_mut(),
             )
         };
-        // An error is `EAGAIN`: the queue is empty.
-        let read = usize::try_from(read).unwrap_or(0);
+        let read = usize::try_from(read).map_err(|_| last_errno())?;
         for (message, control) in messages.iter().zip(self.controls.iter()).take(read) {
             let bytes = message.msg_hdr.msg_controllen.min(CONTROL_BYTES);
             entries.push(decode(&control.0[..bytes]));
         }
-        read == ENTRIES
+        Ok(read == ENTRIES)
     }
+}
+
+/// As [`ErrorQueue::read`], by a call an entry.
+fn read_singly(
+    fd: BorrowedFd<'_>,
+    control: &mut Control,
+    entries: &mut Vec<Entry>,
+) -> Result<bool, Errno> {
+    for at in 0..ENTRIES {
+        // SAFETY: all-zero bytes are a valid `msghdr` of no parts.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = CONTROL_BYTES;
+        // SAFETY: the kernel writes at most `CONTROL_BYTES` bytes into `control`, and into
+        // `message`, all inside this call; there is no other buffer.
+        let read = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, FLAGS) };
+        if read < 0 {
+            return match last_errno() {
+                Errno::AGAIN => Ok(false),
+                errno if at == 0 => Err(errno),
+                // The next look says it, if it stays.
+                _ => Ok(true),
+            };
+        }
+        entries.push(decode(&control.0[..message.msg_controllen.min(CONTROL_BYTES)]));
+    }
+    Ok(true)
+}
+
+/// Whether notifications can be had here, as far as a socket that is not connected can tell: it
+/// takes the option and keeps it, sends know the flag, and the error queue can be read.
+///
+/// # Errors
+/// `Unsupported`, with what was refused.
+pub(crate) fn probe() -> Result<(), Error> {
+    static BYTE: [u8; 1] = [0];
+    let unsupported = |what: &str| Error::Unsupported {
+        feature: "zero-copy send (SO_ZEROCOPY)".into(),
+        needs: format!("{what}: it takes Linux 4.14 or newer, and a host that does not filter it")
+            .into(),
+    };
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)
+        .or_else(|_| rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None))
+        .map_err(|errno| Error::io("socket", errno))?;
+    let fd = socket.as_fd();
+    socket::set_zero_copy(fd, true)
+        .map_err(|errno| unsupported(&format!("a socket refused it ({errno})")))?;
+    if socket::zero_copy(fd) != Ok(true) {
+        return Err(unsupported("a socket took it and did not keep it"));
+    }
+    // Nothing is sent without a connection, and memory may be short just now.
+    let sent = socket::send_message(
+        fd,
+        Message {
+            spans: &[Span { ptr: BYTE.as_ptr(), bytes: BYTE.len() }],
+            address: None,
+            segment_bytes: None,
+            zero_copy: true,
+            end_of_record: true,
+        },
+        &mut Vec::new(),
+    );
+    if let Err(errno @ (Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)) = sent {
+        return Err(unsupported(&format!("a send with MSG_ZEROCOPY was refused ({errno})")));
+    }
+    ErrorQueue::new()
+        .read(fd, &mut Vec::new())
+        .map(|_| ())
+        .map_err(|errno| unsupported(&format!("an error queue cannot be read ({errno})")))
 }
 
 /// Prepares a socket for `MSG_ZEROCOPY`, so that its numbers are the caller's alone; once a socket.
 /// Two rings of this process that share one do not both get it.
 ///
 /// # Errors
-/// `ALREADY` if somebody else did: they may have sent, and how often cannot be asked.
+/// `ALREADY` if somebody else did: they may have sent, and how often cannot be asked. `OPNOTSUPP` if
+/// the socket does not keep the option: its sends would be copied, and never notified of.
 pub(crate) fn claim_numbers(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // Looking and setting are two calls.
     static CLAIMING: Mutex<()> = Mutex::new(());
     let _alone = CLAIMING.lock().unwrap_or_else(PoisonError::into_inner);
-    match socket::zero_copy(fd)? {
-        true => Err(Errno::ALREADY),
-        false => socket::set_zero_copy(fd, true),
+    if socket::zero_copy(fd)? {
+        return Err(Errno::ALREADY);
     }
+    socket::set_zero_copy(fd, true)?;
+    if socket::zero_copy(fd)? { Ok(()) } else { Err(Errno::OPNOTSUPP) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// What the control messages of one entry say.

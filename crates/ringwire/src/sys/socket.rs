@@ -3,7 +3,7 @@
 
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
@@ -204,13 +204,6 @@ pub(crate) fn set_zero_copy(fd: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
         )
     };
     if answered == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-/// Whether the kernel has zero copy by `MSG_ZEROCOPY`: tried on a socket of its own.
-pub(crate) fn probe_zero_copy() -> Result<(), Errno> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)
-        .or_else(|_| rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None))?;
-    set_zero_copy(socket.as_fd(), true)
 }
 
 /// Whether sends of a UDP socket fail for packets that were dropped on their way out.

@@ -234,7 +234,21 @@ impl Epoll {
     fn look(&mut self, at: u32) -> bool {
         let Some(place) = self.places.get_mut(at as usize) else { return false };
         let Some(held) = place.held else { return false };
-        let more = self.errors.read(held.fd(), &mut self.entries);
+        let more = match self.errors.read(held.fd(), &mut self.entries) {
+            Ok(more) => more,
+            Err(errno) => {
+                tracing::warn!(
+                    %errno,
+                    "an error queue cannot be read; what is out on its socket stays lent, and it \
+                     copies from now on"
+                );
+                if place.zero_copy == ZeroCopy::On {
+                    // Should it be read later, what is in it is believed.
+                    place.zero_copy = ZeroCopy::Refused(Errno::ALREADY);
+                }
+                return false;
+            }
+        };
         for entry in self.entries.drain(..) {
             let Entry::ZeroCopy { first, last, copied } = entry else {
                 self.foreign += 1;

@@ -1,0 +1,111 @@
+//! The engines over epoll go on where calls that they rely on are refused later, or for some
+//! sockets only: a sandbox that comes up after the ring, a kernel that answers otherwise, a user who
+//! may watch no more descriptors.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use ringwire::{Deadline, EngineChoice, OnDeadline, Reason, Ring, Route};
+use ringwire_wire::{Family, loopback};
+
+#[path = "support/filter.rs"]
+#[expect(dead_code, reason = "each test program uses a part of it")]
+mod filter;
+#[expect(dead_code, reason = "each test program uses a part of it")]
+mod support;
+
+use filter::{forbid, on_a_thread};
+use support::{Driver, ZERO_COPY, assert_same, hear, narrow_pair, noise, read_exactly};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const RECVMMSG: i64 = libc::SYS_recvmmsg;
+const RECVMSG: i64 = libc::SYS_recvmsg;
+
+fn driver(choice: EngineChoice) -> Driver {
+    Driver::build(Ring::builder().engine(choice).thresholds(ZERO_COPY))
+}
+
+fn exchange(driver: &mut Driver, sock: ringwire::Socket, far: &mut TcpStream, bytes: usize) {
+    let fate = driver.finish_one(sock, noise(bytes as u64, bytes));
+    assert_eq!(fate.sent, Some(bytes as u64));
+    assert_same(&read_exactly(far, bytes).unwrap(), &noise(bytes as u64, bytes));
+}
+
+/// Before 4.17 the error of a socket is told in place of what is in its error queue (K46); and a
+/// filter may know only the older call.
+#[test]
+fn error_queues_are_read_one_by_one_where_they_cannot_be_otherwise() {
+    for errno in [libc::ECONNRESET, libc::ENOSYS] {
+        on_a_thread(move || {
+            let mut driver = driver(EngineChoice::MsgZerocopy);
+            let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+            let sock = driver.ring.attach(near).unwrap();
+            exchange(&mut driver, sock, &mut far, 64 * KIB);
+            forbid(errno, vec![(RECVMMSG, vec![])]);
+            for bytes in [64 * KIB, 100, 90 * KIB] {
+                exchange(&mut driver, sock, &mut far, bytes);
+            }
+            let stats = driver.ring.stats();
+            assert!(stats.notifications >= 4, "{stats:#?}");
+            assert_eq!(driver.ring.socket_stats(sock).unwrap().reason, Some(Reason::Best));
+            driver.assert_at_rest();
+        });
+    }
+}
+
+/// What is out stays lent, since nothing says that it is not; all else goes on.
+#[test]
+fn a_queue_that_cannot_be_read_any_more_is_not_sent_to() {
+    on_a_thread(|| {
+        let mut driver = driver(EngineChoice::MsgZerocopy);
+        let (near, far) = narrow_pair(Family::V4);
+        let sock = driver.ring.attach(near).unwrap();
+        let lent = driver.send(sock, noise(1, 10 * KIB));
+        let _ = driver.turn(Deadline::Now);
+        let released = driver.is_released(lent);
+        forbid(libc::ENOSYS, vec![(RECVMMSG, vec![]), (RECVMSG, vec![])]);
+        let ids: Vec<_> = (2..6).map(|at| driver.send(sock, noise(at, 300 * KIB))).collect();
+        let peer = hear(far);
+        driver.until("all sent", |driver| ids.iter().all(|id| driver.fate(*id).sent.is_some()));
+        let stats = driver.ring.socket_stats(sock).unwrap();
+        let way = (stats.route, stats.reason);
+        assert_eq!(way, (Some(Route::Copy), Some(Reason::UnsureNotifications)));
+        let why = driver.ring.socket_why(sock).unwrap().expect("copied");
+        assert!(why.contains("the error queue cannot be read"), "{why}");
+        driver.until_released(&ids[2..]);
+        let held = driver.ring.stats().in_flight_payloads;
+        assert!(held > 0 || released, "what was out cannot be known to be free");
+        let report = driver.ring.shutdown(Duration::from_millis(20), OnDeadline::Leave);
+        assert_eq!(report.leaked_payloads, held);
+        let mut expected = noise(1, 10 * KIB);
+        (2..6).for_each(|at| expected.extend(noise(at, 300 * KIB)));
+        assert_same(&peer.join().unwrap().bytes, &expected);
+    });
+}
+
+/// Before 5.11, and behind older filters, a wait is one of whole milliseconds.
+#[test]
+fn turns_end_at_their_deadline_where_waits_are_coarse() {
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        on_a_thread(move || {
+            forbid(errno, vec![(libc::SYS_epoll_pwait2, vec![])]);
+            for choice in [EngineChoice::MsgZerocopy, EngineChoice::Copy] {
+                let mut driver = driver(choice);
+                let (near, far) = narrow_pair(Family::V4);
+                let sock = driver.ring.attach(near).unwrap();
+                let id = driver.send(sock, noise(1, MIB));
+                for wait in [Duration::from_micros(100), Duration::from_micros(20_500)] {
+                    let began = Instant::now();
+                    let _ = driver.turn(wait);
+                    assert!(began.elapsed() >= wait, "{choice:?}");
+                }
+                let peer = hear(far);
+                driver.until_released(&[id]);
+                driver.ring.close(sock).unwrap();
+                driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+                assert_same(&peer.join().unwrap().bytes, &noise(1, MIB));
+            }
+        });
+    }
+}
