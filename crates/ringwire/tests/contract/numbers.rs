@@ -184,6 +184,90 @@ fn datagrams_that_are_dropped_on_their_way_are_all_released() {
     driver.assert_at_rest();
 }
 
+/// A UDP socket on a cable that can send fragments, which stay lent until the far side has read
+/// them (K44), with the least room for notifications that a namespace may have.
+fn narrow_queue(optmem_bytes: &str) -> Result<(Veth, UdpSocket, UdpSocket), String> {
+    let wire = Veth::new().map_err(|why| why.reason().to_owned())?;
+    if let Err(why) = wire.set_sysctl(Side::Near, "net/core/optmem_max", optmem_bytes) {
+        return Err(format!("optmem_max of a namespace: {why}, needs 6.9"));
+    }
+    let far = wire.udp(Side::Far, Family::V4).unwrap();
+    far.set_read_timeout(Some(PATIENCE)).unwrap();
+    let near = wire.udp(Side::Near, Family::V4).unwrap();
+    Ok((wire, near, far))
+}
+
+/// Nothing waits for room: what has no notification is copied, and what is out is not forgotten.
+#[test]
+fn a_full_queue_of_notifications_is_no_reason_to_wait() {
+    let test = "a_full_queue_of_notifications_is_no_reason_to_wait";
+    let (_wire, near, far) = match narrow_queue("4096") {
+        Ok(all) => all,
+        Err(why) => return skip(test, &why),
+    };
+    let to = far.local_addr().unwrap();
+    let mut driver = driver();
+    let sock = driver.ring.attach(near).unwrap();
+    let ids: Vec<_> = (0..20).map(|at| driver.send_to(sock, to, noise(at, 3000))).collect();
+    driver.until("all sent", |driver| ids.iter().all(|id| driver.fate(*id).sent.is_some()));
+    let stats = driver.ring.stats();
+    let lent = stats.in_flight_payloads;
+    // Some 800 bytes each.
+    assert!((1..=8).contains(&lent), "{stats:#?}");
+    assert_eq!(stats.copied_bytes.memlock_short, 3000 * (20 - lent));
+    let why = driver.ring.socket_why(sock).unwrap().expect("short of memory");
+    assert!(why.contains("net.core.optmem_max"), "{why}");
+    let mut buffer = [0; 4000];
+    for at in 0..20 {
+        let bytes = far.recv(&mut buffer).unwrap();
+        assert_same(&buffer[..bytes], &noise(at, 3000));
+    }
+    driver.until_released(&ids);
+    // There is room again, which is found out after a while.
+    let deadline = Instant::now() + PATIENCE;
+    while driver.ring.socket_stats(sock).unwrap().reason != Some(Reason::Best) {
+        assert!(Instant::now() < deadline, "{:#?}", driver.ring.stats());
+        let id = driver.send_to(sock, to, noise(21, 100));
+        driver.until_released(&[id]);
+        assert_eq!(far.recv(&mut buffer).unwrap(), 100);
+    }
+    driver.assert_at_rest();
+}
+
+/// Nothing is out whose notification could make room, and no event will ever tell of any.
+#[test]
+fn without_room_for_a_single_notification_everything_is_copied() {
+    let test = "without_room_for_a_single_notification_everything_is_copied";
+    let (wire, near, far) = match narrow_queue("0") {
+        Ok(all) => all,
+        Err(why) => return skip(test, &why),
+    };
+    let (stream, mut peer) = wire.tcp_pair(Family::V4).unwrap();
+    let to = far.local_addr().unwrap();
+    let mut driver = driver();
+    let (datagrams, stream) =
+        (driver.ring.attach(near).unwrap(), driver.ring.attach(stream).unwrap());
+    for round in 0..5 {
+        assert_eq!(exchange(&mut driver, stream, &mut peer, 300 * KIB + round), Copied::Yes);
+        let id = driver.send_to(datagrams, to, noise(round as u64, 3000));
+        driver.until_released(&[id]);
+        assert_eq!(driver.take(id).sent, Some(3000));
+        let mut buffer = [0; 4000];
+        let bytes = far.recv(&mut buffer).unwrap();
+        assert_same(&buffer[..bytes], &noise(round as u64, 3000));
+    }
+    let stats = driver.ring.stats();
+    assert_eq!(stats.notifications, 0);
+    assert_eq!(stats.copied_bytes.memlock_short, 5 * 3000 + 5 * 300 * KIB as u64 + 10);
+    // Not asked for each.
+    assert!((2..10).contains(&stats.retries), "{stats:#?}");
+    for sock in [datagrams, stream] {
+        let why = driver.ring.socket_why(sock).unwrap().expect("short of memory");
+        assert!(why.contains("net.core.optmem_max"), "{why}");
+    }
+    driver.assert_at_rest();
+}
+
 /// Peers come and go while nothing is out: who sleeps on the descriptor is woken once for it.
 #[test]
 fn the_descriptor_comes_to_rest() {
