@@ -5,7 +5,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ringwire::{Deadline, EngineChoice, OnDeadline, Reason, Ring, Route};
+use ringwire::{Copied, Deadline, EngineChoice, OnDeadline, Reason, Ring, Route};
 use ringwire_wire::{Family, loopback};
 
 #[path = "support/filter.rs"]
@@ -82,6 +82,47 @@ fn a_queue_that_cannot_be_read_any_more_is_not_sent_to() {
         (2..6).for_each(|at| expected.extend(noise(at, 300 * KIB)));
         assert_same(&peer.join().unwrap().bytes, &expected);
     });
+}
+
+/// `max_user_watches` is a user's, over all processes.
+#[test]
+fn a_stream_that_cannot_be_watched_gets_everything_all_the_same() {
+    for (choice, errno) in [
+        (EngineChoice::Copy, libc::ENOSPC),
+        (EngineChoice::MsgZerocopy, libc::ENOSPC),
+        (EngineChoice::MsgZerocopy, libc::ENOMEM),
+    ] {
+        on_a_thread(move || {
+            forbid(errno, vec![(libc::SYS_epoll_ctl, vec![])]);
+            let mut driver = driver(choice);
+            let (near, far) = narrow_pair(Family::V4);
+            let sock = driver.ring.attach(near).unwrap();
+            let ids: Vec<_> = (0..4).map(|at| driver.send(sock, noise(at, MIB))).collect();
+            let turned = driver.turn(Deadline::Now);
+            assert!(turned.backlog, "who sleeps on the descriptor would sleep for ever");
+            assert_eq!(driver.told, [], "there is no room");
+            // Who waits in a turn does not turn over and over meanwhile.
+            let began = Instant::now();
+            let _ = driver.turn(Duration::from_millis(50));
+            assert!(began.elapsed() >= Duration::from_millis(50));
+            let peer = hear(far);
+            driver.until_released(&ids);
+            for id in ids {
+                let fate = driver.take(id);
+                assert_eq!(fate.sent, Some(MIB as u64), "{fate:?}");
+                assert_eq!(fate.released.map(|(_, copied)| copied), Some(Copied::Yes));
+            }
+            if choice == EngineChoice::MsgZerocopy {
+                let why = driver.ring.socket_why(sock).unwrap().expect("copied");
+                assert!(why.contains("fs.epoll.max_user_watches"), "{why}");
+            }
+            driver.ring.close(sock).unwrap();
+            driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+            let expected: Vec<u8> = (0..4).flat_map(|at| noise(at, MIB)).collect();
+            assert_same(&peer.join().unwrap().bytes, &expected);
+            driver.assert_at_rest();
+        });
+    }
 }
 
 /// Before 5.11, and behind older filters, a wait is one of whole milliseconds.

@@ -23,6 +23,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::engine::msg_zerocopy::Ids;
@@ -39,6 +40,8 @@ use crate::sys::socket;
 const WAKER: u64 = u64::MAX;
 /// Results and events of a turn, before their buffers grow.
 const ROOM: usize = 256;
+/// How often a socket is tried that waits and cannot be watched.
+const LOOK_TIME: Duration = Duration::from_millis(10);
 
 pub(crate) struct Epoll {
     poller: Poller,
@@ -55,6 +58,8 @@ pub(crate) struct Epoll {
     results: Vec<Completion>,
     /// Places whose error queue had more than one look took.
     more: Vec<u32>,
+    /// Places whose request waits for room, of which no event can tell.
+    unwatched: Vec<u32>,
     /// Room for requests that wait.
     spare: Vec<Waiting>,
     happened: Vec<Happened>,
@@ -74,14 +79,25 @@ pub(crate) struct Epoll {
 struct Place {
     held: Option<Held>,
     watched: Option<Interest>,
-    /// It took less than it was offered, and an event will come when it has room.
-    full: bool,
+    space: Space,
     zero_copy: ZeroCopy,
     ids: Ids,
     /// The next send is to begin a notification of its own.
     begins_anew: bool,
     waiting: Option<Waiting>,
     in_more: bool,
+}
+
+/// What a socket's last send says of its room. Any event makes it unknown again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Space {
+    #[default]
+    Unknown,
+    /// It took less than it was offered. Mostly there is no room; but if memory that cannot be read
+    /// ended the send, there is, and no event will tell (K47).
+    CutShort,
+    /// It took nothing. If it is watched, an event tells when there is room.
+    Full,
 }
 
 /// Whether a socket may send without copying.
@@ -134,6 +150,7 @@ impl Epoll {
             unreleased: 0,
             results: Vec::with_capacity(ROOM),
             more: Vec::new(),
+            unwatched: Vec::new(),
             spare: Vec::new(),
             happened: Vec::with_capacity(ROOM),
             entries: Vec::with_capacity(ROOM),
@@ -194,26 +211,40 @@ impl Epoll {
 
     /// Keeps a request until its socket has room. `anew`: the socket may have room now.
     fn park(&mut self, at: u32, mut waiting: Waiting, anew: bool) {
-        let token = waiting.manner.token;
-        let watched = self.watch(at, Interest::Room, anew);
         let free = self.places.get(at as usize).is_some_and(|place| place.waiting.is_none());
-        match watched {
-            Ok(()) if free => {
-                self.waiting += 1;
-                self.places[at as usize].waiting = Some(waiting);
-                return;
-            }
-            Ok(()) => self.result(token, Err(Errno::AGAIN), false),
-            Err(errno) => self.result(token, Err(errno), false),
+        if !free {
+            self.result(waiting.manner.token, Err(Errno::AGAIN), false);
+            waiting.spans.clear();
+            self.spare.push(waiting);
+            return;
         }
-        waiting.spans.clear();
-        self.spare.push(waiting);
+        self.waiting += 1;
+        self.places[at as usize].waiting = Some(waiting);
+        if let Err(errno) = self.watch(at, Interest::Room, anew) {
+            if self.unwatched.is_empty() {
+                tracing::warn!(
+                    %errno,
+                    "a socket cannot be watched, and is tried every {LOOK_TIME:?} (ENOSPC: root \
+                     raises fs.epoll.max_user_watches)"
+                );
+            }
+            self.unwatched.push(at);
+        }
+    }
+
+    /// Tries the sockets again of which no event can tell.
+    fn try_unwatched(&mut self) {
+        for _ in 0..self.unwatched.len() {
+            // Who waits on goes behind the others.
+            let at = self.unwatched.remove(0);
+            self.on_event(at, true);
+        }
     }
 
     /// Something has happened to a socket.
     fn on_event(&mut self, at: u32, error: bool) {
         let Some(place) = self.places.get_mut(at as usize) else { return };
-        place.full = false;
+        place.space = Space::Unknown;
         if error && !place.ids.is_empty() {
             self.reap(at);
         }
@@ -261,7 +292,10 @@ impl Epoll {
             let at = self.more.remove(0);
             if let Some(place) = self.places.get_mut(at as usize) {
                 place.in_more = false;
-                self.reap(at);
+                // What then is left there is of others.
+                if !place.ids.is_empty() {
+                    self.reap(at);
+                }
             }
         }
     }
@@ -293,7 +327,10 @@ impl Engine for Epoll {
             slow: send.slow,
         };
         let place = self.places.get(at as usize);
-        let known_full = place.is_some_and(|p| p.full && p.watched == Some(Interest::Room));
+        let space = place.map_or(Space::Unknown, |place| place.space);
+        // Who may not wait has to ask, unless an event will tell.
+        let told = place.is_some_and(|place| place.watched == Some(Interest::Room));
+        let known_full = space != Space::Unknown && (told || !send.no_wait);
         let must_wait = known_full || send.poll_first || self.attempt(at, &manner, send.spans);
         if must_wait && send.no_wait {
             self.result(send.token, Err(Errno::AGAIN), false);
@@ -305,7 +342,8 @@ impl Engine for Epoll {
             waiting.manner = manner;
             waiting.spans.clear();
             waiting.spans.extend_from_slice(send.spans);
-            self.park(at, waiting, send.poll_first && !known_full);
+            let anew = send.poll_first && !known_full || space == Space::CutShort;
+            self.park(at, waiting, anew);
         }
         Ok(())
     }
@@ -331,6 +369,12 @@ impl Engine for Epoll {
             waiting.spans.clear();
             self.waiting -= 1;
             self.result(waiting.manner.token, Err(Errno::CANCELED), false);
+        }
+        // Closing a socket throws its queue away (K40).
+        for at in 0..self.places.len() {
+            if !self.places[at].ids.is_empty() {
+                while self.look(at as u32) {}
+            }
         }
     }
 
@@ -381,16 +425,13 @@ impl Engine for Epoll {
         segment_bytes: Option<u16>,
     ) -> Result<usize, Errno> {
         let place = target.file.and_then(|at| self.places.get_mut(at as usize));
-        let known_full = |p: &&mut Place| p.full && p.watched == Some(Interest::Room);
-        if place.as_ref().is_some_and(known_full) {
+        if place.as_ref().is_some_and(|place| place.space != Space::Unknown) {
+            // What then waits in its stead finds out whether there is room.
             return Err(Errno::AGAIN);
         }
         let sent = socket::send_now(target.fd, spans, address, segment_bytes, &mut self.pieces);
         if let Some(place) = place {
-            place.full |= match sent {
-                Ok(bytes) => bytes < spans.iter().map(|span| span.bytes).sum(),
-                Err(errno) => errno == Errno::AGAIN,
-            };
+            place.on_sent(sent, spans);
         }
         sent
     }
@@ -404,9 +445,14 @@ impl Engine for Epoll {
             self.waker.is_some() && (deadline != Deadline::Now || self.polled.get());
         if self.waiting > 0 || self.unreleased > 0 || looks_for_waker {
             self.look_again();
+            self.try_unwatched();
             let at_once = completions.len() > before || !self.results.is_empty();
             let at_once = at_once || !self.more.is_empty();
-            self.poll(if at_once { Deadline::Now } else { deadline })?;
+            self.poll(match (at_once, self.unwatched.is_empty()) {
+                (true, _) => Deadline::Now,
+                (false, true) => deadline,
+                (false, false) => deadline.no_later_than(LOOK_TIME),
+            })?;
         }
         completions.append(&mut self.results);
         for completion in &completions[before..] {
@@ -435,10 +481,13 @@ impl Engine for Epoll {
     }
 
     fn has_unsubmitted(&mut self) -> bool {
-        !self.more.is_empty()
+        self.unreleased > 0 && !self.more.is_empty() || !self.unwatched.is_empty()
     }
 
     fn sample(&self, target: Target<'_>) -> Option<PathSample> {
         socket::path_sample(target.fd)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,6 +118,17 @@ pub enum Deadline {
     Never,
 }
 
+impl Deadline {
+    /// This, or so much later than now, whichever comes first.
+    pub(crate) fn no_later_than(self, time: std::time::Duration) -> Deadline {
+        match (self, Deadline::from(time)) {
+            (Deadline::Never, soon) => soon,
+            (Deadline::At(at), Deadline::At(soon)) => Deadline::At(at.min(soon)),
+            (deadline, _) => deadline,
+        }
+    }
+}
+
 impl From<Instant> for Deadline {
     fn from(at: Instant) -> Self {
         Deadline::At(at)
@@ -204,7 +215,8 @@ pub(crate) trait Engine {
     ) -> Result<usize, Errno>;
 
     /// Submits what is prepared, waits until `deadline` for at least one completion, and appends
-    /// those that have come. One system call, or none.
+    /// those that have come. One system call, or none, where there is a completion ring; without one
+    /// a wait, and a look at the error queue of each socket that has something in it.
     fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error>;
 
     /// Nothing could complete, and the ring comes to rest.

@@ -51,7 +51,8 @@ pub enum Reason {
     /// The socket refused zero copy (`EOPNOTSUPP`): MPTCP, a TLS socket, a replaced protocol.
     SocketRefuses,
     /// The kernel was short of memory for the request, or could not account for more pinned memory
-    /// (`ENOMEM`: mostly RLIMIT_MEMLOCK, counted per user over all processes; `ENOBUFS`).
+    /// (`ENOMEM`: mostly RLIMIT_MEMLOCK, counted per user over all processes; `ENOBUFS`), or, with
+    /// the engine `msg-zerocopy`, could not watch the socket.
     MemlockShort,
     /// A datagram larger than the path's MTU is fragmented, and fragments are copied anyway.
     OverMtu,
@@ -87,8 +88,8 @@ impl fmt::Display for Reason {
                  do"
             }
             Reason::MemlockShort => {
-                "the kernel was short of memory for zero copy (RLIMIT_MEMLOCK, or \
-                 net.core.optmem_max); it will be asked again"
+                "the kernel was short of memory for zero copy (RLIMIT_MEMLOCK, \
+                 net.core.optmem_max, or fs.epoll.max_user_watches); it will be asked again"
             }
             Reason::OverMtu => "the kernel copies datagrams larger than the path's MTU anyway",
             Reason::ManyPieces => "a datagram has more pieces than a packet has fragments",

@@ -5,7 +5,7 @@
 //! has the next number, and one that fails may have used one up all the same (K42); a range that
 //! is not all ours releases nothing, then and later. Neighbours: `engine/epoll.rs` calls.
 
-use crate::engine::epoll::{Epoll, Manner, Place, ZeroCopy};
+use crate::engine::epoll::{Epoll, Manner, Place, Space, ZeroCopy};
 use crate::engine::{Completion, Span, Usage};
 use crate::error::Errno;
 use crate::sys::epoll::Interest;
@@ -13,6 +13,15 @@ use crate::sys::errqueue::{self, Entry};
 use crate::sys::socket::{self, Message};
 
 impl Place {
+    /// Something was offered to the kernel.
+    pub(super) fn on_sent(&mut self, sent: Result<usize, Errno>, spans: &[Span]) {
+        match sent {
+            Ok(bytes) if bytes < bytes_of(spans) => self.space = Space::CutShort,
+            Err(Errno::AGAIN) => self.space = Space::Full,
+            _ => {}
+        }
+    }
+
     /// The kernel has accepted a zero-copy send, all of it or a part.
     fn on_zero_copy(&mut self, manner: &Manner, whole: bool) {
         self.ids.sent(manner.token);
@@ -33,6 +42,10 @@ const FAILS_BEFORE_NUMBERS: [Errno; 9] = [
     Errno::INVAL,
     Errno::OPNOTSUPP,
 ];
+
+fn bytes_of(spans: &[Span]) -> usize {
+    spans.iter().map(|span| span.bytes).sum()
+}
 
 impl Epoll {
     /// Switches zero copy on at the first request that wants it.
@@ -63,6 +76,7 @@ impl Epoll {
             true => self.prepare_zero_copy(at),
             false => Ok(()),
         };
+        let offers = prepared.is_ok();
         let apart = match prepared {
             Ok(()) if self.wants_apart(at, manner) => self.send_first_byte(at, manner, spans),
             prepared => prepared.map(|()| 0),
@@ -80,26 +94,23 @@ impl Epoll {
             }
             sent => sent,
         };
+        if let Some(place) = self.places.get_mut(at as usize) {
+            place.on_sent(sent, spans);
+        }
         match sent {
-            Err(Errno::AGAIN) => {
-                if let Some(place) = self.places.get_mut(at as usize) {
-                    place.full = true;
-                }
-                return true;
-            }
+            Err(Errno::AGAIN) => return true,
             Ok(bytes) => {
-                let offered: usize = spans.iter().map(|span| span.bytes).sum();
                 let Some(place) = self.places.get_mut(at as usize) else { return false };
-                place.full |= manner.stream && bytes < offered;
                 let notified = manner.zero_copy && bytes > 0;
                 if notified {
-                    place.on_zero_copy(manner, bytes == offered);
+                    place.on_zero_copy(manner, bytes == bytes_of(spans));
                     self.unreleased += 1;
                 }
                 self.result(manner.token, Ok(u32::try_from(bytes).unwrap_or(u32::MAX)), notified);
             }
             Err(errno) => {
-                if manner.zero_copy && !manner.stream && errno != Errno::INTR {
+                let numbered = manner.zero_copy && !manner.stream && offers;
+                if numbered && errno != Errno::INTR {
                     self.settle_number(at, errno);
                 }
                 self.result(manner.token, Err(errno), false);
@@ -145,17 +156,16 @@ impl Epoll {
             None => {}
         }
         let sent = if rest.is_empty() { Ok(0) } else { self.send(at, manner, &rest) };
-        let offered: usize = rest.iter().map(|span| span.bytes).sum();
-        self.rest = rest;
         // What speaks against it now does so again when it is tried again.
         let bytes = sent.unwrap_or(0);
         if let Some(place) = self.places.get_mut(at as usize) {
-            place.full |= sent == Err(Errno::AGAIN) || sent.is_ok() && bytes < offered;
+            place.on_sent(sent, &rest);
             if bytes > 0 {
-                place.on_zero_copy(manner, bytes == offered);
+                place.on_zero_copy(manner, bytes == bytes_of(&rest));
                 self.unreleased += 1;
             }
         }
+        self.rest = rest;
         let accepted = u32::try_from(bytes + 1).unwrap_or(u32::MAX);
         self.result(manner.token, Ok(accepted), bytes > 0);
         false
@@ -231,7 +241,7 @@ impl Epoll {
     }
 
     /// Takes a part of it. Returns whether there may be more.
-    fn look(&mut self, at: u32) -> bool {
+    pub(super) fn look(&mut self, at: u32) -> bool {
         let Some(place) = self.places.get_mut(at as usize) else { return false };
         let Some(held) = place.held else { return false };
         let more = match self.errors.read(held.fd(), &mut self.entries) {

@@ -1,0 +1,187 @@
+//! What the engines over epoll must keep that no payload on a ring can bring about at will: entries
+//! of error queues in a certain order, memory that cannot be read, sockets that cannot be watched.
+
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::ptr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringwire_wire::{Family, loopback, set_option};
+use rustix::net::{SendFlags, send};
+
+use super::*;
+
+static BYTES: [u8; 1 << 20] = [7; 1 << 20];
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn span(bytes: usize) -> Span {
+    Span { ptr: BYTES.as_ptr(), bytes }
+}
+
+/// A request of a stream on the only socket.
+fn submit(engine: &mut Epoll, near: &TcpStream, slot: u32, route: Route, spans: &[Span]) {
+    let target = Target { fd: near.as_fd(), file: Some(0) };
+    let send = Send {
+        token: Key { slot, generation: 1 },
+        target,
+        route,
+        segment: 0,
+        spans,
+        address: None,
+        segment_bytes: None,
+        stream: true,
+        end_of_record: true,
+        slow: false,
+        poll_first: false,
+        no_wait: false,
+    };
+    engine.submit(send).unwrap();
+}
+
+fn engine(zero_copy: bool, near: &TcpStream) -> Epoll {
+    let mut engine = Epoll::new(zero_copy).unwrap();
+    assert_eq!(engine.add_file(0, near.as_fd()), Some(0));
+    engine
+}
+
+fn turn(engine: &mut Epoll, deadline: Deadline) -> Vec<Completion> {
+    let mut completions = Vec::new();
+    engine.turn(deadline, &mut completions).unwrap();
+    completions
+}
+
+fn notified(completions: &[Completion]) -> Vec<u32> {
+    let slot = |completion: &Completion| match completion {
+        Completion::Notification { token, .. } => Some(token.slot),
+        _ => None,
+    };
+    completions.iter().filter_map(slot).collect()
+}
+
+/// Leaves `count` entries in the error queue that are no notifications, as a program does that asks
+/// for the time of each packet.
+fn leave_foreign_entries(near: &TcpStream, far: &mut TcpStream, count: usize) {
+    /// `SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_OPT_TSONLY`
+    const TIMES: i32 = 1 << 8 | 1 << 11;
+    near.set_nodelay(true).unwrap();
+    set_option(near, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, TIMES).unwrap();
+    for _ in 0..count {
+        assert_eq!(send(near, &BYTES[..1], SendFlags::empty()), Ok(1));
+        far.read_exact(&mut [0; 1]).unwrap();
+    }
+    set_option(near, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, 0).unwrap();
+}
+
+/// Two sends, with so many entries of others between their notifications, and none looked at.
+fn two_notifications_apart(engine: &mut Epoll, pair: (&TcpStream, &mut TcpStream), foreign: usize) {
+    let (near, far) = pair;
+    let mut buffer = [0; 1000];
+    submit(engine, near, 0, Route::ZeroCopy, &[span(1000)]);
+    far.read_exact(&mut buffer).unwrap();
+    leave_foreign_entries(near, far, foreign);
+    submit(engine, near, 1, Route::ZeroCopy, &[span(1000)]);
+    far.read_exact(&mut buffer).unwrap();
+}
+
+/// One look takes sixteen entries, and cannot know whether there are more.
+#[test]
+fn a_queue_that_one_look_just_empties_leaves_nothing_to_turn_for() {
+    let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+    let mut engine = engine(true, &near);
+    two_notifications_apart(&mut engine, (&near, &mut far), 14);
+    let mut all = notified(&turn(&mut engine, Deadline::Now));
+    let deadline = Instant::now() + PATIENCE;
+    while all.len() < 2 {
+        assert!(Instant::now() < deadline, "{all:?}");
+        all.extend(notified(&turn(&mut engine, Deadline::Now)));
+    }
+    assert_eq!((all, engine.foreign_entries()), (vec![0, 1], 14));
+    assert!(!engine.expects());
+    // A ring whose engine expects nothing does not turn it, and tells its caller to turn again as
+    // long as this is so.
+    assert!(!engine.has_unsubmitted());
+}
+
+/// Whatever of others stands before them.
+#[test]
+fn a_ring_that_ends_takes_all_notifications_that_are_there() {
+    let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+    let mut engine = engine(true, &near);
+    two_notifications_apart(&mut engine, (&near, &mut far), 100);
+    engine.stop();
+    let taken = turn(&mut engine, Deadline::Now);
+    assert_eq!(notified(&taken), [0, 1]);
+    assert!(!engine.expects());
+}
+
+/// A pair that holds little.
+fn narrow_pair() -> (TcpStream, TcpStream) {
+    let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let listener = socket().unwrap();
+    listener.set_recv_buffer_size(32 << 10).unwrap();
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    listener.bind(&address.into()).unwrap();
+    listener.listen(1).unwrap();
+    let near = socket().unwrap();
+    near.set_send_buffer_size(64 << 10).unwrap();
+    near.connect(&listener.local_addr().unwrap()).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    (near.into(), far.into())
+}
+
+/// The results of requests that go on until all of `spans` has been taken, or one fails.
+fn send_all(engine: &mut Epoll, near: &TcpStream, route: Route, mut spans: Vec<Span>) -> Errno {
+    let deadline = Instant::now() + PATIENCE;
+    for slot in 0.. {
+        submit(engine, near, slot, route, &spans);
+        let mut outcome = None;
+        while outcome.is_none() {
+            assert!(Instant::now() < deadline, "the request {slot} waits for ever");
+            for completion in turn(engine, Duration::from_millis(50).into()) {
+                if let Completion::Result { token, outcome: known, .. } = completion {
+                    assert_eq!(token.slot, slot);
+                    outcome = Some(known);
+                }
+            }
+        }
+        let mut taken = match outcome {
+            Some(Ok(bytes)) => bytes as usize,
+            Some(Err(errno)) => return errno,
+            None => unreachable!(),
+        };
+        while let Some(first) = spans.first_mut()
+            && taken > 0
+        {
+            let step = taken.min(first.bytes);
+            *first = Span { ptr: first.ptr.wrapping_add(step), bytes: first.bytes - step };
+            taken -= step;
+            if first.bytes == 0 {
+                spans.remove(0);
+            }
+        }
+    }
+    unreachable!()
+}
+
+/// The kernel takes what is before the hole, and then does not say that there is room for more.
+#[test]
+fn a_send_that_was_cut_short_by_its_memory_does_not_wait_for_room() {
+    for (zero_copy, route) in [(true, Route::ZeroCopy), (true, Route::Copy), (false, Route::Copy)] {
+        for bytes in (1..9).map(|more| (1 << 19) + more * 10_000) {
+            let (near, mut far) = narrow_pair();
+            let mut engine = engine(zero_copy, &near);
+            let reader = thread::spawn(move || {
+                let mut buffer = vec![0; 1 << 20];
+                while let Ok(1..) = far.read(&mut buffer) {}
+            });
+            // Much more than it holds, then memory that is not there.
+            let hole = Span { ptr: ptr::without_provenance(4096), bytes: 1 << 20 };
+            let errno = send_all(&mut engine, &near, route, vec![span(bytes), hole]);
+            assert_eq!(errno, Errno::FAULT, "{route:?}");
+            drop((engine, near));
+            reader.join().unwrap();
+        }
+    }
+}
