@@ -386,8 +386,8 @@ impl Ring {
     ///
     /// - `uring`: one, which submits all requests and reaps.
     /// - `msg-zerocopy`: one for each zero-copy request, one to wait, and for each socket of which
-    ///   something came back one to read its error queue. A request on a socket that has nothing out
-    ///   takes one more, which looks for notifications of others.
+    ///   something came back one to read its error queue. A request on a socket that has nothing
+    ///   out takes one more, which looks for notifications of others.
     /// - `copy`: one to wait if a request waits for room, else none.
     ///
     /// A stream that is full takes one or two more on the last two, to be told of room.

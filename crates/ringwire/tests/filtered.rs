@@ -1,6 +1,6 @@
 //! The engines over epoll go on where calls that they rely on are refused later, or for some
-//! sockets only: a sandbox that comes up after the ring, a kernel that answers otherwise, a user who
-//! may watch no more descriptors.
+//! sockets only: a sandbox that comes up after the ring, a kernel that answers otherwise, a user
+//! who may watch no more descriptors.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

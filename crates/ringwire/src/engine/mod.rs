@@ -215,8 +215,8 @@ pub(crate) trait Engine {
     ) -> Result<usize, Errno>;
 
     /// Submits what is prepared, waits until `deadline` for at least one completion, and appends
-    /// those that have come. One system call, or none, where there is a completion ring; without one
-    /// a wait, and a look at the error queue of each socket that has something in it.
+    /// those that have come. One system call, or none, where there is a completion ring; without
+    /// one a wait, and a look at the error queue of each socket that has something in it.
     fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error>;
 
     /// Nothing could complete, and the ring comes to rest.

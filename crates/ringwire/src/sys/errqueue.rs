@@ -184,8 +184,8 @@ pub(crate) fn probe() -> Result<(), Error> {
 /// Two rings of this process that share one do not both get it.
 ///
 /// # Errors
-/// `ALREADY` if somebody else did: they may have sent, and how often cannot be asked. `OPNOTSUPP` if
-/// the socket does not keep the option: its sends would be copied, and never notified of.
+/// `ALREADY` if somebody else did: they may have sent, and how often cannot be asked. `OPNOTSUPP`
+/// if the socket does not keep the option: its sends would be copied, and never notified of.
 pub(crate) fn claim_numbers(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // Looking and setting are two calls.
     static CLAIMING: Mutex<()> = Mutex::new(());
