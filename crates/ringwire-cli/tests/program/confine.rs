@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
@@ -29,6 +30,14 @@ pub(crate) fn behind_seccomp(errno: u32, command: Command) -> End {
     thread.join().unwrap()
 }
 
+/// A user whom nobody else is: no other call, no other process that runs now.
+fn nobody_else() -> u32 {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    // A process has a number of at most 22 bits, and makes fewer calls than this.
+    let calls = CALLS.fetch_add(1, Ordering::Relaxed) % 128;
+    1_100_000_000 + std::process::id() * 128 + calls
+}
+
 /// The program where any user can run it, and the directory that it is in until it is dropped.
 pub(crate) struct Shared {
     _dir: tempfile::TempDir,
@@ -50,12 +59,17 @@ impl Shared {
         &self.program
     }
 
-    /// The program as a user without rights, who may lock `memlock_kib`.
+    /// The program as a user without rights, who may lock `memlock_kib`. As root a user whom nobody
+    /// else is, because locked memory is counted per user, and counted on for a moment after a
+    /// process's end; otherwise whoever we are.
     pub(crate) fn as_user(&self, memlock_kib: u32, args: &[&str]) -> Command {
         let mut command = Command::new("sh");
         let drop = match rustix::process::geteuid().is_root() {
-            true => "setpriv --reuid=65534 --regid=65534 --clear-groups --",
-            false => "",
+            true => {
+                let user = nobody_else();
+                format!("setpriv --reuid={user} --regid={user} --clear-groups --")
+            }
+            false => String::new(),
         };
         let script = format!("ulimit -l {memlock_kib} && exec {drop} \"$@\"");
         command.args(["-c", &script, "sh"]).arg(&self.program).args(args);
