@@ -19,19 +19,29 @@ accidents, not attackers. Use it on a network that you trust, or through a tunne
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 every file is stored and verified everywhere, or what this host allows was measured, \
-or zero copy is to be had; 1 the transfer ended, and some file is not, or zero copy is not to be \
-had; 2 it could not run, or was interrupted.";
+or zero copy can be used; 1 the transfer ended, and some file is not, or zero copy cannot be used; \
+2 it could not run, or was interrupted.";
 
 const DOCTOR_AFTER: &str = "\
-A check is ok, warn (something is lost, or could not be seen) or FAIL (zero copy is not to be had \
-because of it), and says who must do what. Rates are for information: ringwire bench measures.
+Each check is a line: ok, warn (something is lost, or could not be seen) or FAIL (zero copy cannot \
+be used because of it), what was found, what is needed; and where it is not ok, a hint: who must \
+do what. The last line recommends. On a terminal lines are wrapped, elsewhere they are not.
 
 Nobody is sent bytes that were not asked for. --to connects, and no more; a ringwire recv greets \
 first, and is then sent 16 MiB that it throws away, counts for no transfer and stores nowhere. To \
 any other server bytes go only with --probe-bytes: zeros, on that one connection, which a server \
 that expects a protocol will take for junk.
 
-Exit codes: 0 zero copy is to be had; 1 it is not: a check says FAIL; 2 it could not look.";
+Examples:
+  ringwire doctor                         this host, for this user
+  ringwire doctor --to 10.0.0.7:27474     and the way to a server
+  ringwire doctor --to store.example:9000 --probe-bytes 16MiB
+                                          and what the kernel says of bytes sent there
+  ringwire doctor --json | jq -r '.checks[] | select(.status == \"FAIL\").hint'
+
+Exit codes: 0 zero copy can be used by this user on this host, and with --to nothing that is known \
+of that way copies everything; 1 it cannot: a check says FAIL (ringwire delivers all the same, by \
+copying); 2 it could not look: wrong usage, a name without an address, or interrupted.";
 
 const AFTER_HELP: &str = "The transfer is not encrypted; --help says more.";
 
@@ -199,13 +209,13 @@ pub(crate) struct Bench {
 ///
 /// Looks at the kernel and its bugs, io_uring and MSG_ZEROCOPY (by trying), limits of memory and
 /// buffers, network interfaces, packet sockets, IPsec and the IOMMU, and sends a few MiB into the
-/// perfect wire. Works for any user, and says what it could not see. Changes nothing. Takes about a
-/// second, and never more than ten.
+/// perfect wire. Works for any user, and says what it could not see. Changes nothing. Takes a
+/// moment; with a server that is slow to answer up to ten seconds.
 #[derive(Args, Debug)]
 #[command(after_long_help = DOCTOR_AFTER)]
 pub(crate) struct Doctor {
     /// Look at the way to a server too: route, interface, what copies on it, a TCP connection
-    #[arg(long, value_name = "HOST:PORT", value_parser = parse_endpoint)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_server)]
     pub(crate) to: Option<Endpoint>,
 
     /// Send so many zeros to the server, whatever it is, to see if they are copied; 1MiB to 1GiB
@@ -274,9 +284,17 @@ pub(crate) struct Endpoint {
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+    endpoint("a receiver", text)
+}
+
+fn parse_server(text: &str) -> Result<Endpoint, String> {
+    endpoint("a server", text)
+}
+
+fn endpoint(what: &str, text: &str) -> Result<Endpoint, String> {
     let wrong = |why: &str| {
         Err(format!(
-            "{why}; a receiver is HOST:PORT, like 10.0.0.7:{DEFAULT_PORT} or [::1]:{DEFAULT_PORT}"
+            "{why}; {what} is HOST:PORT, like 10.0.0.7:{DEFAULT_PORT} or [::1]:{DEFAULT_PORT}"
         ))
     };
     let Some((host, port)) = text.rsplit_once(':') else { return wrong("it has no port") };

@@ -1,19 +1,25 @@
 //! `ringwire doctor`: flags become a question, `ringwire-doctor` looks and judges, this shows it.
 //!
-//! Must not know what is looked at. stdout carries the report, as text or as JSON.
+//! Must not know what is looked at. stdout carries the report, as text or as JSON. Invariant:
+//! SIGINT and SIGTERM end it at once, whatever the looking waits for.
 
-use ringwire_doctor::{Asked, Framing, examine, judge};
+use std::os::unix::net::UnixStream;
+
+use ringwire_doctor::facts::Facts;
+use ringwire_doctor::{Asked, Framing, NoAddress, examine, judge};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::args::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::protocol::{self, Role};
+use crate::signals::Signals;
 
 /// What a receiver is sent unless it is said how much: enough to see what the path does.
 const PROBE_BYTES: u64 = 16 << 20;
 
 /// Looks, and says what it found.
-pub(crate) fn run(args: &Doctor, output: &Output) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &Doctor, signals: &Signals, output: &Output) -> Result<Exit, Failure> {
     let asked = args.to.as_ref().map(|to| Asked {
         host: to.host.clone(),
         port: to.port,
@@ -25,17 +31,46 @@ pub(crate) fn run(args: &Doctor, output: &Output) -> Result<Exit, Failure> {
             bytes: PROBE_BYTES,
         },
     });
-    let facts = examine(asked.as_ref()).map_err(|no_address| {
+    let facts = examined(asked, signals)?.map_err(|no_address| {
         Failure::new(no_address).hint("check the name; an address in numbers needs no resolving")
     })?;
     let report = judge(&facts);
     match args.json {
         // As text, fields are in the order that is promised.
         true => output.result(serde_json::to_string_pretty(&report).map_err(Failure::new)?),
-        false => report.lines().iter().for_each(|line| output.result(line)),
+        false => report.lines(output.width()).iter().for_each(|line| output.result(line)),
     }
     Ok(match report.is_usable() {
         true => Exit::Yes,
         false => Exit::No,
     })
+}
+
+/// What was found, unless a signal came first. The looking is left behind then: it changes nothing,
+/// and what it has open ends with the program.
+fn examined(asked: Option<Asked>, signals: &Signals) -> Result<Result<Facts, NoAddress>, Failure> {
+    let (ended, ends) = UnixStream::pair().map_err(Failure::new)?;
+    let looking = std::thread::Builder::new().name("doctor".into()).spawn(move || {
+        let found = examine(asked.as_ref());
+        // Closed by now or by a panic, it wakes who waits.
+        drop(ends);
+        found
+    });
+    let looking =
+        looking.map_err(|error| Failure::new(format!("cannot start a thread: {error}")))?;
+    loop {
+        let mut fds =
+            [PollFd::new(signals, PollFlags::IN), PollFd::new(&ended, PollFlags::empty())];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(Failure::new(format!("cannot wait: {errno}"))),
+        }
+        if let Some(signal) = signals.seen() {
+            return Err(Failure::new(format!("told to exit by {signal} before all was seen")));
+        }
+        if !fds[1].revents().is_empty() {
+            let found = looking.join();
+            return found.map_err(|_| Failure::new("a bug of ringwire doctor ended the looking"));
+        }
+    }
 }

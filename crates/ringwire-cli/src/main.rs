@@ -57,6 +57,6 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Send(args) => send::run(args, &signals, output),
         Command::Recv(args) => recv::run(args, &signals, output),
         Command::Bench(args) => bench::run(args, &signals, output),
-        Command::Doctor(args) => doctor::run(args, output),
+        Command::Doctor(args) => doctor::run(args, &signals, output),
     }
 }

@@ -43,6 +43,18 @@ impl Output {
         });
     }
 
+    /// How wide the terminal is that results go to, at most as wide as is read well; `None` where
+    /// they go elsewhere, and whoever reads them may want a line to be a line.
+    pub(crate) fn width(&self) -> Option<usize> {
+        const WELL_READ: usize = 100;
+        const LEAST: usize = 40;
+        let stdout = io::stdout();
+        let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|_| stdout.is_terminal())?;
+        // A terminal that does not know says 0.
+        let columns = if size.ws_col == 0 { 80 } else { usize::from(size.ws_col) };
+        Some(columns.clamp(LEAST, WELL_READ))
+    }
+
     /// Something that the reader may want to know.
     pub(crate) fn note(&self, text: impl Display) {
         self.say("note", text);

@@ -211,14 +211,14 @@ pub struct Live {
     pub wire: Seen<String>,
     /// What ringwire's sends came to.
     pub ringwire: Seen<Sample>,
-    /// What plain writes of the same came to.
-    pub plain: Seen<Sample>,
 }
 
 /// Bytes that were sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// How many.
+    /// How many were to be sent.
+    pub asked_bytes: u64,
+    /// How many were acknowledged in time.
     pub bytes: u64,
     /// Of them, those that left without a copy.
     pub uncopied_bytes: u64,
@@ -226,8 +226,6 @@ pub struct Sample {
     pub copied_bytes: u64,
     /// Bytes that ringwire itself copied because RLIMIT_MEMLOCK was short.
     pub memlock_short_bytes: u64,
-    /// How long it took.
-    pub micros: u64,
 }
 
 /// The destination.
@@ -239,6 +237,8 @@ pub struct Path {
     pub address: String,
     /// Where packets to it go.
     pub route: Seen<Route>,
+    /// Whether an IPsec policy encrypts what goes there by TCP.
+    pub encrypted: Seen<bool>,
     /// A TCP connection to it.
     pub connection: Seen<Connection>,
 }

@@ -1,29 +1,9 @@
 //! Progress: bars on a terminal, lines elsewhere, nothing of it on stdout.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
 use crate::common::*;
-
-/// Both sides of a new terminal.
-fn terminal() -> (std::fs::File, OwnedFd) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let theirs = rustix::fs::open(
-        name.as_c_str(),
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .unwrap();
-    let size = rustix::termios::Winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&theirs, size).unwrap();
-    (ours.into(), theirs)
-}
 
 /// A stand-in that takes nothing until it is told to, then everything, and answers `stored`.
 fn patient_stand_in() -> (String, std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>) {
@@ -45,7 +25,7 @@ fn a_terminal_gets_a_bar_for_each_receiver() {
     let path = write(dir.path().join("f"), &random(32 << 20, 1));
     let (address, go_on, stand_in) = patient_stand_in();
     let receiver = Receiver::start(&[]);
-    let (mut ours, theirs) = terminal();
+    let (mut ours, theirs) = terminal(160);
     let mut command = ringwire(["send"]);
     command.arg(path).args(["--arena", "1MiB", "--block", "64KiB", "--to", &address]);
     command.args(["--to", &receiver.address]);

@@ -22,7 +22,7 @@ fn short_help_fits_a_screen_and_says_that_nothing_is_encrypted() {
 
 #[test]
 fn wrong_flags_are_errors_that_name_the_way_out() {
-    let cases: [&[&str]; 18] = [
+    let cases: [&[&str]; 22] = [
         &[],
         &["frob"],
         &["send"],
@@ -41,6 +41,10 @@ fn wrong_flags_are_errors_that_name_the_way_out() {
         &["bench", "--working-set", "2GiB"],
         &["bench", "--seconds", "0"],
         &["bench", "--runs", "0"],
+        &["doctor", "--to", "nonsense"],
+        &["doctor", "--to", "::1:80"],
+        &["doctor", "--probe-bytes", "4MiB"],
+        &["doctor", "--to", "h:1", "--probe-bytes", "4"],
     ];
     let shown: Vec<String> = cases
         .iter()

@@ -1,10 +1,11 @@
 //! Looking: each file asks one part of the system, and writes down what it answered.
 //!
 //! ```text
-//! host.rs      files of /proc and /sys, limits      netlink.rs  rtnetlink and xfrm, on a socket
-//! uring.rs     io_uring, MSG_ZEROCOPY, by trying    links.rs    interfaces, with ethtool's part
-//! live.rs      sending into the perfect wire        path.rs     the destination, on request
-//! sender.rs    sending through ringwire             sys.rs      the unsafe part
+//! host.rs      files of /proc and /sys, limits      netlink.rs  rtnetlink, on a socket
+//! uring.rs     io_uring, MSG_ZEROCOPY, by trying    xfrm.rs     IPsec, on a socket
+//! live.rs      sending into the perfect wire        links.rs    interfaces, with ethtool's part
+//! path.rs      the destination, on request          sender.rs   sending through ringwire
+//! sys.rs       the unsafe part
 //! ```
 //! Invariants: nothing here judges, nothing changes the host, and everything ends within a bounded
 //! time. What cannot be seen is a fact too.
@@ -17,81 +18,130 @@ mod path;
 mod sender;
 mod sys;
 mod uring;
+mod xfrm;
 
+use std::borrow::Borrow;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use ringwire_wire::Perfect;
 
-use crate::facts::{Facts, Path};
+use crate::facts::{Facts, Path, Seen};
+use live::Looked;
+use netlink::Netlink;
+use path::Reached;
 
 pub use path::{Asked, Framing, NoAddress};
 
-/// How long sending into the perfect wire may take, all in all. It takes a tenth of that.
-const LIVE_MAX: Duration = Duration::from_millis(2500);
+/// How long making the perfect wire may take. It takes a hundredth of that.
+const WIRE_MAX: Duration = Duration::from_secs(1);
+/// How long sending into it may take, all in all. It takes a tenth of that.
+const LIVE_MAX: Duration = Duration::from_secs(2);
+/// How long a destination may take: more than `path.rs` waits for it, all in all.
+const PATH_MAX: Duration = Duration::from_millis(4500);
 
 /// Looks at the host, and at the path to `asked`.
 ///
-/// Takes a second or less; with a destination that does not answer, up to nine.
+/// Takes a tenth of a second; with a destination that does not answer, up to ten.
 ///
 /// # Errors
 /// [`NoAddress`] if the destination's name has no address.
 pub fn examine(asked: Option<&Asked>) -> Result<Facts, NoAddress> {
-    let address = asked.map(path::resolve).transpose()?;
-    // First, because it forks: before there are rings and memory.
-    let (live, memory) =
-        within(LIVE_MAX, || live::look(Perfect::builder().build().map_err(|why| why.to_string())));
-    let uring = uring::look();
-    let links = netlink::Netlink::open();
-    let interfaces = links.as_ref().map_err(said).and_then(|link| links::look(link).map_err(said));
-    let path = match (asked, address) {
-        (Some(asked), Some(address)) => Some(Path {
-            to: asked.shown.clone(),
-            address: address.ip().to_string(),
-            route: links
-                .as_ref()
-                .map_err(said)
-                .and_then(|link| link.route(address.ip()).map_err(said)),
-            connection: path::connect(asked, address),
-        }),
-        _ => None,
+    let to = match asked {
+        Some(asked) => Some((asked.clone(), path::resolve(asked)?)),
+        None => None,
     };
+    // First, because it forks: before there are rings and memory.
+    let wire = within(WIRE_MAX, || Perfect::builder().build().map_err(|why| why.to_string()));
+    // Then small rings, before large ones: what a ring of ours had is given back to the user's
+    // account after its end, and sometimes long after (K15).
+    let (uring, zerocopy) = (uring::look(), uring::zerocopy());
+    let (looked, reached) = send(wire, to);
+    let links = Netlink::open();
+    let interfaces = links.as_ref().map_err(said).and_then(|link| links::look(link).map_err(said));
+    let path = asked.zip(reached).map(|(asked, reached)| path_of(&links, asked, reached));
     Ok(Facts {
         kernel: host::kernel(),
         process: host::process(),
-        zerocopy: uring::zerocopy(),
-        memory: host::memory(memory),
+        memory: host::memory(looked.arena),
         buffers: host::buffers(),
         packet_sockets: host::packet_sockets(),
-        ipsec_policies: netlink::ipsec_policies().map_err(said),
+        ipsec_policies: xfrm::policies().map_err(said),
         iommu: host::iommu(),
         tls: host::tls(),
         uring,
+        zerocopy,
         interfaces,
-        engine: live.engine,
-        live: live.live,
+        engine: looked.engine,
+        live: looked.live,
         path,
     })
 }
 
-fn said(error: impl std::borrow::Borrow<io::Error>) -> String {
+fn path_of(links: &io::Result<Netlink>, asked: &Asked, reached: Reached) -> Path {
+    let Reached { address, connection } = reached;
+    let routed = links.as_ref().map_err(said).and_then(|link| link.route(address).map_err(said));
+    let encrypted = routed.as_ref().map_err(Clone::clone).and_then(|(route, from)| {
+        let flow = xfrm::Flow { to: address, from: *from, interface: route.interface };
+        xfrm::encrypts(&flow).map_err(said)
+    });
+    Path {
+        to: asked.shown.clone(),
+        address: address.ip().to_string(),
+        route: routed.map(|(route, _)| route),
+        encrypted,
+        connection,
+    }
+}
+
+fn said(error: impl Borrow<io::Error>) -> String {
     error.borrow().to_string()
 }
 
 /// What `work` finds, or what is said of work that takes too long. Its thread is left behind then:
 /// nothing can end it, and the program is about to end.
-fn within(
+fn within<T: Send + 'static>(
     time: Duration,
-    work: impl FnOnce() -> (live::Looked, live::Registered) + Send + 'static,
-) -> (live::Looked, live::Registered) {
-    let (found, finds) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("probe".into()).spawn(move || {
-        let _ = found.send(work());
+    work: impl FnOnce() -> Seen<T> + Send + 'static,
+) -> Seen<T> {
+    let (tell, told) = mpsc::channel();
+    spawn(move || {
+        let _ = tell.send(work());
+    })?;
+    told.recv_timeout(time).unwrap_or_else(|_| Err(too_long(time)))
+}
+
+/// Sends into the perfect wire, then to the destination. By one ring on one thread, so that the
+/// second does not find the memory of the first still counted (K15). What takes too long is left
+/// behind.
+fn send(wire: Seen<Perfect>, to: Option<(Asked, Vec<SocketAddr>)>) -> (Looked, Option<Reached>) {
+    let first = to.as_ref().and_then(|(_, addresses)| addresses.first().copied());
+    let (tell_live, told_live) = mpsc::channel();
+    let (tell_end, told_end) = mpsc::channel();
+    let spawned = spawn(move || {
+        let (mut sender, looked) = live::look(wire);
+        let _ = tell_live.send(looked);
+        let reached = to.map(|(asked, addresses)| path::reach(&asked, &addresses, &mut sender));
+        if let Ok(sender) = sender {
+            sender.end();
+        }
+        let _ = tell_end.send(reached);
     });
-    match thread.map(|_| finds.recv_timeout(time)) {
-        Ok(Ok(found)) => found,
-        Ok(Err(_)) => live::nothing(&format!("it did not come to an end within {time:?}")),
-        Err(error) => live::nothing(&format!("cannot start a thread: {error}")),
-    }
+    let told =
+        spawned.and_then(|()| told_live.recv_timeout(LIVE_MAX).map_err(|_| too_long(LIVE_MAX)));
+    let looked = told.unwrap_or_else(|why| Looked::nothing(&why));
+    let nothing = |address| Reached { address, connection: Err(too_long(PATH_MAX)) };
+    let reached = told_end.recv_timeout(PATH_MAX).unwrap_or_else(|_| first.map(nothing));
+    (looked, reached)
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> Seen<()> {
+    let thread = std::thread::Builder::new().name("probe".into()).spawn(work);
+    thread.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
+}
+
+fn too_long(time: Duration) -> String {
+    format!("it did not come to an end within {time:?}")
 }

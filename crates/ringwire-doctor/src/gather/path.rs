@@ -10,15 +10,13 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::sender::{self, Sender};
-use crate::facts::{Connection, Sample, Seen};
+use super::sender::Sender;
+use crate::facts::{Connection, Seen};
 
 const RESOLVE_MAX: Duration = Duration::from_millis(1500);
 const CONNECT_MAX: Duration = Duration::from_millis(1500);
 /// A receiver that has a place free greets at once.
 const GREETING_MAX: Duration = Duration::from_millis(500);
-/// Enough to find out if it is copied, and little to lock.
-const ARENA_BYTES: usize = 4 << 20;
 const PROBE_MAX: Duration = Duration::from_millis(2000);
 
 /// A destination to ask about.
@@ -64,30 +62,61 @@ impl fmt::Display for NoAddress {
 
 impl std::error::Error for NoAddress {}
 
-/// The destination's first address. Resolving cannot be cut short, so a thread is left behind if it
-/// takes too long.
-pub(super) fn resolve(asked: &Asked) -> Result<SocketAddr, NoAddress> {
+/// What came of an attempt to get to the destination.
+pub(super) struct Reached {
+    /// The address that was reached, or the first one.
+    pub(super) address: SocketAddr,
+    /// A TCP connection to it.
+    pub(super) connection: Seen<Connection>,
+}
+
+/// The destination's addresses: one or more. Resolving cannot be cut short, so a thread is left
+/// behind if it takes too long.
+pub(super) fn resolve(asked: &Asked) -> Result<Vec<SocketAddr>, NoAddress> {
     let no = |why: String| NoAddress { shown: asked.shown.clone(), why };
     let target = (asked.host.clone(), asked.port);
     let (found, finds) = mpsc::channel();
     std::thread::Builder::new()
         .name("resolve".into())
         .spawn(move || {
-            let _ = found.send(target.to_socket_addrs().map(|mut all| all.next()));
+            let _ = found.send(target.to_socket_addrs().map(Vec::from_iter));
         })
         .map_err(|error| no(error.to_string()))?;
     match finds.recv_timeout(RESOLVE_MAX) {
-        Ok(Ok(Some(address))) => Ok(address),
-        Ok(Ok(None)) => Err(no("the name has no address".into())),
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(no("the name has no address".into())),
+        Ok(Ok(addresses)) => Ok(addresses),
         Ok(Err(error)) => Err(no(error.to_string())),
         Err(_) => Err(no(format!("no answer within {RESOLVE_MAX:?}"))),
     }
 }
 
 /// Connects, listens for a greeting, and sends what may be sent.
-pub(super) fn connect(asked: &Asked, address: SocketAddr) -> Seen<Connection> {
-    let mut stream =
-        TcpStream::connect_timeout(&address, CONNECT_MAX).map_err(|error| error.to_string())?;
+pub(super) fn reach(asked: &Asked, addresses: &[SocketAddr], sender: &mut Seen<Sender>) -> Reached {
+    let (address, stream) = connect(addresses);
+    let connection = stream.map(|stream| talk(asked, stream, sender));
+    Reached { address, connection: connection.map_err(|error| error.to_string()) }
+}
+
+/// To the first address that takes a connection, as any client would; if none does, what the first
+/// one says.
+fn connect(addresses: &[SocketAddr]) -> (SocketAddr, io::Result<TcpStream>) {
+    let deadline = Instant::now() + CONNECT_MAX;
+    let mut first = None;
+    for (at, address) in addresses.iter().enumerate() {
+        // Evenly, so that a first address that is silent leaves time for the others.
+        let share = (addresses.len() - at) as u32;
+        let left = deadline.saturating_duration_since(Instant::now()) / share;
+        let stream = TcpStream::connect_timeout(address, left.max(Duration::from_millis(1)));
+        if stream.is_ok() {
+            return (*address, stream);
+        }
+        first = first.or(Some((*address, stream)));
+    }
+    let none = || (SocketAddr::from(([0; 4], 0)), Err(io::ErrorKind::AddrNotAvailable.into()));
+    first.unwrap_or_else(none)
+}
+
+fn talk(asked: &Asked, mut stream: TcpStream, sender: &mut Seen<Sender>) -> Connection {
     let receiver = greets(&mut stream, &asked.framing.receiver_greets).unwrap_or(false);
     let sending = match (receiver, asked.probe_bytes) {
         (true, bytes) => {
@@ -96,8 +125,11 @@ pub(super) fn connect(asked: &Asked, address: SocketAddr) -> Seen<Connection> {
         (false, Some(bytes)) => Some((&[][..], bytes)),
         (false, None) => None,
     };
-    let probe = sending.map(|(greeting, bytes)| probe(stream, greeting, bytes));
-    Ok(Connection { receiver, probe })
+    let probe = sending.map(|(greeting, bytes)| {
+        let sender = sender.as_mut().map_err(|why| why.clone())?;
+        sender.send(stream, greeting, bytes, Instant::now() + PROBE_MAX, |_| {})
+    });
+    Connection { receiver, probe }
 }
 
 /// Whether the peer's first bytes are these. Reads no more than that.
@@ -120,13 +152,4 @@ fn greets(stream: &mut TcpStream, expected: &[u8]) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn probe(stream: TcpStream, greeting: &[u8], bytes: u64) -> Seen<Sample> {
-    let (arena, _) = sender::arena(ARENA_BYTES)?;
-    let mut sender = Sender::new(&arena)?;
-    let deadline = Instant::now() + PROBE_MAX;
-    let sample = sender.send(stream, greeting, bytes, deadline, |_| {});
-    sender.end();
-    sample
 }

@@ -11,11 +11,12 @@ use ringwire::{Arena, Block, Copied, Event, Events, OnDeadline, Payload, Ring};
 
 use crate::facts::{ArenaFacts, Engine, Sample, Seen};
 
-/// One payload. Far above what is copied for being small, and never merged into another send's
-/// packet, so that the kernel's report can be believed.
-const PAYLOAD_BYTES: usize = 1 << 20;
+/// One payload: less where less is registered, but far above what is copied for being small, and
+/// never merged into another send's packet, so that the kernel's report can be believed.
+const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+const PAYLOAD_BYTES_MIN: usize = 64 << 10;
 
-/// Payloads under way at a time.
+/// Payloads under way at a time. A block may be in several of them: nobody writes to it.
 const WINDOW: usize = 12;
 
 /// How long a ring that is done may take to get its last memory back.
@@ -46,17 +47,23 @@ impl Sender {
         let ring = Ring::builder().arena(arena).build().map_err(|error| error.to_string())?;
         // Registered memory is handed out first. Where there is some, the rest is left alone: it
         // would count against RLIMIT_MEMLOCK while it is sent.
-        let registered = arena.registered_bytes() / PAYLOAD_BYTES;
-        let blocks_max = if registered > 1 { registered } else { usize::MAX };
+        let (payload_bytes, blocks_max) = match arena.registered_bytes() {
+            0..PAYLOAD_BYTES_MIN => (PAYLOAD_BYTES_MAX, usize::MAX),
+            registered => {
+                let bytes = (registered / 4).clamp(PAYLOAD_BYTES_MIN, PAYLOAD_BYTES_MAX);
+                (bytes, registered / bytes)
+            }
+        };
+        let zeros = vec![0; payload_bytes];
         let mut blocks = Vec::new();
         while blocks.len() < blocks_max
-            && let Ok(mut block) = arena.alloc(PAYLOAD_BYTES)
+            && let Ok(mut block) = arena.alloc(payload_bytes)
         {
-            block.put(&[0; PAYLOAD_BYTES]);
+            block.put(&zeros);
             blocks.push(block.freeze());
         }
         if blocks.is_empty() {
-            return Err("the arena has no block of 1 MiB".into());
+            return Err(format!("the arena has no block of {payload_bytes} bytes"));
         }
         Ok(Sender { ring, blocks, events: Events::new() })
     }
@@ -66,13 +73,8 @@ impl Sender {
         Engine { name: self.ring.engine().into(), why: self.ring.why() }
     }
 
-    /// The memory that is sent, for those who send it in other ways.
-    pub(super) fn blocks(&self) -> &[Block] {
-        &self.blocks
-    }
-
-    /// Sends `greeting`, then `bytes` bytes, and waits until all memory is back. Says what the
-    /// kernel has taken to `wrote`. The stream is closed at the end.
+    /// Sends `greeting`, then `bytes` bytes, and waits until all memory is back, or until the
+    /// deadline. Says what the kernel has taken to `wrote`. The stream is closed at the end.
     pub(super) fn send(
         &mut self,
         stream: TcpStream,
@@ -84,8 +86,8 @@ impl Sender {
         let sock = self.ring.attach(stream).map_err(|error| error.to_string())?;
         let sent = self.run(sock, greeting, bytes, deadline, wrote);
         let ended = match &sent {
-            Ok(_) => self.ring.close(sock),
-            Err(_) => self.ring.abort(sock),
+            Ok(sample) if sample.bytes == bytes => self.ring.close(sock),
+            _ => self.ring.abort(sock),
         };
         sent.and_then(|sample| ended.map(|()| sample).map_err(|error| error.to_string()))
     }
@@ -98,7 +100,7 @@ impl Sender {
         deadline: Instant,
         wrote: impl Fn(u64),
     ) -> Seen<Sample> {
-        let mut sample = Sample::default();
+        let mut sample = Sample { asked_bytes: bytes, ..Sample::default() };
         let (mut queued, mut under_way) = (0, 0);
         let memlock_short_before = self.ring.stats().copied_bytes.memlock_short;
         let take = |ring: &mut Ring, payload: Payload| {
@@ -110,7 +112,6 @@ impl Sender {
         }
         let greeting_bytes = greeting.len() as u64;
         let mut blocks = self.blocks.iter().cycle();
-        let started = Instant::now();
         while queued < bytes || under_way > 0 {
             while queued < bytes && under_way < WINDOW {
                 let Some(block) = blocks.next() else { break };
@@ -124,10 +125,7 @@ impl Sender {
                 match event {
                     Event::Sent { bytes, .. } => wrote(bytes),
                     Event::Failed { error, .. } => {
-                        return Err(format!(
-                            "the connection broke after {} bytes: {error}",
-                            sample.bytes
-                        ));
+                        return Err(format!("the connection broke: {error}"));
                     }
                     Event::Released { payload, copied, .. } => {
                         under_way -= 1;
@@ -146,15 +144,14 @@ impl Sender {
                 }
             }
             if Instant::now() >= deadline {
-                return Err(format!(
-                    "{} of {bytes} bytes were acknowledged when the time was over",
-                    sample.bytes
-                ));
+                break;
             }
+        }
+        if sample.bytes == 0 {
+            return Err("nothing was acknowledged in time".into());
         }
         let memlock_short = self.ring.stats().copied_bytes.memlock_short;
         sample.memlock_short_bytes = memlock_short - memlock_short_before;
-        sample.micros = started.elapsed().as_micros() as u64;
         Ok(sample)
     }
 

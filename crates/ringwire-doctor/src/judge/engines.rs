@@ -1,7 +1,9 @@
 //! The ways to send: io_uring, `MSG_ZEROCOPY`, what ringwire chose, and what came of it. Pure.
 
+use std::fmt;
+
 use super::version::Version;
-use super::words::{errno, first_line, hint_of, without_hint};
+use super::words::{errno, first_line, hint_of, size, without_hint};
 use crate::facts::{Facts, Process, Sample, Uring};
 use crate::report::Check;
 
@@ -37,17 +39,43 @@ impl Process {
 
 /// Whether an engine that copies nothing is there, and has memory to work with.
 pub(super) fn has_zero_copy(facts: &Facts) -> bool {
-    facts.engine.as_ref().is_ok_and(|engine| engine.name != "copy") && !is_starved(facts)
+    !copies(facts) && facts.engine.is_ok() && shortage(facts).is_none()
 }
 
-/// Whether all that is sent has to be copied, for want of locked memory.
-pub(super) fn is_starved(facts: &Facts) -> bool {
+/// Whether ringwire has no engine but the one that copies.
+pub(super) fn copies(facts: &Facts) -> bool {
+    facts.engine.as_ref().is_ok_and(|engine| engine.name == "copy")
+}
+
+/// Of what there is so little that most of what is sent has to be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    Memlock,
+    Optmem,
+}
+
+impl Shortage {
+    fn hint(self) -> &'static str {
+        match self {
+            Shortage::Memlock => "see the hint of memlock",
+            Shortage::Optmem => "see the hint of optmem",
+        }
+    }
+}
+
+pub(super) fn shortage(facts: &Facts) -> Option<Shortage> {
     let sends_so = facts.engine.as_ref().is_ok_and(|engine| engine.name == "msg-zerocopy");
     if sends_so && facts.zerocopy.send == Err(ENOBUFS) {
-        return true;
+        // One error number for both.
+        let optmem = facts.memory.optmem_max;
+        return Some(match optmem.is_some_and(|bytes| bytes < super::host::OPTMEM_SEND_BYTES) {
+            true => Shortage::Optmem,
+            false => Shortage::Memlock,
+        });
     }
-    let live = facts.live.ringwire.as_ref();
-    live.is_ok_and(|sample| sample.bytes > 0 && sample.memlock_short_bytes >= sample.bytes)
+    let live = facts.live.ringwire.as_ref().ok()?;
+    let said = said_of(facts, live);
+    matches!(said, Said::NoMemlock(Part::All | Part::Most)).then_some(Shortage::Memlock)
 }
 
 /// What keeps rings from being made.
@@ -124,10 +152,7 @@ impl Obstacle {
             }
             Obstacle::NotBuilt => "whoever runs the host: a kernel with CONFIG_IO_URING",
             Obstacle::TooOld => "whoever runs the host: a kernel of 6.15 or newer",
-            Obstacle::Memlock => {
-                "whoever starts the program: raise the limit with \"ulimit -l 8192\" or more; a \
-                 systemd unit has LimitMEMLOCK=, a container --ulimit memlock="
-            }
+            Obstacle::Memlock => "see the hint of memlock",
             Obstacle::Descriptors => "whoever starts the program: raise \"ulimit -n\"",
             Obstacle::Other => "please report this with the kernel's version",
         }
@@ -203,8 +228,7 @@ pub(super) fn zerocopy(facts: &Facts) -> Check {
         ),
         (Ok(()), _, Err(ENOBUFS)) => (
             "a socket takes it, but a send of 64 KiB is refused with ENOBUFS".into(),
-            "whoever starts the program: RLIMIT_MEMLOCK or net.core.optmem_max has no room; see \
-             memlock and optmem",
+            "see the hints of memlock and optmem: one of them has no room",
         ),
         (Ok(()), _, Err(number)) => (
             format!("a socket takes it, but a send ended with {}", errno(number)),
@@ -231,11 +255,11 @@ pub(super) fn engine(facts: &Facts) -> Check {
                 None => format!("ringwire uses {} here", engine.name),
             };
             let check = Check::ok(name, found, needed);
-            match (engine.name.as_str(), why) {
-                ("copy", _) => check.fail(blocked),
-                _ if is_starved(facts) => check.fail("see the hint of memlock"),
-                ("uring", None) => check,
-                ("uring", Some(_)) => check.warn(
+            match (engine.name.as_str(), why, shortage(facts)) {
+                ("copy", ..) => check.fail(blocked),
+                (.., Some(shortage)) => check.fail(shortage.hint()),
+                ("uring", None, _) => check,
+                ("uring", Some(_), _) => check.warn(
                     "nothing breaks: what cannot be had is done in another way; memlock and \
                      io_uring-features say what would help",
                 ),
@@ -248,11 +272,6 @@ pub(super) fn engine(facts: &Facts) -> Check {
             Check::ok(name, found, needed).fail(hint.unwrap_or_else(|| blocked.into()))
         }
     }
-}
-
-fn rate(sample: &Sample) -> String {
-    let gb_per_s = sample.bytes as f64 / 1e3 / sample.micros.max(1) as f64;
-    format!("{gb_per_s:.1} GB/s")
 }
 
 pub(super) fn live(facts: &Facts) -> Check {
@@ -278,45 +297,100 @@ pub(super) fn live(facts: &Facts) -> Check {
             };
         }
     };
-    let plain = match &facts.live.plain {
-        Ok(plain) => format!("plain writes {}", rate(plain)),
-        Err(why) => format!("plain writes: {why}"),
-    };
-    let mib = sample.bytes >> 20;
-    let sent = format!(
-        "{mib} MiB into the perfect wire ({device}), ringwire {}, {plain}, for information",
-        rate(sample)
-    );
-    if sample.memlock_short_bytes > 0 {
-        let found =
-            format!("{} MiB copied of {sent}: memlock was short", sample.copied_bytes >> 20);
-        let check = Check::ok(name, found, needed);
-        return match is_starved(facts) {
-            true => check.fail("see the hint of memlock"),
-            false => check.warn("see the hint of memlock"),
-        };
+    let said = said_of(facts, sample);
+    let found = format!("{} into the perfect wire ({device}), {said}", sent(sample));
+    let check = Check::ok(name, found, needed);
+    match said {
+        Said::NothingCopied => check,
+        Said::Silent => check.warn("whoever runs the host: the kernel says it since 6.2"),
+        Said::NoMemlock(Part::Some) => check.warn("see the hint of memlock"),
+        Said::NoMemlock(_) => check.fail("see the hint of memlock"),
+        Said::EngineCopies => check.fail("see the hint of engine"),
+        Said::Copied(_) => {
+            check.fail("please report this with the kernel's version: nothing on this wire copies")
+        }
     }
-    if sample.copied_bytes > 0 {
-        let copied = sample.copied_bytes >> 20;
-        return Check::ok(name, format!("{copied} MiB copied of {sent}"), needed).fail(
-            "see the hint of engine; with the engine uring please report this, since nothing on \
-             this wire copies",
-        );
+}
+
+/// How much of something. In words, because numbers would differ from run to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    All,
+    /// Half of it and more.
+    Most,
+    Some,
+}
+
+impl Part {
+    fn of(part: u64, whole: u64) -> Part {
+        match part {
+            _ if part >= whole => Part::All,
+            _ if part >= whole.div_ceil(2) => Part::Most,
+            _ => Part::Some,
+        }
     }
-    if sample.uncopied_bytes > 0 && sample.uncopied_bytes < sample.bytes {
-        let surely = sample.uncopied_bytes >> 20;
-        let found = format!("{surely} MiB surely not copied, and the rest not said, of {sent}");
-        return Check::ok(name, found, needed);
+
+    fn word(self) -> &'static str {
+        match self {
+            Part::All => "all",
+            Part::Most => "most",
+            Part::Some => "some",
+        }
     }
-    if sample.uncopied_bytes < sample.bytes {
-        return Check::ok(
-            name,
-            format!("sent {sent}; the kernel does not say if it copied"),
-            needed,
-        )
-        .warn("whoever runs the host: the kernel says it since 6.2");
+}
+
+/// What is to be said of bytes that were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing was copied, as far as the kernel says.
+    NothingCopied,
+    /// It did not say anything.
+    Silent,
+    /// Copied by ringwire, because no memory could be locked.
+    NoMemlock(Part),
+    /// Copied by ringwire, which has no other engine.
+    EngineCopies,
+    /// Copied on the way.
+    Copied(Part),
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Said::NothingCopied => f.write_str("nothing copied, as far as the kernel says"),
+            Said::Silent => f.write_str("and the kernel does not say if it was copied"),
+            Said::NoMemlock(part) => {
+                write!(f, "{} of it copied before it left: RLIMIT_MEMLOCK was short", part.word())
+            }
+            Said::EngineCopies => f.write_str("all of it copied before it left, by the engine"),
+            Said::Copied(part) => write!(f, "{} of it copied on the way", part.word()),
+        }
     }
-    Check::ok(name, format!("nothing copied of {sent}"), needed)
+}
+
+/// How much was sent. Only a part, if the time was over.
+pub(super) fn sent(sample: &Sample) -> String {
+    let asked = size(sample.asked_bytes);
+    match sample.bytes < sample.asked_bytes {
+        true => format!("part of {asked} sent in time"),
+        false => format!("{asked} sent"),
+    }
+}
+
+pub(super) fn said_of(facts: &Facts, sample: &Sample) -> Said {
+    if copies(facts) {
+        return Said::EngineCopies;
+    }
+    // Rests of what was copied for that reason are copied for being small.
+    if sample.memlock_short_bytes > 0 && sample.memlock_short_bytes >= sample.copied_bytes / 2 {
+        let copied = sample.memlock_short_bytes.max(sample.copied_bytes);
+        return Said::NoMemlock(Part::of(copied, sample.bytes));
+    }
+    match (sample.copied_bytes, sample.uncopied_bytes) {
+        (0, 0) => Said::Silent,
+        (0, _) => Said::NothingCopied,
+        (copied, _) => Said::Copied(Part::of(copied, sample.bytes)),
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! Memory, buffers, IOMMU, TLS, and who looks on. Pure.
 
 use super::engines;
-use super::words::{hint_of, limit, size};
+use super::words::{limit, size};
 use crate::facts::{Buffers, Facts, Memory, PacketSocket};
 use crate::report::Check;
 
 /// A `MSG_ZEROCOPY` send that is not over takes about this much of optmem (K: measured 740–830).
-const OPTMEM_SEND_BYTES: u64 = 830;
+pub(super) const OPTMEM_SEND_BYTES: u64 = 830;
+/// For rings, and for what is sent from unregistered memory; an arena comes on top. The arena's own
+/// hint says the same.
+const SENDS_BYTES: u64 = 16 << 20;
 /// The kernel's default since 6.7.
 const OPTMEM_BYTES: u64 = 128 << 10;
 /// The default before, and too little for any rate.
@@ -20,7 +23,16 @@ const ALL_PROTOCOLS: u16 = 3;
 
 pub(super) fn memlock(facts: &Facts) -> Check {
     let (name, memory) = ("memlock", &facts.memory);
-    let needed = "room for what is registered, and for unregistered memory that is being sent";
+    let rings = match engines::uring_obstacle(facts) {
+        None | Some(engines::Obstacle::Memlock) => true,
+        Some(_) => false,
+    };
+    let arena_bytes = memory.arena.as_ref().map_or(0, |arena| arena.asked_bytes);
+    let wanted_bytes = SENDS_BYTES + if rings { arena_bytes } else { 0 };
+    let needed = format!(
+        "room for what is registered, and for other memory that is being sent: {} here",
+        size(wanted_bytes)
+    );
     let bound = match facts.process.locks_freely() {
         true => "no limit holds (CAP_IPC_LOCK)".to_owned(),
         false => format!(
@@ -29,37 +41,41 @@ pub(super) fn memlock(facts: &Facts) -> Check {
             limit(memory.memlock_hard)
         ),
     };
-    let raise = |how: &str| {
-        format!(
-            "whoever starts the program: {how}; a systemd unit has LimitMEMLOCK=, a container \
-             --ulimit memlock="
-        )
-    };
-    let anyhow = || raise("raise it with \"ulimit -l\", or make the arena smaller");
-    let arena = match &memory.arena {
-        Ok(arena) => arena,
-        Err(why) => {
-            let found = format!("{bound}; an arena cannot be made: {why}");
-            return Check::ok(name, found, needed).warn(anyhow());
+    let (arena, is_whole) = match &memory.arena {
+        Ok(arena) => {
+            let asked = size(arena.asked_bytes);
+            let is_whole = arena.registered_bytes == arena.asked_bytes;
+            let registered = match arena.registered_bytes {
+                _ if is_whole => format!("all of {asked} was registered"),
+                0 => format!("nothing of {asked} could be registered"),
+                bytes => format!("{} of {asked} could be registered", size(bytes)),
+            };
+            (registered, is_whole)
         }
+        Err(why) => (format!("an arena cannot be made: {why}"), false),
     };
-    let asked = size(arena.asked_bytes);
-    if arena.registered_bytes == arena.asked_bytes {
-        return Check::ok(name, format!("{bound}; all of {asked} was registered"), needed);
+    let check = Check::ok(name, format!("{bound}; {arena}"), needed);
+    match engines::shortage(facts) {
+        Some(engines::Shortage::Memlock) => check.fail(raise(memory, wanted_bytes)),
+        _ if is_whole => check,
+        _ if rings => check.warn(raise(memory, wanted_bytes)),
+        _ => check.warn("without io_uring nothing is registered; see the hint of io_uring"),
     }
-    let found = match arena.registered_bytes {
-        0 => format!("{bound}; nothing of {asked} could be registered"),
-        bytes => format!("{bound}; {} of {asked} could be registered", size(bytes)),
-    };
-    let check = Check::ok(name, found, needed);
-    match engines::uring_obstacle(facts) {
-        Some(obstacle) if obstacle != engines::Obstacle::Memlock => {
-            check.warn("without io_uring nothing is registered; see the hint of io_uring")
-        }
-        _ => {
-            let how = arena.why.as_deref().and_then(hint_of);
-            check.warn(how.map_or_else(anyhow, |how| raise(&how)))
-        }
+}
+
+/// Who can raise RLIMIT_MEMLOCK, and how. Only root raises the hard limit.
+fn raise(memory: &Memory, wanted_bytes: u64) -> String {
+    let (kib, mib) = (wanted_bytes >> 10, wanted_bytes >> 20);
+    let elsewhere = format!(
+        "LimitMEMLOCK={mib}M in a systemd unit; --ulimit memlock={wanted_bytes} for a container; a \
+         smaller arena needs less"
+    );
+    match memory.memlock_hard.is_none_or(|hard| hard >= wanted_bytes) {
+        true => format!("whoever starts the program: \"ulimit -l {kib}\" before it; {elsewhere}"),
+        false => format!(
+            "root: \"USER - memlock {kib}\" in /etc/security/limits.conf, and a new login; \
+             {elsewhere}"
+        ),
     }
 }
 
@@ -78,8 +94,10 @@ pub(super) fn optmem(facts: &Facts) -> Check {
     );
     let check = Check::ok(name, found, needed);
     let needs_it = facts.engine.as_ref().is_ok_and(|engine| engine.name == "msg-zerocopy");
+    let hint = "root: sysctl -w net.core.optmem_max=131072";
     match bytes < OPTMEM_OLD_BYTES || needs_it && bytes < OPTMEM_BYTES {
-        true => check.warn("root: sysctl -w net.core.optmem_max=131072"),
+        _ if engines::shortage(facts) == Some(engines::Shortage::Optmem) => check.fail(hint),
+        true => check.warn(hint),
         false => check,
     }
 }
@@ -172,13 +190,21 @@ pub(super) fn packet_sockets(facts: &Facts) -> Check {
 pub(super) fn ipsec(facts: &Facts) -> Check {
     let name = "ipsec";
     let needed = "no policy for the destination: what is encrypted is copied first";
-    match &facts.ipsec_policies {
-        Ok(0) => Check::ok(name, "no outbound policy", needed),
-        Ok(count) => Check::ok(name, format!("{count} outbound policies"), needed).warn(
-            "whoever runs the host: see with \"ip xfrm policy\" if one covers the destination; if \
-             so nothing is gained, unless the card encrypts",
+    let to = facts.path.as_ref().and_then(|path| Some((&path.to, *path.encrypted.as_ref().ok()?)));
+    match (&facts.ipsec_policies, to) {
+        (Ok(0), _) => Check::ok(name, "no outbound policy", needed),
+        (Ok(count), Some((to, false))) => {
+            Check::ok(name, format!("outbound policies: {count}, none of them for {to}"), needed)
+        }
+        (Ok(count), Some((to, true))) => {
+            Check::ok(name, format!("outbound policies: {count}, one of them for {to}"), needed)
+                .warn("see the hint of path")
+        }
+        (Ok(count), None) => Check::ok(name, format!("outbound policies: {count}"), needed).warn(
+            "whoever runs the host: see with \"ip xfrm policy\" if one covers the destination, or \
+             ask with --to; if so nothing is gained, unless the card encrypts",
         ),
-        Err(why) => Check::ok(name, format!("cannot be seen: {why}"), needed)
+        (Err(why), _) => Check::ok(name, format!("cannot be seen: {why}"), needed)
             .warn("root: run ringwire doctor, or \"ip xfrm policy\""),
     }
 }

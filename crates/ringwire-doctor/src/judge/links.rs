@@ -92,6 +92,12 @@ fn check(one: &Interface) -> Check {
     );
     let check = Check::ok(name, found, needed);
     let device = &one.name;
+    let is_whole = offloads.scatter_gather && offloads.checksum && (offloads.tso || offloads.gso);
+    if one.kind.as_deref() == Some("tun") && !is_whole {
+        return check.warn(format!(
+            "nothing: the program that reads {device} says what it takes, and copies it anyhow"
+        ));
+    }
     if !offloads.scatter_gather {
         return check.warn(format!(
             "root: ethtool -K {device} sg on; without it the kernel copies all that leaves here"

@@ -1,10 +1,11 @@
 //! The destination: whether the way to it copies. Pure.
 
+use super::engines::{self, Part, Said};
 use super::host::sees;
 use super::links::Offloads;
 use super::version::forwards_uncopied;
-use super::words::size;
-use crate::facts::{Connection, Facts, Interface, Path, Route, Sample};
+use super::words::first_line;
+use crate::facts::{Connection, Facts, Interface, Path, Route};
 use crate::report::Check;
 
 /// What is known of a way without sending over it.
@@ -12,8 +13,8 @@ use crate::report::Check;
 pub(super) enum Verdict {
     /// It copies everything, and who can change that.
     Copies(String, String),
-    /// It may copy, and what decides.
-    May(String, String),
+    /// It may copy: what decides, who can find out or change that, and what to do if it does.
+    May(String, String, String),
     /// Nothing on it copies, as far as can be seen from here.
     Copyless(String),
 }
@@ -22,10 +23,13 @@ const MEASURE: &str = "ask what the way really does: --probe-bytes 16MiB, to a s
                        sent junk, or to \"ringwire recv\"";
 const NOTHING_TO_DO: &str = "nothing: what stays on one host is copied whoever sends it; zero \
                              copy pays over a network card";
+const UNSEEN: &str = "whoever runs the host: something copies that cannot be seen from here: most \
+                      likely a packet socket or a device in another network namespace";
+const END_IT: &str = "whoever runs it: end it; \"ss -0 -p\" names it to root";
 
 /// The checks about the destination.
 pub(super) fn checks(facts: &Facts, path: &Path) -> Vec<Check> {
-    vec![route(facts, path), way(facts, path), connection(path), probe(path)]
+    vec![route(facts, path), way(facts, path), connection(path), probe(facts, path)]
 }
 
 fn interface(facts: &Facts, index: u32) -> Option<&Interface> {
@@ -50,25 +54,41 @@ fn route(facts: &Facts, path: &Path) -> Check {
     }
 }
 
-/// What the way does, by what was measured if something was, else by what is known.
-pub(super) fn verdict(facts: &Facts, path: &Path) -> Option<Verdict> {
+/// What the way does, as far as that can be known without sending over it.
+fn known(facts: &Facts, path: &Path) -> Option<Verdict> {
     let route = path.route.as_ref().ok()?;
-    Some(judge(facts, route))
+    Some(judge(facts, path, route))
 }
 
-/// What was measured on the real path.
-pub(super) fn measured(path: &Path) -> Option<&Sample> {
-    path.connection.as_ref().ok()?.probe.as_ref()?.as_ref().ok()
+/// What the kernel said of what was sent there.
+fn measured(facts: &Facts, path: &Path) -> Option<Said> {
+    let sample = path.connection.as_ref().ok()?.probe.as_ref()?.as_ref().ok()?;
+    Some(engines::said_of(facts, sample))
 }
 
-/// Whether nothing was copied, as far as the kernel says.
-pub(super) fn is_copyless(sample: &Sample) -> bool {
-    sample.copied_bytes == 0 && sample.uncopied_bytes > 0
+/// What the way does, by what is known and by what was measured.
+///
+/// The kernel's report does not hold against what is surely known: it is silent about what is
+/// copied late, by encryption or where a device takes no pieces.
+pub(super) fn verdict(facts: &Facts, path: &Path) -> Option<Verdict> {
+    use Part::{All, Most};
+    Some(match (known(facts, path)?, measured(facts, path)) {
+        (Verdict::May(why, ..), Some(Said::NothingCopied)) => {
+            Verdict::Copyless(format!("{why}; what was sent was not copied"))
+        }
+        (Verdict::May(why, _, hint), Some(Said::Copied(All | Most))) => {
+            Verdict::Copies(format!("{why}; what was sent was copied"), hint)
+        }
+        (Verdict::Copyless(why), Some(Said::Copied(All | Most))) => {
+            Verdict::Copies(format!("{why}; but what was sent was copied"), UNSEEN.into())
+        }
+        (known, _) => known,
+    })
 }
 
-/// Whether it was copied on the way, and not before.
-pub(super) fn is_copied(sample: &Sample) -> bool {
-    sample.copied_bytes > 0 && sample.memlock_short_bytes == 0
+/// Whether bytes were sent there that were not copied.
+pub(super) fn was_seen_copyless(facts: &Facts, path: &Path) -> bool {
+    measured(facts, path) == Some(Said::NothingCopied)
 }
 
 fn way(facts: &Facts, path: &Path) -> Check {
@@ -76,58 +96,104 @@ fn way(facts: &Facts, path: &Path) -> Check {
     match verdict(facts, path) {
         None => Check::ok(name, "unknown without a route", needed).warn("see the hint of route"),
         Some(Verdict::Copies(why, hint)) => Check::ok(name, why, needed).fail(hint),
-        Some(Verdict::May(why, _)) if measured(path).is_some_and(is_copyless) => {
-            Check::ok(name, format!("{why}; what was sent was not copied"), needed)
-        }
-        Some(Verdict::May(why, hint)) if measured(path).is_some_and(is_copied) => {
-            // What was asked for has been done.
-            let hint = if hint == MEASURE { NOTHING_TO_DO.into() } else { hint };
-            Check::ok(name, format!("{why}; what was sent was copied"), needed).fail(hint)
-        }
-        Some(Verdict::May(why, hint)) => Check::ok(name, why, needed).warn(hint),
+        Some(Verdict::May(why, hint, _)) => Check::ok(name, why, needed).warn(hint),
         Some(Verdict::Copyless(why)) => Check::ok(name, why, needed),
     }
 }
 
-fn judge(facts: &Facts, route: &Route) -> Verdict {
+fn judge(facts: &Facts, path: &Path, route: &Route) -> Verdict {
     if route.local {
         let why = "the destination is this host itself: loopback copies everything";
         return Verdict::Copies(why.into(), NOTHING_TO_DO.into());
     }
     let Some(first) = interface(facts, route.interface) else {
-        return Verdict::May("the interface cannot be seen".into(), MEASURE.into());
+        return Verdict::May("the interface cannot be seen".into(), MEASURE.into(), UNSEEN.into());
     };
     let verdict = through(facts, first, route, 0);
     if let Verdict::Copies(..) = verdict {
         return verdict;
     }
-    let looked_on = facts.packet_sockets.iter().flatten();
-    if looked_on.into_iter().any(|socket| sees(socket, first.index)) {
+    let way = beneath(facts, first, 0);
+    if path.encrypted == Ok(true) {
+        return encryption(&way);
+    }
+    let sockets: Vec<_> = facts.packet_sockets.iter().flatten().collect();
+    let looks_on = |one: &&&Interface| sockets.iter().any(|socket| sees(socket, one.index));
+    if let Some(one) = way.iter().find(looks_on) {
         return Verdict::May(
             format!(
                 "a packet socket (tcpdump?) sees what leaves by {}: all of it is copied for it",
-                first.name
+                one.name
             ),
-            "whoever runs it: end it; \"ss -0 -p\" names it to root".into(),
-        );
-    }
-    if let Ok(count @ 1..) = facts.ipsec_policies {
-        return Verdict::May(
-            format!("{count} IPsec policies are in force; what one covers is copied"),
-            "whoever runs the host: see with \"ip xfrm policy\" if one covers the destination"
-                .into(),
+            END_IT.into(),
+            END_IT.into(),
         );
     }
     verdict
 }
 
+/// A policy of IPsec covers the destination.
+fn encryption(way: &[&Interface]) -> Verdict {
+    let offloads = |one: &&Interface| {
+        one.features.as_ref().is_ok_and(|on| on.iter().any(|name| name == "esp-hw-offload"))
+    };
+    let hint = "whoever runs the host: leave the destination out of the policy (\"ip xfrm \
+                policy\"), or have a card encrypt that can";
+    if way.iter().any(offloads) {
+        let why = "an IPsec policy covers the destination: copied, unless the card encrypts";
+        return Verdict::May(why.into(), hint.into(), hint.into());
+    }
+    let why = "an IPsec policy covers the destination: what is encrypted is copied first";
+    Verdict::Copies(why.into(), hint.into())
+}
+
 /// Interfaces on interfaces are followed this far.
 const DEPTH_MAX: u32 = 4;
+
+/// An interface, and all that packets may leave by below it.
+fn beneath<'f>(facts: &'f Facts, one: &'f Interface, depth: u32) -> Vec<&'f Interface> {
+    let mut all = vec![one];
+    if depth < DEPTH_MAX {
+        let lower = one.lower.filter(|_| !one.lower_elsewhere && is_stacked(one));
+        let below = facts.interfaces.iter().flatten().filter(|other| {
+            other.index != one.index
+                && (other.controller == Some(one.index) || lower == Some(other.index))
+        });
+        for lower in below {
+            all.extend(beneath(facts, lower, depth + 1));
+        }
+    }
+    all
+}
+
+/// Whether its packets leave by the interface below it. The other end of a cable is not below.
+fn is_stacked(one: &Interface) -> bool {
+    let kind = one.kind.as_deref();
+    kind.is_some_and(|kind| ["vlan", "macvlan", "ipvlan", "vxlan", "geneve"].contains(&kind))
+}
 
 fn through(facts: &Facts, one: &Interface, route: &Route, depth: u32) -> Verdict {
     let name = &one.name;
     if one.loopback {
         return Verdict::Copies(format!("{name} is loopback, which copies"), NOTHING_TO_DO.into());
+    }
+    // Before its offloads, which are those of the program that reads it.
+    match one.kind.as_deref() {
+        Some("tun") => {
+            return Verdict::Copies(
+                format!(
+                    "{name} is a tun or tap device: a program reads it, into memory of its own"
+                ),
+                NOTHING_TO_DO.into(),
+            );
+        }
+        Some(kind @ ("wireguard" | "xfrm")) => {
+            return Verdict::Copies(
+                format!("{name} ({kind}) encrypts what leaves by it, which copies it"),
+                "nothing: bytes that are encrypted on the way are new bytes".into(),
+            );
+        }
+        _ => {}
     }
     if let Ok(features) = &one.features {
         let offloads = Offloads::of(features);
@@ -147,27 +213,23 @@ fn through(facts: &Facts, one: &Interface, route: &Route, depth: u32) -> Verdict
     let below = |index: Option<u32>| index.and_then(|index| interface(facts, index));
     match one.kind.as_deref() {
         None => card(one),
-        Some("tun") => Verdict::Copies(
-            format!("{name} is a tun or tap device: a program reads it, into memory of its own"),
-            NOTHING_TO_DO.into(),
-        ),
         Some(kind @ ("veth" | "netkit")) => cable(facts, name, kind, route),
         Some("dummy" | "ifb") => Verdict::Copyless(format!("{name} drops what it is given")),
-        Some(kind @ ("vlan" | "macvlan" | "ipvlan" | "vxlan" | "geneve")) => {
-            match below(one.lower.filter(|_| !one.lower_elsewhere)) {
-                Some(lower) if depth < DEPTH_MAX => through(facts, lower, route, depth + 1),
-                _ => Verdict::May(
-                    format!("what is below {name} ({kind}) cannot be seen from here"),
-                    MEASURE.into(),
-                ),
-            }
-        }
+        Some(kind) if is_stacked(one) => match below(one.lower.filter(|_| !one.lower_elsewhere)) {
+            Some(lower) if depth < DEPTH_MAX => through(facts, lower, route, depth + 1),
+            _ => Verdict::May(
+                format!("what is below {name} ({kind}) cannot be seen from here"),
+                MEASURE.into(),
+                UNSEEN.into(),
+            ),
+        },
         Some(kind @ ("bond" | "team" | "bridge" | "vrf")) if depth < DEPTH_MAX => {
             ports(facts, one, kind, route, depth)
         }
         Some(kind) => Verdict::May(
             format!("{name} is of the kind {kind}: what it does with memory is not known"),
             MEASURE.into(),
+            UNSEEN.into(),
         ),
     }
 }
@@ -179,9 +241,11 @@ fn card(one: &Interface) -> Verdict {
             "{} ({driver}) takes memory as it is; beyond this host nothing copies",
             one.name
         )),
-        Err(_) => {
-            Verdict::May(format!("the offloads of {} cannot be seen", one.name), MEASURE.into())
-        }
+        Err(_) => Verdict::May(
+            format!("the offloads of {} cannot be seen", one.name),
+            MEASURE.into(),
+            UNSEEN.into(),
+        ),
     }
 }
 
@@ -207,7 +271,8 @@ fn cable(facts: &Facts, name: &str, kind: &str, route: &Route) -> Verdict {
              card is not"
         ),
     };
-    Verdict::May(why, hint.into())
+    let if_copied = if hint == MEASURE { NOTHING_TO_DO } else { hint };
+    Verdict::May(why, hint.into(), if_copied.into())
 }
 
 /// What a bridge or bond does is what its ports do: all of them, or it depends.
@@ -215,6 +280,7 @@ fn ports(facts: &Facts, one: &Interface, kind: &str, route: &Route, depth: u32) 
     let name = &one.name;
     let all = facts.interfaces.iter().flatten();
     let ports: Vec<&Interface> = all.filter(|port| port.controller == Some(one.index)).collect();
+    let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
     let verdicts: Vec<Verdict> =
         ports.iter().map(|port| through(facts, port, route, depth + 1)).collect();
     let copyless = verdicts.iter().filter(|v| matches!(v, Verdict::Copyless(_))).count();
@@ -230,11 +296,12 @@ fn ports(facts: &Facts, one: &Interface, kind: &str, route: &Route, depth: u32) 
     }
     Verdict::May(
         format!(
-            "{name} is a {kind} of {} ports: behind a card nothing is copied, behind a cable or \
-             tap to this host all of it",
-            ports.len()
+            "{name} is a {kind} with {} below it: by a card nothing is copied, by a cable or tap \
+             to this host all of it",
+            if ports.is_empty() { "nothing".to_owned() } else { names.join(", ") },
         ),
         MEASURE.into(),
+        NOTHING_TO_DO.into(),
     )
 }
 
@@ -245,12 +312,20 @@ fn connection(path: &Path) -> Check {
             Check::ok(name, format!("{} is a ringwire recv", path.to), needed)
         }
         Ok(_) => Check::ok(name, format!("{} takes connections", path.to), needed),
-        Err(why) => Check::ok(name, format!("{}: {why}", path.to), needed)
-            .warn("check that a server listens there, and that no firewall is on the way"),
+        Err(why) => {
+            let check = Check::ok(name, format!("{}: {why}", path.to), needed);
+            match path.route {
+                Err(_) => check.warn("see the hint of route"),
+                Ok(_) => check.warn(
+                    "whoever runs the server: check that it listens there, and that no firewall is \
+                     on the way",
+                ),
+            }
+        }
     }
 }
 
-fn probe(path: &Path) -> Check {
+fn probe(facts: &Facts, path: &Path) -> Check {
     let (name, needed) = ("path-probe", "bytes that leave without a copy on the real path");
     let probe = match &path.connection {
         Ok(connection) => &connection.probe,
@@ -259,36 +334,27 @@ fn probe(path: &Path) -> Check {
                 .warn("see the hint of connection");
         }
     };
-    match probe {
+    let sample = match probe {
         None => {
-            Check::ok(name, "nothing sent: the server is no ringwire recv", needed).warn(MEASURE)
+            return Check::ok(name, "nothing sent: the server is no ringwire recv", needed)
+                .warn(MEASURE);
         }
-        Some(Err(why)) => Check::ok(name, why.clone(), needed)
-            .warn("the server must take any bytes, and all of them, as \"ringwire recv\" does"),
-        Some(Ok(sample)) => judged(name, sample, needed),
+        Some(Err(why)) => {
+            return Check::ok(name, first_line(why), needed).warn(
+                "whoever runs the server: it must take any bytes, and all of them, as \"ringwire \
+                 recv\" does",
+            );
+        }
+        Some(Ok(sample)) => sample,
+    };
+    let said = engines::said_of(facts, sample);
+    let check = Check::ok(name, format!("{}, {said}", engines::sent(sample)), needed);
+    match said {
+        Said::NothingCopied => check,
+        Said::Silent => check.warn("whoever runs the host: the kernel says it since 6.2"),
+        Said::NoMemlock(_) => check.warn("see the hint of memlock"),
+        Said::EngineCopies => check.warn("see the hint of engine"),
+        Said::Copied(Part::Some) => check.warn("see path, and ask again"),
+        Said::Copied(_) => check.fail("see the hint of path"),
     }
-}
-
-fn judged(name: &str, sample: &Sample, needed: &str) -> Check {
-    let sent = format!("{} sent", size(sample.bytes));
-    if sample.memlock_short_bytes > 0 {
-        let found = format!("{sent}; it was copied before it left, because memlock was short");
-        return Check::ok(name, found, needed).warn("see the hint of memlock");
-    }
-    if sample.copied_bytes > 0 {
-        let share = sample.copied_bytes as f64 / sample.bytes as f64 * 100.0;
-        return Check::ok(name, format!("{sent}, {share:.0} % copied on the way"), needed)
-            .fail(NOTHING_TO_DO);
-    }
-    if sample.uncopied_bytes > 0 && sample.uncopied_bytes < sample.bytes {
-        let surely = size(sample.uncopied_bytes);
-        let found = format!("{sent}, {surely} of it surely not copied, and the rest not said");
-        return Check::ok(name, found, needed);
-    }
-    if sample.uncopied_bytes < sample.bytes {
-        let found = format!("{sent}; the kernel does not say if it copied");
-        return Check::ok(name, found, needed)
-            .warn("whoever runs the host: the kernel says it since 6.2");
-    }
-    Check::ok(name, format!("{sent}, nothing copied"), needed)
 }

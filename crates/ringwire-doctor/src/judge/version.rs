@@ -33,6 +33,10 @@ struct Bug {
 }
 
 /// In the order of what they can do. The upstream commit that fixes each is beside it.
+///
+/// Not among them: a kernel of 6.17 or 6.18 may send the array of pieces itself where a program
+/// asks for `IORING_SEND_VECTORIZED` from registered memory (c36e28becd05). ringwire never asks for
+/// that, and stable kernels got the fix without a version that tells.
 const BUGS: &[Bug] = &[
     Bug {
         // c265ae75f900
