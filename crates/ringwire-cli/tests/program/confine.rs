@@ -34,8 +34,8 @@ pub(crate) fn behind_seccomp(errno: u32, command: Command) -> End {
 fn nobody_else() -> u32 {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     // A process has a number of at most 22 bits, and makes fewer calls than this.
-    let calls = CALLS.fetch_add(1, Ordering::Relaxed) % 128;
-    1_100_000_000 + std::process::id() * 128 + calls
+    let calls = CALLS.fetch_add(1, Ordering::Relaxed) % 64;
+    1_100_000_000 + std::process::id() * 64 + calls
 }
 
 /// The program where any user can run it, and the directory that it is in until it is dropped.

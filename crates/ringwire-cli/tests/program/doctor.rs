@@ -359,14 +359,14 @@ fn bridges_taps_and_ipsec_are_judged_by_what_they_do() {
                      tap to this host all of it";
         is("10.90.0.2:9", "warn", found);
     } else {
-        skip(test, "no bridge can be made here, or there is no ip");
+        skip(test, "the kernel has no bridges");
     }
     if ip("tuntap add mode tap name tap0") && ip("addr add 10.91.0.1/24 dev tap0") {
         assert!(ip("link set tap0 up"));
         let found = "tap0 is a tun or tap device: a program reads it, into memory of its own";
         is("10.91.0.2:9", "FAIL", found);
     } else {
-        skip(test, "no tap can be made here, or there is no ip");
+        skip(test, "needs root: /dev/net/tun cannot be opened");
     }
     let far = SocketAddr::new(veth.address(Side::Far, Family::V4), 9).to_string();
     let policy = "xfrm policy add dst 10.77.0.0/24 proto tcp dport 9 dir out \
@@ -383,7 +383,7 @@ fn bridges_taps_and_ipsec_are_judged_by_what_they_do() {
         let (_, allowed, _) = path(&far);
         assert!(allowed.starts_with("near is a veth cable"), "{allowed}");
     } else {
-        skip(test, "this kernel has no IPsec, or there is no ip");
+        skip(test, "the kernel has no IPsec");
     }
 }
 

@@ -69,7 +69,8 @@ fn measured(facts: &Facts, path: &Path) -> Option<Said> {
 /// What the way does, by what is known and by what was measured.
 ///
 /// The kernel's report does not hold against what is surely known: it is silent about what is
-/// copied late, by encryption or where a device takes no pieces.
+/// copied late, by encryption or where a device takes no pieces (`skb_cow_data`, as ESP and
+/// WireGuard call it, and `skb_linearize`; from their source, not measured).
 pub(super) fn verdict(facts: &Facts, path: &Path) -> Option<Verdict> {
     use Part::{All, Most};
     Some(match (known(facts, path)?, measured(facts, path)) {
