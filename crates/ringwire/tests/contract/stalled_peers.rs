@@ -297,13 +297,17 @@ impl Ratio {
         Ratio { middle, width }
     }
 
-    /// Fails if it is below what is promised, and says if it cannot tell.
-    fn assert_not_slower(self, by: &str) {
-        if self.width > WIDTH_MAX {
-            println!("cannot tell whether they are slowed by {by}: this machine is too busy");
-        } else {
+    /// Fails if it is below what is promised. Says so, and returns false, if it cannot tell: where
+    /// the same differs from itself by more than that, the machine does it.
+    fn assert_not_slower(self, same: Ratio, by: &str) -> bool {
+        let steady = (same.middle - 1.0).abs() <= SLOWER_MAX && same.width <= WIDTH_MAX;
+        let tells = steady && self.width <= WIDTH_MAX;
+        if tells {
             assert!(self.middle + self.width >= 1.0 - SLOWER_MAX, "slowed by {by}: {self}");
+        } else {
+            println!("cannot tell whether they are slowed by {by}: this machine is too busy");
         }
+        tells
     }
 }
 
@@ -419,6 +423,11 @@ fn a_hundred_silent_peers_of_a_thousand_harm_nobody() {
         assert!(stats.kernel_zero_copy_bytes > 0, "{stats:#?}");
     }
 
-    by_clock.assert_not_slower("the clock");
-    by_cpu.assert_not_slower("processor time");
+    let told = [
+        by_clock.assert_not_slower(same_by_clock, "the clock"),
+        by_cpu.assert_not_slower(same_by_cpu, "processor time"),
+    ];
+    if told == [false, false] {
+        skip(test, "this machine is too busy to compare speeds on it");
+    }
 }
