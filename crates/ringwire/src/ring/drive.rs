@@ -62,16 +62,18 @@ impl<E: Engine> Core<E> {
                 break;
             }
             self.engine.turn(wait, &mut self.completions)?;
+            if wait != Deadline::Now {
+                // What has come is learned from at the time it came, not when the wait began.
+                self.look_at_clock();
+            }
             let woken = self.take_completions(events);
             events.append(&mut self.pending);
             self.look_for_stalls(events);
             if woken || !events.is_empty() || deadline == Deadline::Now || is_enough(self) {
                 break;
             }
-            self.look_at_clock();
-            self.look_for_stalls(events);
-            if !events.is_empty() {
-                break;
+            if wait == Deadline::Now {
+                self.look_at_clock();
             }
             if matches!(deadline, Deadline::At(at) if self.now >= at) {
                 break;

@@ -91,6 +91,10 @@ impl SocketEntry {
         self.cancelled_places -= freed.places;
         self.in_flight_bytes -= freed.bytes;
         self.released_bytes += freed.bytes;
+        if self.in_flight_payloads == 0 {
+            // Nobody is waited for any more, and there may be no look for long.
+            self.watch = Watch::default();
+        }
     }
 }
 

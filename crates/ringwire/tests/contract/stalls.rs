@@ -154,6 +154,42 @@ fn what_a_stalled_peer_holds_comes_back_by_itself_if_that_is_wanted() {
     });
 }
 
+/// What a turn tells the age of, it tells at its end, however long it has waited.
+#[test]
+fn a_turn_that_waited_knows_how_late_it_is() {
+    every_way(OnStall::Report, |driver, what| {
+        let (near, far) = narrow_pair(Family::V4);
+        let sock = driver.ring.attach(near).unwrap();
+        // Sent apart from the wait, so that the wait is in its age.
+        let id = driver.send(sock, noise(1, TOO_MUCH));
+        let _ = driver.turn(Deadline::Now);
+        let waker = driver.ring.waker().unwrap();
+        let waking = thread::spawn(move || {
+            let (_never, clock) = std::sync::mpsc::channel::<()>();
+            let _ = clock.recv_timeout(STALL_AFTER / 4);
+            waker.wake();
+        });
+        loop {
+            let started = Instant::now();
+            let _ = driver.turn(PATIENCE);
+            let waited_ms = started.elapsed().as_millis() as u64;
+            let oldest_ms = driver.ring.stats().oldest_unreleased_ms;
+            // It may take a moment to come back from the turn, but not from one look to the next.
+            let late_ms = STALL_AFTER.as_millis() as u64 / 10;
+            assert!(oldest_ms + late_ms >= waited_ms, "{what}: {oldest_ms} after {waited_ms} ms");
+            if waited_ms >= STALL_AFTER.as_millis() as u64 / 5 {
+                break;
+            }
+        }
+        waking.join().unwrap();
+        let heard = hear(far);
+        driver.until_released(&[id]);
+        driver.ring.close(sock).unwrap();
+        driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+        assert_same(&heard.join().unwrap().bytes, &noise(1, TOO_MUCH));
+    });
+}
+
 /// Sockets without anything in flight, and those whose peers take all, are not looked for.
 #[test]
 fn an_idle_ring_has_no_time_to_turn_by() {

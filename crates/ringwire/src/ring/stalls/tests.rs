@@ -9,6 +9,7 @@ use crate::config::{Limits, OnStall};
 use crate::engine::{Completion, Deadline, Usage};
 use crate::error::{Errno, Error};
 use crate::payload::IntoPayload as _;
+use crate::policy::Force;
 use crate::queue::PathSample;
 use crate::release::Events;
 use crate::ring::options::SendOptions;
@@ -148,6 +149,27 @@ fn a_program_that_turns_seldom_does_not_take_its_own_silence_for_its_peers() {
     play.send(100);
     assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 No"]);
     assert_eq!(play.stalls(), (0, 0, 0));
+}
+
+#[test]
+fn a_silence_does_not_begin_before_there_is_something_to_acknowledge() {
+    let mut play = play();
+    play.acknowledged(0);
+    // A copy that is interrupted waits in the queue, and is seen there by a look.
+    play.core.engine.copies.extend([Err(Errno::INTR), Err(Errno::INTR)]);
+    let copy = SendOptions::new().route(Force::Copy);
+    play.core.send(play.sock, vec![0; 10].into_payload(), copy).unwrap();
+    assert_eq!(play.turn(), [] as [&str; 0]);
+    assert_eq!(play.seconds(1), [] as [&str; 0]);
+    assert_eq!(play.turn(), ["sent 0 10", "released 0 Yes"]);
+    assert_eq!(play.core.socket_stats(play.sock).unwrap().silent_for, None);
+    // Then nothing is sent for long, and nobody looks.
+    play.core.ahead += 1_000 * SECOND;
+    play.send(100_000);
+    play.turn();
+    play.result(Ok(100_000), true);
+    assert_eq!(play.seconds(8), [] as [&str; 0]);
+    assert_eq!(play.seconds(1), ["stalled 100000 1 8 s, oldest 9 s"]);
 }
 
 #[test]
