@@ -285,6 +285,9 @@ impl<E: Engine> Core<E> {
             if let Some(place) = entry.file {
                 self.engine.remove_file(place);
             }
+            if entry.refused.listed {
+                self.ring_refused.retain(|refused| *refused != slot);
+            }
             self.sockets.remove(slot);
             self.share_limits();
         }

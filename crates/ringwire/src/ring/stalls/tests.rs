@@ -414,3 +414,22 @@ fn silent_peers_cannot_take_the_share_of_others() {
     assert_eq!(play.turn(), ["sent 0 750", "released 0 Unknown", "room", "room"]);
     play.assert_at_rest();
 }
+
+#[test]
+fn sockets_that_are_gone_do_not_stand_in_the_list_of_those_that_were_refused() {
+    let limits = Limits { ring_bytes: 1_000, ..Limits::default() };
+    let mut play = Play::with_limits(Kind::Stream, limits);
+    play.send(1_000);
+    play.turn();
+    for _ in 0..10 {
+        let (fd, _peer) = UnixStream::pair().unwrap();
+        let other = play.core.attach_as(OwnedFd::from(fd), Kind::Stream).unwrap();
+        let payload = vec![0; 10].into_payload();
+        assert!(play.core.send(other, payload, SendOptions::default()).is_err());
+        assert_eq!(play.core.ring_refused.len(), 1);
+        play.core.close(other).unwrap();
+        play.turn();
+        assert_eq!(play.core.sockets.used(), 1);
+        assert_eq!(play.core.ring_refused.len(), 0);
+    }
+}
