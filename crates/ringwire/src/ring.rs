@@ -38,7 +38,7 @@ use crate::engine::any::AnyEngine;
 use crate::error::{Error, SendError};
 use crate::ledger::{Notifier, PayloadId};
 use crate::payload::IntoPayload;
-use crate::policy::{Budget, Reason, Share};
+use crate::policy::{Budget, Reason, Route, Share};
 use crate::release::Events;
 use crate::ring::core::Core;
 pub use crate::ring::core::{OnDeadline, Report, Turned};
@@ -463,14 +463,19 @@ impl Ring {
         self.core.socket_stats(sock)
     }
 
-    /// Why the socket's newest request was copied, in words; `None` if it was not, or if nothing
-    /// but its size spoke against zero copy. [`Ring::socket_stats`] has the same as values.
+    /// Why the socket's newest request was copied, in words, or why it is a try whether what is
+    /// copied must be; `None` if it goes without a copy otherwise, or if nothing but its size spoke
+    /// against that. [`Ring::socket_stats`] has the same as values.
     ///
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn socket_why(&self, sock: Socket) -> Result<Option<String>, Error> {
-        let reason = self.core.socket_stats(sock)?.reason;
-        let says = |reason: &Reason| !matches!(reason, Reason::Best | Reason::Small);
+        let SocketStats { route, reason, .. } = self.core.socket_stats(sock)?;
+        let says = |reason: &Reason| match reason {
+            Reason::Best | Reason::Small => false,
+            Reason::Forced => route == Some(Route::Copy),
+            _ => true,
+        };
         Ok(reason.filter(says).map(|reason| reason.to_string()))
     }
 
@@ -488,7 +493,8 @@ impl Ring {
     }
 
     /// What this ring cannot do on this host, and why, a line each: engines that were not to be
-    /// had, and what the one in use lacks. `None` if it does everything.
+    /// had, what the one in use lacks, and that pinned memory was refused. `None` if it does
+    /// everything.
     pub fn why(&self) -> Option<String> {
         let mut why = self.choice.clone();
         why.extend(self.core.why());

@@ -167,6 +167,9 @@ fn a_forced_route_is_gone_whatever_the_path() {
             Force::ZeroCopy => assert!(forced == 0 && notified > 0, "{after:?}"),
             _ => assert_eq!((forced, notified), (100_101, 0)),
         }
+        let why = ring.socket_why(sock).unwrap();
+        let copied = (force == Force::Copy).then_some("the program asked for this route");
+        assert_eq!(why.as_deref(), copied, "only a copy has to be explained");
     }
 }
 

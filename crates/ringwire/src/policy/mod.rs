@@ -289,12 +289,8 @@ pub(crate) fn decide(
         let reason = if train_refused { Reason::TrainRefused } else { Reason::Small };
         return (Route::Copy, reason);
     }
-    let until = match facts.registered {
-        true => verdicts.copy_registered_until,
-        false => verdicts.copy_until,
-    };
     let fits = facts.registered || headroom::pinned_by(facts.bytes) <= facts.headroom;
-    let short = !fits || until.is_some_and(|until| now < until);
+    let short = !fits || steps_down(verdicts, route, now).is_some();
     // A threshold of 0 is a program's word that it wants no copy, whatever the path does.
     let judgement = match threshold {
         0 => Judgement::Clear,
@@ -326,8 +322,23 @@ pub(crate) fn fails(force: Option<Force>, decided: (Route, Reason)) -> Option<Er
 
 /// Whether zero-copy requests should make sure that the kernel's reports can be believed.
 pub(crate) fn wants_report(verdicts: &Verdicts, thresholds: Thresholds) -> bool {
-    let learns = thresholds.registered_bytes > 0 || thresholds.normal_bytes > 0;
-    learns && verdicts.path.wants_report()
+    learns(thresholds) && verdicts.path.wants_report()
+}
+
+/// Whether what a path does can make a difference: not if everything is to go zero-copy.
+pub(crate) fn learns(thresholds: Thresholds) -> bool {
+    thresholds.registered_bytes > 0 || thresholds.normal_bytes > 0
+}
+
+/// Why this route is not taken now, for good or for a while, because the kernel has refused it.
+pub(crate) fn steps_down(verdicts: &Verdicts, route: Route, now: Instant) -> Option<Reason> {
+    let until = match route {
+        Route::Copy => None,
+        Route::ZeroCopy => verdicts.copy_until,
+        Route::ZeroCopyRegistered => verdicts.copy_registered_until,
+    };
+    let paused = until.is_some_and(|until| now < until).then_some(Reason::MemlockShort);
+    verdicts.refuses.or(paused)
 }
 
 #[cfg(test)]

@@ -253,3 +253,20 @@ fn registered_memory_is_copied_too_when_the_kernel_refused_just_that() {
     let decided = decide(facts, &verdicts, Thresholds::default(), at(50));
     assert_eq!(decided, (Route::ZeroCopyRegistered, Reason::Best));
 }
+
+#[test]
+fn a_refusal_is_named_as_long_as_it_holds() {
+    let start = Instant::now();
+    let (zero_copy, registered) = (Route::ZeroCopy, Route::ZeroCopyRegistered);
+    let mut verdicts = Verdicts::default();
+    let named = |verdicts: &Verdicts, route, ms| steps_down(verdicts, route, start + MS * ms);
+    assert_eq!(named(&verdicts, zero_copy, 0), None);
+    verdicts.on_error(zero_copy, Errno::NOBUFS, start);
+    assert_eq!(named(&verdicts, zero_copy, 49), Some(Reason::MemlockShort));
+    assert_eq!(named(&verdicts, zero_copy, 50), None);
+    assert_eq!(named(&verdicts, registered, 0), None);
+    verdicts.on_error(registered, Errno::NOMEM, start);
+    assert_eq!(named(&verdicts, registered, 99), Some(Reason::MemlockShort));
+    verdicts.on_error(registered, Errno::OPNOTSUPP, start);
+    assert_eq!(named(&verdicts, zero_copy, 1_000_000), Some(Reason::SocketRefuses));
+}

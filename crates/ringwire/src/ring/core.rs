@@ -21,6 +21,7 @@ use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::ring::stalls::Stalls;
 use crate::segments::{Known, KnownSegments};
 use crate::stats::Stats;
+use crate::sys::memlock;
 use crate::sys::socket::PIECES_MAX;
 
 /// How long a shutdown waits, after breaking connections, for the kernel to say that it has let go.
@@ -227,6 +228,15 @@ impl<E: Engine> Core<E> {
         }
         why.extend(self.arena.as_ref().and_then(Arena::why));
         why.extend(self.not_adopted.iter().cloned());
+        why.extend(self.pinned.known_bytes().map(|bytes| {
+            format!(
+                "unregistered memory goes in parts, or is copied: the kernel has refused to pin \
+                 more than about {} KiB of it at a time for this user ({}); it is asked again all \
+                 the time",
+                bytes >> 10,
+                memlock::describe(memlock::limit_bytes())
+            )
+        }));
         why
     }
 

@@ -125,21 +125,10 @@ impl<E: Engine> Core<E> {
 
     /// One request of a stream, or one copy.
     fn issue_once(&mut self, slot: u32, events: &mut Events) -> Result<(), Error> {
-        let Some(mut gathered) = self.gather(slot, self.most_at_once(slot)) else {
-            return Ok(());
-        };
+        let Some((gathered, decided)) = self.next_request(slot) else { return Ok(()) };
         if gathered.bytes == 0 {
             self.complete_copied(slot, &gathered, 0, Copied::Unknown, events);
             return Ok(());
-        }
-        let mut decided = self.decide(slot, &gathered);
-        if decided == (Route::Copy, Reason::MemlockShort)
-            && let Some(part) = self.part_for_now(&gathered)
-        {
-            self.give_back_headers(gathered.segment, gathered.headers);
-            let Some(less) = self.gather(slot, part) else { return Ok(()) };
-            gathered = less;
-            decided = self.decide(slot, &gathered);
         }
         let force = self.force(gathered.first.slot);
         if let Some(errno) = policy::fails(force, decided) {
@@ -151,6 +140,21 @@ impl<E: Engine> Core<E> {
             (Route::Copy, reason) => self.copy_stream(slot, gathered, reason, events),
             (route, reason) => self.request(slot, gathered, route, reason),
         }
+    }
+
+    /// What of a stream is to go next, and how.
+    fn next_request(&mut self, slot: u32) -> Option<(Gathered, (Route, Reason))> {
+        let gathered = self.gather(slot, self.most_at_once(slot))?;
+        let decided = self.decide(slot, &gathered);
+        if decided == (Route::Copy, Reason::MemlockShort)
+            && let Some(part) = self.part_for_now(&gathered)
+        {
+            self.give_back_headers(gathered.segment, gathered.headers);
+            let less = self.gather(slot, part)?;
+            let decided = self.decide(slot, &less);
+            return Some((less, decided));
+        }
+        Some((gathered, decided))
     }
 
     fn gather(&mut self, slot: u32, most: Most) -> Option<Gathered> {
@@ -209,9 +213,8 @@ impl<E: Engine> Core<E> {
                 if bytes < gathered.bytes {
                     self.stats.copies_that_waited += 1;
                     // More may have joined the rest, and make it worth zero copy.
-                    let most = self.most_at_once(slot);
-                    let Some(rest) = self.gather(slot, most) else { return Ok(()) };
-                    let (route, reason) = self.decide(slot, &rest);
+                    let Some((rest, way)) = self.next_request(slot) else { return Ok(()) };
+                    let (route, reason) = way;
                     return self.request(slot, rest, route, reason);
                 }
             }

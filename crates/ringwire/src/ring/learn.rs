@@ -101,8 +101,11 @@ impl<E: Engine> Core<E> {
             self.pinned.on_refused(bytes, self.now);
         }
         let now = self.now;
-        let socket = self.sockets.at_mut(slot);
-        let may = socket.is_some_and(|socket| socket.verdicts.on_error(route, errno, now));
+        let Some(socket) = self.sockets.at_mut(slot) else { return false };
+        let may = socket.verdicts.on_error(route, errno, now);
+        if let Some(why) = policy::steps_down(&socket.verdicts, route, now) {
+            tracing::debug!(socket = slot, %errno, %why, "a socket copies: zero copy was refused");
+        }
         may && reason != Reason::Forced
     }
 
@@ -114,6 +117,9 @@ impl<E: Engine> Core<E> {
         }
         if request.route == Route::ZeroCopy {
             self.pinned.subtract(request.bytes);
+        }
+        if !policy::learns(self.thresholds) {
+            return;
         }
         let Some(socket) = self.sockets.at_mut(request.socket) else { return };
         let probe = request.reason == Reason::Probe;

@@ -520,3 +520,34 @@ fn copied_is_the_worst_of_the_parts() {
     play.notify(0, Usage::Copied);
     assert_eq!(play.notify(1, Usage::ZeroCopy), ["released 0 Yes"]);
 }
+
+#[test]
+fn a_copy_for_want_of_pinned_memory_that_has_to_wait_is_small_too() {
+    let mut play = Play::stream();
+    for _ in 0..2 {
+        play.send(4 << 20);
+    }
+    play.turn();
+    // Nothing else was pinned: from now on nothing may be, until it is tried again.
+    play.core.engine.copies.push_back(Ok(100_000));
+    assert!(play.result(Err(Errno::NOMEM), true).is_empty());
+    assert!(play.turn().is_empty());
+    assert_eq!(play.core.engine.copied, [256 << 10]);
+    let waits = play.core.engine.seen[1];
+    assert_eq!((waits.route, waits.bytes), (Route::Copy, 256 << 10));
+    assert!(play.result(Ok(256 << 10), false).is_empty());
+    assert_eq!(play.core.stats().copied_bytes.memlock_short, 100_000 + (256 << 10));
+}
+
+#[test]
+fn where_everything_is_to_go_without_a_copy_no_path_is_found_to_copy() {
+    let mut play = Play::stream();
+    for request in 0..5 {
+        play.send(70_000);
+        play.turn();
+        play.result(Ok(70_000), true);
+        assert_eq!(play.notify(request, Usage::Copied), ["released 0 Yes"]);
+    }
+    let stats = play.core.stats();
+    assert_eq!((stats.paths_found_copying, stats.kernel_copied_bytes), (0, 350_000));
+}
