@@ -116,10 +116,12 @@ impl RingBuilder {
             select::select(self.engine, self.task_run, self.completion_entries, sockets)?;
         static RINGS: AtomicU32 = AtomicU32::new(1);
         let seed = RINGS.fetch_add(1, Ordering::Relaxed);
+        let threshold_bytes = self.thresholds.normal_bytes;
         let mut core = Core::new(selected.engine, self.limits, self.thresholds, seed);
         core.stats.engine_steps_down = selected.steps_down.len() as u64;
         // Whoever may lock any amount of memory is not counted, or learns that from a refusal.
-        core.pinned = Share::new(Budget::of_process(), !memlock::is_exempt());
+        let counted = !memlock::is_exempt();
+        core.pinned = Share::new(Budget::of_process(), counted, threshold_bytes);
         if let Some(arena) = self.arena {
             core.know(arena)?;
         }

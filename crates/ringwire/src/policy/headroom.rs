@@ -4,8 +4,10 @@
 //! The kernel counts what zero-copy requests of unregistered memory pin against RLIMIT_MEMLOCK, a
 //! user at a time, over all rings and processes (K15), so no sum tells what fits. What was pinned
 //! when a request was refused does: the budget falls below it (multiplicative decrease), and grows
-//! with each request that is taken beyond it, which is tried now and then (additive increase).
-//! Requests that do not fit go in parts, or are copied. All rings of a process that are counted
+//! with each request that is taken beyond it, which is tried now and then (additive increase), and
+//! is no more than half of the last one that was refused: what alone is more than the limit would
+//! be tried in vain for ever. Requests that do not fit go in parts, or are copied. All rings of a
+//! process that are counted
 //! share one [`Budget`], because one user's limit is over all of them. Neighbours: `ring/drive.rs`
 //! counts, `decide` is told what is left. Must not know: the limit itself, sockets, the clock.
 
@@ -28,9 +30,12 @@ const LEFT_ALONE: u64 = 8;
 /// reached in seconds.
 const GROWTH: u64 = 16;
 
+/// What is cut off for want of pinned memory is a request of its own, so it should be worth one.
+pub(crate) const PART_BYTES_MIN: u64 = 64 << 10;
+
 /// What the kernel counts for a request of unregistered memory.
 pub(crate) fn pinned_by(bytes: u64) -> u64 {
-    (bytes / PAGE_BYTES + PAGES_BESIDE) * PAGE_BYTES
+    (bytes / PAGE_BYTES + PAGES_BESIDE).saturating_mul(PAGE_BYTES)
 }
 
 /// The largest request that is counted with no more than `room`.
@@ -46,11 +51,15 @@ struct Learned {
     refused_at_ms: u64,
     /// When one request beyond the budget may be tried.
     again_at_ms: u64,
+    /// What that one may pin.
+    try_pins: u64,
 }
 
 impl Learned {
-    /// Takes in a refusal while `pinned` bytes were pinned. Returns the budget from now on.
-    fn on_refused(&mut self, budget: u64, pinned: u64, now_ms: u64) -> u64 {
+    /// Takes in that `pins` more bytes were refused while `pinned` bytes were pinned. Returns the
+    /// budget from now on.
+    fn on_refused(&mut self, budget: u64, pinned: u64, pins: u64, now_ms: u64) -> u64 {
+        self.try_pins = if budget == u64::MAX { pins / 2 } else { self.try_pins.min(pins / 2) };
         // Several that were under way together are one refusal.
         if budget == u64::MAX || now_ms >= self.refused_at_ms + self.pause_ms {
             self.pause_ms = (self.pause_ms * 2).clamp(PAUSE_MS, PAUSE_MS_MAX);
@@ -80,6 +89,7 @@ pub(crate) struct Budget {
     pause_ms: AtomicU64,
     refused_at_ms: AtomicU64,
     again_at_ms: AtomicU64,
+    try_pins: AtomicU64,
 }
 
 impl Budget {
@@ -91,6 +101,7 @@ impl Budget {
             pause_ms: AtomicU64::new(0),
             refused_at_ms: AtomicU64::new(0),
             again_at_ms: AtomicU64::new(0),
+            try_pins: AtomicU64::new(0),
         }
     }
 
@@ -109,6 +120,7 @@ impl Budget {
             pause_ms: self.pause_ms.load(Ordering::Relaxed),
             refused_at_ms: self.refused_at_ms.load(Ordering::Relaxed),
             again_at_ms: self.again_at_ms.load(Ordering::Relaxed),
+            try_pins: self.try_pins.load(Ordering::Relaxed),
         }
     }
 
@@ -116,16 +128,22 @@ impl Budget {
         self.pause_ms.store(learned.pause_ms, Ordering::Relaxed);
         self.refused_at_ms.store(learned.refused_at_ms, Ordering::Relaxed);
         self.again_at_ms.store(learned.again_at_ms, Ordering::Relaxed);
+        self.try_pins.store(learned.try_pins, Ordering::Relaxed);
         self.budget.store(budget, Ordering::Relaxed);
     }
 
-    /// What one more request may pin.
-    pub(crate) fn room(&self, now: Instant) -> u64 {
+    /// What one more request may pin: what the budget has left, or now and then as much as is worth
+    /// a try, which is `least` at least.
+    pub(crate) fn room(&self, least: u64, now: Instant) -> u64 {
         let budget = self.budget.load(Ordering::Relaxed);
-        if budget == u64::MAX || self.ms(now) >= self.again_at_ms.load(Ordering::Relaxed) {
+        if budget == u64::MAX {
             return u64::MAX;
         }
-        budget.saturating_sub(self.pinned.load(Ordering::Relaxed))
+        let left = budget.saturating_sub(self.pinned.load(Ordering::Relaxed));
+        if self.ms(now) < self.again_at_ms.load(Ordering::Relaxed) {
+            return left;
+        }
+        left.max(self.try_pins.load(Ordering::Relaxed)).max(least)
     }
 
     /// Counts what a request pins. One beyond the budget is a try, and the next is not at once.
@@ -161,7 +179,7 @@ impl Budget {
         let mut learned = self.learned();
         let budget = self.budget.load(Ordering::Relaxed);
         let pinned = self.pinned.load(Ordering::Relaxed).saturating_sub(pins);
-        let budget = learned.on_refused(budget, pinned, self.ms(now));
+        let budget = learned.on_refused(budget, pinned, pins, self.ms(now));
         tracing::debug!(pinned, budget, "the kernel refuses to pin more memory");
         self.learn(learned, budget);
     }
@@ -178,20 +196,24 @@ pub(crate) struct Share {
     budget: Arc<Budget>,
     /// What this ring's requests pin now.
     pinned: u64,
+    /// What the least of its requests that are worth it pins.
+    least: u64,
     /// Whether the kernel counts this ring's requests, as far as is known: not before the first
     /// refusal, if it was built with CAP_IPC_LOCK.
     counted: bool,
 }
 
 impl Share {
-    /// `counted`: whether there is any reason to think that the kernel counts.
-    pub(crate) fn new(budget: Arc<Budget>, counted: bool) -> Self {
-        Share { budget, pinned: 0, counted }
+    /// `counted`: whether there is any reason to think that the kernel counts. `threshold_bytes`:
+    /// what is smaller is copied anyway.
+    pub(crate) fn new(budget: Arc<Budget>, counted: bool, threshold_bytes: u64) -> Self {
+        let least = pinned_by(threshold_bytes.max(PART_BYTES_MIN));
+        Share { budget, pinned: 0, least, counted }
     }
 
     /// What one more request of unregistered memory may pin.
     pub(crate) fn room(&self, now: Instant) -> u64 {
-        if self.counted { self.budget.room(now) } else { u64::MAX }
+        if self.counted { self.budget.room(self.least, now) } else { u64::MAX }
     }
 
     /// Counts a request of unregistered memory that is handed over.
@@ -255,6 +277,10 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const MIB: u64 = 1 << 20;
 
+    fn share(budget: Arc<Budget>, counted: bool) -> Share {
+        Share::new(budget, counted, 16 << 10)
+    }
+
     #[test]
     fn a_request_is_counted_with_two_pages_more() {
         assert_eq!(pinned_by(0), 8_192);
@@ -264,6 +290,7 @@ mod tests {
         assert_eq!(fits_into(8_192), 4_095);
         assert_eq!(fits_into(8_191), 0);
         assert_eq!(fits_into(0), 0);
+        assert_eq!(pinned_by(u64::MAX), u64::MAX);
     }
 
     proptest! {
@@ -278,32 +305,78 @@ mod tests {
     fn a_refusal_leaves_an_eighth_and_the_next_try_is_beyond_it() {
         let start = Instant::now();
         let budget = Budget::new(start);
-        let mut share = Share::new(Arc::new(budget), true);
+        let mut share = share(Arc::new(budget), true);
         assert_eq!((share.room(start), share.known_bytes()), (u64::MAX, None));
         for _ in 0..8 {
             share.add(MIB - 8_192, start);
         }
-        share.add(MIB - 8_192, start);
-        share.on_refused(MIB - 8_192, start);
-        share.subtract(MIB - 8_192);
+        share.add(4 * MIB - 8_192, start);
+        share.on_refused(4 * MIB - 8_192, start);
+        share.subtract(4 * MIB - 8_192);
         assert_eq!(share.known_bytes(), Some(7 * MIB));
         assert_eq!(share.room(start + MS * 49), 0, "8 MiB are pinned");
         share.subtract(MIB - 8_192);
         share.subtract(MIB - 8_192);
         assert_eq!(share.room(start + MS * 49), MIB);
-        assert_eq!(share.room(start + MS * 50), u64::MAX, "one try");
+        assert_eq!(share.room(start + MS * 50), 2 * MIB, "one try, of half of what was refused");
         share.add(3 * MIB - 8_192, start + MS * 50);
         assert_eq!(share.room(start + MS * 99), 0, "and not the next at once");
         share.on_taken();
         assert_eq!(share.known_bytes(), Some(9 * MIB + 9 * MIB / 16));
         assert_eq!(share.room(start + MS * 99), 9 * MIB / 16);
-        assert_eq!(share.room(start + MS * 100), u64::MAX);
+        assert_eq!(share.room(start + MS * 100), 2 * MIB);
+    }
+
+    /// A kernel with a limit, and a socket that always has a request of `bytes` bytes, of which it
+    /// sends what there is room for; each is released when the next one comes. Returns how much was
+    /// taken without a copy in a time.
+    fn play(limit: u64, bytes: u64, threshold_bytes: u64, time: Duration) -> u64 {
+        let start = Instant::now();
+        let mut share = Share::new(Arc::new(Budget::new(start)), true, threshold_bytes);
+        let (mut taken, mut now) = (0, start);
+        while now < start + time {
+            now += MS;
+            let part = bytes.min(fits_into(share.room(now)));
+            if part < bytes && part < threshold_bytes.max(PART_BYTES_MIN) {
+                continue;
+            }
+            share.add(part, now);
+            if pinned_by(part) <= limit {
+                share.on_taken();
+                taken += part;
+            } else {
+                share.on_refused(part, now);
+            }
+            share.subtract(part);
+        }
+        assert_eq!(share.pinned, 0);
+        taken
+    }
+
+    #[test]
+    fn a_request_that_alone_is_more_than_the_limit_goes_in_parts_soon() {
+        // Two refusals, 50 ms and 100 ms: then 4 MiB fit.
+        assert_eq!(play(8 * MIB, 16 * MIB, 16 << 10, MS * 149), 0);
+        assert!(play(8 * MIB, 16 * MIB, 16 << 10, MS * 200) > 100 * MIB);
+        // What is below the threshold is not worth a try.
+        assert!(play(8 * MIB, 16 * MIB, 6 * MIB, MS * 400) > 100 * MIB);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_for_a_part_that_fits_is_found(
+            limit in (72_u64 << 10)..(1 << 30),
+            bytes in PART_BYTES_MIN..(512 << 20),
+        ) {
+            let taken = play(limit, bytes, 16 << 10, Duration::from_secs(60));
+            prop_assert!(taken > limit / 2, "{taken}");
+        }
     }
 
     #[test]
     fn pauses_double_with_each_try_that_is_refused_and_together_they_are_one() {
         let start = Instant::now();
-        let mut share = Share::new(Arc::new(Budget::new(start)), true);
+        let mut share = share(Arc::new(Budget::new(start)), true);
         let mut at = start;
         for ms in [50, 100, 200, 400, 800, 1_600, 3_000, 3_000] {
             share.add(MIB, at);
@@ -313,7 +386,7 @@ mod tests {
             assert_eq!(share.known_bytes(), Some(0), "nothing of ours was pinned");
             assert_eq!(share.room(at + MS * (ms - 1)), 0, "{ms}");
             at += MS * ms;
-            assert_eq!(share.room(at), u64::MAX, "{ms}");
+            assert_eq!(share.room(at), MIB / 2 + 4_096, "{ms}");
         }
     }
 
@@ -321,8 +394,8 @@ mod tests {
     fn rings_share_a_budget_and_one_that_was_exempt_counts_from_its_first_refusal_on() {
         let now = Instant::now();
         let budget = Arc::new(Budget::new(now));
-        let mut first = Share::new(budget.clone(), true);
-        let mut exempt = Share::new(budget.clone(), false);
+        let mut first = share(budget.clone(), true);
+        let mut exempt = share(budget.clone(), false);
         exempt.add(100 * MIB - 8_192, now);
         for _ in 0..4 {
             first.add(MIB - 8_192, now);

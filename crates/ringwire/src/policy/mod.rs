@@ -11,7 +11,7 @@ mod trains;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-pub(crate) use headroom::{Budget, Share, fits_into};
+pub(crate) use headroom::{Budget, PART_BYTES_MIN, Share, fits_into};
 pub(crate) use path::{Change, Judgement, Path, Report as PathReport};
 pub(crate) use trains::{Refused, Trains};
 

@@ -146,7 +146,7 @@ impl<E: Engine> Core<E> {
             now_ms: 0,
             #[cfg(test)]
             ahead: Duration::ZERO,
-            pinned: Share::new(Arc::new(Budget::new(now)), true),
+            pinned: Share::new(Arc::new(Budget::new(now)), true, thresholds.normal_bytes),
             stats: Stats::default(),
         }
     }

@@ -14,8 +14,6 @@ use crate::release::Copied;
 use crate::ring::core::Core;
 use crate::ring::sockets::SocketEntry;
 
-/// What is cut off for want of pinned memory is a request of its own, so it should be worth one.
-const PART_BYTES_MIN: u64 = 64 << 10;
 /// What is copied at a time of several payloads, where everything is copied: two of 256 KiB, with
 /// their headers. On veth, four of those a copy reach 0.81 of the throughput of one by one; on
 /// loopback, payloads of 1 MiB cut to 256 KiB reach 0.88 of that of whole ones, and what a copy
@@ -51,7 +49,7 @@ impl<E: Engine> Core<E> {
     /// little enough to be copied that what is released meanwhile is soon made use of.
     pub(super) fn part_for_now(&self, gathered: &Gathered) -> Option<Most> {
         let fits = policy::fits_into(self.pinned.room(self.now));
-        let part = match fits >= PART_BYTES_MIN.max(self.thresholds.normal_bytes) {
+        let part = match fits >= policy::PART_BYTES_MIN.max(self.thresholds.normal_bytes) {
             true => fits,
             false => COPY_BYTES_MAX,
         };
