@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{
-    Arena, Errno, Event, Events, Force, Registration, Ring, SendOptions, Socket, Stats,
+    Arena, Errno, Event, Events, Force, OnDeadline, Registration, Ring, SendOptions, Socket, Stats,
 };
 use ringwire_wire::{Family, Flow, Perfect, Veth, loopback, skip};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -66,6 +66,13 @@ impl Pump {
             assert!(Instant::now() < deadline, "{what}: {:?}", self.ring.stats());
             self.turn(what, Some(flow));
         }
+    }
+
+    /// Waits for what is out, or takes it back: a ring that is dropped would leave it pinned, and
+    /// other tests of this process could pin less.
+    fn end(self) {
+        let report = self.ring.shutdown(Duration::from_secs(1), OnDeadline::Abort);
+        assert_eq!(report.leaked_payloads, 0, "{report:?}");
     }
 
     fn fill(&mut self, window: u64, payload: impl Fn() -> ringwire::Payload) {
@@ -136,6 +143,7 @@ fn a_path_that_is_captured_is_copied_to_until_the_capture_ends() {
     // But for a copy that had to wait for room.
     let copied = stats.copied_bytes.path_copies - before.copied_bytes.path_copies;
     assert!(copied <= 4 << 20, "{copied}");
+    pump.end();
 }
 
 #[test]
@@ -156,6 +164,7 @@ fn small_requests_learn_too_that_their_path_copies() {
     pump.until("it copies", None, 1, || block.clone().into(), |s| s.paths_found_copying == 1);
     let stats = pump.ring.stats();
     assert!(stats.requests <= 8, "three reports tell: {stats:?}");
+    pump.end();
 }
 
 #[test]
@@ -167,6 +176,7 @@ fn a_connection_to_the_own_host_is_copied_to_from_its_first_byte() {
     pump.until("it copies", None, 1, payload, |s| s.copied_bytes.path_copies >= 128 << 10);
     assert_eq!(pump.ring.stats().registered_requests, 0);
     assert_eq!(pump.ring.stats().kernel_copied_bytes, 0);
+    pump.end();
 }
 
 #[test]

@@ -413,7 +413,8 @@ fn datagrams_keep_their_order_when_the_send_buffer_is_full() {
         return skip(test, "no tc, or no token bucket filter in the kernel");
     }
     // The cable has a queue a processor, and a burst of the bucket that leaves by another overtakes
-    // what is in the first, once in hundreds of runs. Our own mistakes are larger, or more frequent.
+    // what is in the first, once in hundreds of runs. Our own mistakes are larger, or happen more
+    // often.
     let mut tries = 0;
     let mut ways = vec![(ZERO_COPY, false), (ZERO_COPY, true), (COPY, false), (COPY, true)];
     while let Some((thresholds, train)) = ways.pop() {
