@@ -308,6 +308,7 @@ impl Engine for Epoll {
             many_pieces: self.zero_copy,
             many_registered: false,
             registers: false,
+            reports: self.zero_copy,
             copies_only: !self.zero_copy,
         }
     }

@@ -152,6 +152,8 @@ pub(crate) struct Features {
     pub many_registered: bool,
     /// Whether registered memory can be taken over at all.
     pub registers: bool,
+    /// Whether it is told of zero-copy requests if they were copied (6.2).
+    pub reports: bool,
     /// Whether the engine is one that only copies.
     pub copies_only: bool,
 }
@@ -164,6 +166,7 @@ impl Features {
         many_pieces: true,
         many_registered: true,
         registers: true,
+        reports: true,
         copies_only: false,
     };
 }

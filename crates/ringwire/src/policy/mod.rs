@@ -147,6 +147,8 @@ pub(crate) struct Facts {
     pub kernel_has: bool,
     /// Whether the engine is one that only copies.
     pub engine_copies: bool,
+    /// Whether the engine is told of what was copied.
+    pub reports: bool,
     /// What the socket has copied so far.
     pub copied_bytes: u64,
     /// What a request of unregistered memory may be counted with.
@@ -298,6 +300,8 @@ pub(crate) fn decide(
     };
     match judgement {
         Judgement::Copies => (Route::Copy, Reason::PathCopies),
+        // Nobody would hear what came of it.
+        Judgement::Probe if !facts.reports => (Route::Copy, Reason::PathCopies),
         _ if short => (Route::Copy, Reason::MemlockShort),
         Judgement::Probe => (route, Reason::Probe),
         Judgement::Clear => (route, Reason::Best),

@@ -8,6 +8,7 @@ const PLAIN: Facts = Facts {
     datagram: None,
     kernel_has: true,
     engine_copies: false,
+    reports: true,
     copied_bytes: 0,
     headroom: u64::MAX,
     force: None,
@@ -152,6 +153,9 @@ fn a_path_that_copies_is_copied_to_unless_the_threshold_is_zero() {
     let later = Facts { copied_bytes: 64 << 20, registered: true, ..PLAIN };
     let decided = decide(later, &verdicts, usual, now + MS * 100);
     assert_eq!(decided, (Route::ZeroCopyRegistered, Reason::Probe));
+    let unheard = Facts { reports: false, ..later };
+    let decided = decide(unheard, &verdicts, usual, now + MS * 100);
+    assert_eq!(decided, (Route::Copy, Reason::PathCopies));
     let short = Facts { registered: false, headroom: 0, ..later };
     let decided = decide(short, &verdicts, usual, now + MS * 100);
     assert_eq!(decided, (Route::Copy, Reason::MemlockShort));

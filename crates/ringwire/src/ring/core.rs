@@ -226,6 +226,13 @@ impl<E: Engine> Core<E> {
                     .into(),
             );
         }
+        if !features.reports && !features.copies_only {
+            why.push(
+                "paths that copy are not found out, and sent to without a copy at a loss: the \
+                 kernel does not report what it copies (6.2)"
+                    .into(),
+            );
+        }
         why.extend(self.arena.as_ref().and_then(Arena::why));
         why.extend(self.not_adopted.iter().cloned());
         why.extend(self.pinned.known_bytes().map(|bytes| {

@@ -139,13 +139,10 @@ impl<E: Engine> Core<E> {
         let largest = most_bytes(socket.kind).unwrap_or(u64::MAX);
         let first = socket.queue.first_run(&self.ledger.payloads)?.start().slot;
         let forced = self.force(first) == Some(Force::ZeroCopy);
+        let (verdicts, thresholds) = (&socket.verdicts, self.thresholds);
         let copies = !forced
-            && policy::copies_trains(
-                &socket.verdicts,
-                self.thresholds,
-                socket.copied_bytes,
-                self.now,
-            );
+            && (policy::copies_trains(verdicts, thresholds, socket.copied_bytes, self.now)
+                || !self.engine.features().reports && policy::copies(verdicts, thresholds));
         let limits = TrainLimits {
             datagrams,
             joined_bytes: joined_bytes.min(largest),
@@ -185,6 +182,7 @@ impl<E: Engine> Core<E> {
             datagram: Some(datagram),
             kernel_has,
             engine_copies: features.copies_only,
+            reports: features.reports,
             copied_bytes: socket.copied_bytes,
             headroom: self.pinned.room(self.now),
             force: self.force(train.gathered.first.slot),

@@ -176,6 +176,7 @@ impl<E: Engine> Core<E> {
             datagram: None,
             kernel_has,
             engine_copies: features.copies_only,
+            reports: features.reports,
             copied_bytes: socket.copied_bytes,
             headroom: self.pinned.room(self.now),
             force: self.force(gathered.first.slot),
@@ -278,12 +279,12 @@ impl<E: Engine> Core<E> {
         route: Route,
         reason: Reason,
     ) -> Result<(), Error> {
-        let thresholds = self.thresholds;
+        let (thresholds, reports) = (self.thresholds, self.engine.features().reports);
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
         let (end_of_record, believed) = match route {
             Route::Copy => (false, true),
             _ => {
-                let wants_report = policy::wants_report(&socket.verdicts, thresholds);
+                let wants_report = reports && policy::wants_report(&socket.verdicts, thresholds);
                 socket.queue.cut(gathered.bytes, wants_report)
             }
         };

@@ -488,6 +488,20 @@ fn old_kernels_get_what_they_have() {
 }
 
 #[test]
+fn packets_are_not_ended_for_reports_that_do_not_come() {
+    for reports in [true, false] {
+        let mut play = Play::stream();
+        play.core.thresholds = Thresholds::default();
+        play.core.engine.features = Some(Features { reports, ..Features::ALL });
+        play.send(20_000);
+        play.turn();
+        assert_eq!(play.core.engine.seen[0].end_of_record, reports);
+        let why = play.core.why().join(" ");
+        assert_eq!(why.contains("does not report what it copies"), !reports, "{why}");
+    }
+}
+
+#[test]
 fn payloads_with_the_kernel_are_leaked_when_the_ring_is_dropped_and_others_are_not() {
     struct Owner(std::sync::Arc<[u8; 8]>);
     impl AsRef<[u8]> for Owner {

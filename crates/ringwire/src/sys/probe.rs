@@ -20,6 +20,7 @@ pub(crate) fn features(ring: &IoUring) -> Features {
     let one_piece = probe.is_supported(opcode::SendZc::CODE);
     let many_pieces = probe.is_supported(opcode::SendMsgZc::CODE);
     let many_registered = many_pieces && probe.is_supported(READV_FIXED);
-    let (registers, copies_only) = (true, false);
-    Features { one_piece, many_pieces, many_registered, registers, copies_only }
+    // Whether there are reports, only a request can tell.
+    let (registers, reports, copies_only) = (true, false, false);
+    Features { one_piece, many_pieces, many_registered, registers, reports, copies_only }
 }

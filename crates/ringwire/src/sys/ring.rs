@@ -34,7 +34,6 @@ pub(crate) struct SysRing {
     ring: IoUring,
     scratch: Scratch,
     features: Features,
-    report_usage: bool,
     /// Whether completions appear only inside `enter` with `GETEVENTS`.
     deferred: bool,
 }
@@ -73,9 +72,8 @@ impl SysRing {
                     .into(),
             });
         }
-        let mut ring =
-            SysRing { ring, scratch: Scratch::new(), features, report_usage: false, deferred };
-        ring.report_usage = ring.tries_report_usage()?;
+        let mut ring = SysRing { ring, scratch: Scratch::new(), features, deferred };
+        ring.features.reports = ring.tries_report_usage()?;
         Ok(ring)
     }
 
@@ -123,7 +121,7 @@ impl SysRing {
         if !self.scratch.has_room(pieces) || self.ring.submission().is_full() {
             self.submit_all()?;
         }
-        let entry = self.scratch.entry(send, self.report_usage);
+        let entry = self.scratch.entry(send, self.features.reports);
         // SAFETY: the kernel may read the spans' memory until the request's last completion (K3);
         // the ledger entries that the spans came from own it and give it up only then, and leak it
         // if the ring is dropped before. What the entry points to in the scratch stays there until
@@ -226,7 +224,7 @@ impl SysRing {
         for entry in self.ring.completion() {
             let (data, flags) = (entry.user_data(), entry.flags());
             waker_ended |= data == cqe::WAKER && flags & cqe::F_MORE == 0;
-            completions.extend(cqe::decode(data, entry.result(), flags, self.report_usage));
+            completions.extend(cqe::decode(data, entry.result(), flags, self.features.reports));
         }
         waker_ended
     }
