@@ -129,7 +129,9 @@ pub enum EngineChoice {
     /// `MSG_ZEROCOPY` (4.14; UDP 5.0) and epoll, or an error: zero copy where io_uring is switched
     /// off, forbidden or too old. Nobody else may send with `MSG_ZEROCOPY` on a duplicate of a
     /// socket that the ring has: the kernel's notifications do not say whose they are. A ring that
-    /// notices keeps its memory lent, and copies from then on.
+    /// notices keeps its memory lent, and copies from then on. Nor may anybody else read the error
+    /// queue of a socket that the ring sends on (`MSG_ERRQUEUE`): a notification that somebody else
+    /// has read never comes. The ring takes all entries, and leaves those of others out.
     #[doc(alias = "SO_ZEROCOPY")]
     MsgZerocopy,
     /// Plain non-blocking sends and epoll: nothing goes without a copy, and a release follows the

@@ -125,6 +125,29 @@ fn a_stream_that_cannot_be_watched_gets_everything_all_the_same() {
     }
 }
 
+/// Nothing is left to turn for.
+#[test]
+fn a_stream_that_cannot_be_watched_can_be_given_up() {
+    for choice in [EngineChoice::Copy, EngineChoice::MsgZerocopy] {
+        on_a_thread(move || {
+            forbid(libc::ENOSPC, vec![(libc::SYS_epoll_ctl, vec![])]);
+            let mut driver = driver(choice);
+            let (near, _far) = narrow_pair(Family::V4);
+            let sock = driver.ring.attach(near).unwrap();
+            let id = driver.send(sock, noise(1, MIB));
+            // Until it is really full.
+            for _ in 0..5 {
+                let turned = driver.turn(Duration::from_millis(20));
+                assert!(turned.backlog);
+            }
+            driver.ring.abort(sock).unwrap();
+            driver.until_released(&[id]);
+            assert!(driver.take(id).failed.is_some());
+            driver.assert_at_rest();
+        });
+    }
+}
+
 /// Before 5.11, and behind older filters, a wait is one of whole milliseconds.
 #[test]
 fn turns_end_at_their_deadline_where_waits_are_coarse() {

@@ -482,7 +482,9 @@ impl Engine for Epoll {
     }
 
     fn has_unsubmitted(&mut self) -> bool {
-        self.unreleased > 0 && !self.more.is_empty() || !self.unwatched.is_empty()
+        // A place in one of the lists may have been given up since.
+        self.unreleased > 0 && !self.more.is_empty()
+            || self.waiting > 0 && !self.unwatched.is_empty()
     }
 
     fn sample(&self, target: Target<'_>) -> Option<PathSample> {
