@@ -14,7 +14,7 @@ mod filter;
 #[expect(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
-use filter::{forbid, on_a_thread};
+use filter::{forbid, on_a_thread, so_zerocopy};
 use support::{Driver, ZERO_COPY, assert_same, hear, narrow_pair, noise, read_exactly};
 
 const KIB: usize = 1 << 10;
@@ -52,6 +52,23 @@ fn error_queues_are_read_one_by_one_where_they_cannot_be_otherwise() {
             driver.assert_at_rest();
         });
     }
+}
+
+/// Its sends would be copied without a word, and their memory lent for ever.
+#[test]
+fn a_socket_that_does_not_keep_the_option_is_copied() {
+    on_a_thread(|| {
+        let mut driver = driver(EngineChoice::MsgZerocopy);
+        forbid(0, vec![so_zerocopy()]);
+        let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+        let sock = driver.ring.attach(near).unwrap();
+        for bytes in [100, 64 * KIB] {
+            exchange(&mut driver, sock, &mut far, bytes);
+            let reason = driver.ring.socket_stats(sock).unwrap().reason;
+            assert_eq!(reason, Some(Reason::SocketRefuses));
+        }
+        driver.assert_at_rest();
+    });
 }
 
 /// What is out stays lent, since nothing says that it is not; all else goes on.
