@@ -317,6 +317,19 @@ pub(crate) fn copies(verdicts: &Verdicts, thresholds: Thresholds) -> bool {
     thresholds.registered_bytes > 0 && thresholds.normal_bytes > 0 && verdicts.path.copies()
 }
 
+/// How large a request is to be at most, because it will be a probe: see [`Path::probe_bytes`].
+pub(crate) fn probe_bytes(
+    verdicts: &Verdicts,
+    worth_bytes: u64,
+    copied_bytes: u64,
+    now: Instant,
+) -> Option<u64> {
+    match verdicts.refuses {
+        Some(_) => None,
+        None => verdicts.path.probe_bytes(worth_bytes, copied_bytes, now),
+    }
+}
+
 /// Why a request that must go zero-copy cannot be asked for, if it was decided to be copied.
 pub(crate) fn fails(force: Option<Force>, decided: (Route, Reason)) -> Option<Errno> {
     // Nothing is left to copy of an empty one.

@@ -30,6 +30,9 @@ const PROBE_AFTER_BYTES: u64 = 4 << 20;
 /// … and so many times the probe's own, so that a probe that costs twice a copy costs 1.6 %; the
 /// pause makes that less and less.
 const PROBE_SHARE: u64 = 64;
+/// A probe need be no larger: else who sends payloads of hundreds of megabytes would wait for ever
+/// for its share.
+const PROBE_BYTES_MAX: u64 = 1 << 20;
 /// After so many bytes without a report that can be believed, small requests are made such that
 /// their reports can.
 const UNREPORTED_BYTES_MAX: u64 = 1 << 20;
@@ -128,6 +131,17 @@ impl Path {
         let due = now.saturating_duration_since(since) >= self.pause
             && carried >= PROBE_AFTER_BYTES.max(bytes.saturating_mul(PROBE_SHARE));
         if due && !probing { Judgement::Probe } else { Judgement::Copies }
+    }
+
+    /// The largest request that is worth being a probe now, if one is due: `worth_bytes`, or more.
+    pub(crate) fn probe_bytes(
+        &self,
+        worth_bytes: u64,
+        copied_bytes: u64,
+        now: Instant,
+    ) -> Option<u64> {
+        let bytes = worth_bytes.max(PROBE_BYTES_MAX);
+        (self.judge(bytes, copied_bytes, now) == Judgement::Probe).then_some(bytes)
     }
 
     /// Whether the next zero-copy request should begin and end packets of its own, so that its
@@ -270,6 +284,20 @@ mod tests {
         assert_eq!(judge(&path, MIB, 64 * MIB, 100), Judgement::Probe);
         path.on_request(MIB, true, true);
         assert_eq!(judge(&path, MIB, 64 * MIB, 100), Judgement::Copies);
+    }
+
+    #[test]
+    fn a_probe_is_a_mib_at_most_unless_that_is_too_small_to_gain() {
+        let start = Instant::now();
+        let path = copying(start);
+        let at = |worth, copied, ms: u32| path.probe_bytes(worth, copied, start + MS * ms);
+        assert_eq!(at(16_384, 64 * MIB, 99), None);
+        assert_eq!(at(16_384, 64 * MIB - 1, 100), None);
+        assert_eq!(at(16_384, 64 * MIB, 100), Some(MIB));
+        assert_eq!(at(2 * MIB, 128 * MIB - 1, 100), None);
+        assert_eq!(at(2 * MIB, 128 * MIB, 100), Some(2 * MIB));
+        assert_eq!(at(u64::MAX, u64::MAX - 1, 100), None);
+        assert_eq!(Path::default().probe_bytes(16_384, 0, start), None);
     }
 
     #[test]

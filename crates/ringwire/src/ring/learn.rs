@@ -39,10 +39,25 @@ impl<E: Engine> Core<E> {
 
     /// What of a stream goes to the kernel at once.
     pub(super) fn most_at_once(&self, slot: u32) -> Most {
-        match self.is_copied(slot) {
-            true => Most { joined_bytes: JOINED_COPY_BYTES_MAX, ..Most::ANY },
-            false => Most::ANY,
+        if !self.is_copied(slot) {
+            return Most::ANY;
         }
+        let bytes = self.probe_bytes(slot).unwrap_or(u64::MAX);
+        Most { joined_bytes: JOINED_COPY_BYTES_MAX, bytes }
+    }
+
+    /// How much of what a stream sends next is to be a probe, if one is due.
+    fn probe_bytes(&self, slot: u32) -> Option<u64> {
+        let socket = self.sockets.at(slot)?;
+        let features = self.engine.features();
+        if features.copies_only || !features.reports {
+            return None;
+        }
+        let worth_bytes = self.thresholds.registered_bytes.max(self.thresholds.normal_bytes);
+        let bytes =
+            policy::probe_bytes(&socket.verdicts, worth_bytes, socket.copied_bytes, self.now);
+        // What the program wants copied will be no probe.
+        bytes.filter(|_| self.force(socket.queue.head().slot).is_none())
     }
 
     /// How much of a request to go on with, if not all of it may be pinned now: what still fits; or

@@ -5,6 +5,7 @@ mod ends;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use crate::config::{Limits, Thresholds};
 use crate::engine::script::Script;
@@ -12,7 +13,7 @@ use crate::engine::{Completion, Deadline, Features, Usage};
 use crate::error::{Errno, Error};
 use crate::ledger::Key;
 use crate::payload::{IntoPayload, Piece};
-use crate::policy::Route;
+use crate::policy::{Path, Route};
 use crate::release::{Copied, Event, Events};
 use crate::ring::core::{Core, OnDeadline};
 use crate::ring::options::SendOptions;
@@ -564,4 +565,24 @@ fn where_everything_is_to_go_without_a_copy_no_path_is_found_to_copy() {
     }
     let stats = play.core.stats();
     assert_eq!((stats.paths_found_copying, stats.kernel_copied_bytes), (0, 350_000));
+}
+
+#[test]
+fn a_probe_of_large_payloads_is_a_part_of_one() {
+    let mut play = Play::stream();
+    play.core.thresholds = Thresholds::default();
+    let (slot, now) = (play.sock.0.slot, play.core.now);
+    play.core.sockets.at_mut(slot).unwrap().verdicts.path = Path::local(now);
+    play.send(64 << 20);
+    assert_eq!(play.turn(), ["sent 0 67108864", "released 0 Yes"]);
+    play.core.ahead += Duration::from_millis(100);
+    play.send(64 << 20);
+    play.turn();
+    let probe = play.core.engine.seen[0];
+    assert_eq!((probe.route, probe.bytes), (Route::ZeroCopy, 1 << 20));
+    assert!(play.result(Ok(1 << 20), true).is_empty());
+    assert_eq!(play.turn(), ["sent 0 67108864"], "the rest is copied");
+    assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 Yes"]);
+    let stats = play.core.stats();
+    assert_eq!((stats.probes, stats.paths_found_clear), (1, 1));
 }
