@@ -45,6 +45,10 @@ fn a_hint_is_there_exactly_where_a_check_is_not_ok() {
         let report = report(facts);
         for check in &report.checks {
             assert_eq!(check.hint.is_some(), check.status != Status::Ok, "{name}: {check:?}");
+            let texts = [&check.found, &check.needed].into_iter().chain(&check.hint);
+            for text in texts {
+                assert!(!text.contains('\n') && !text.is_empty(), "{name}: {check:?}");
+            }
         }
         let mut names: Vec<_> = report.checks.iter().map(|check| &check.name).collect();
         let all = names.len();
@@ -52,6 +56,29 @@ fn a_hint_is_there_exactly_where_a_check_is_not_ok() {
         names.dedup();
         assert_eq!(names.len(), all, "{name}: a name is there twice");
     }
+}
+
+#[test]
+fn a_machine_that_is_too_busy_is_not_taken_for_a_broken_one() {
+    let mut facts: Facts = serde_json::from_str(SITUATIONS[0].1).unwrap();
+    let late =
+        "it did not come to an end in time\n\nhint: try again when this machine is less busy";
+    facts.engine = Err(late.into());
+    facts.memory.arena = Err(late.into());
+    facts.live.ringwire = Err(late.into());
+    facts.live.wire = Err(late.into());
+    let report = judge(&facts);
+    let hint = "whoever starts the program: try again when this machine is less busy";
+    let failed: Vec<_> =
+        report.checks.iter().filter(|check| check.status == Status::Fail).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!((failed[0].name.as_str(), failed[0].hint.as_deref()), ("engine", Some(hint)));
+    assert!(
+        report.recommendation.ends_with(&format!("First: {hint}.")),
+        "{}",
+        report.recommendation
+    );
+    assert!(report.checks.iter().all(|check| !check.found.contains('\n')));
 }
 
 #[test]

@@ -57,10 +57,18 @@ fn shown(end: &End, names: &[&str]) -> String {
     kept.join("\n") + "\n"
 }
 
-/// Runs it again while other tests have what the user may lock.
+/// Runs it again while it says itself that the machine is too busy to tell.
+fn settled(mut run: impl FnMut() -> End) -> End {
+    let busy = ["did not come to an end in time", "sent in time"];
+    let is_busy = |end: &End| busy.iter().any(|word| end.stdout.contains(word));
+    until("a machine less busy", || Some(run()).filter(|end| !is_busy(end)))
+}
+
+/// And while other tests have what the user may lock.
 fn with_memory(mut run: impl FnMut() -> End) -> End {
     let short = "RLIMIT_MEMLOCK was short";
-    until("locked memory", || Some(run()).filter(|end| !end.stdout.contains(short)))
+    let run = || Some(settled(&mut run)).filter(|end| !end.stdout.contains(short));
+    until("locked memory", run)
 }
 
 fn json(end: &End) -> Value {
@@ -120,7 +128,7 @@ fn the_json_is_the_same_each_time() {
     // What the user may lock is not, while other tests lock it.
     let shared = Shared::new();
     let json = || {
-        let end = Program::start(shared.as_user(8192, &["doctor", "--json"])).end();
+        let end = settled(|| Program::start(shared.as_user(8192, &["doctor", "--json"])).end());
         Some(end.stdout).filter(|_| end.status.code() == Some(0))
     };
     let same = || json().filter(|one| json().is_some_and(|other| other == *one));
@@ -243,7 +251,7 @@ fn a_user_who_may_lock_little_or_nothing_is_told_what_to_raise() {
     let is_root = rustix::process::geteuid().is_root();
     for (memlock_kib, room_for_rings) in [(0, false), (64, true)] {
         let end = until("the memory that others of this user have locked", || {
-            let end = Program::start(shared.as_user(memlock_kib, &["doctor"])).end();
+            let end = settled(|| Program::start(shared.as_user(memlock_kib, &["doctor"])).end());
             let has_rings = end.stdout.contains("ok   io_uring-features: ");
             // Nobody else locks anything for a user of our own.
             (is_root || has_rings == room_for_rings).then_some(end)
@@ -256,7 +264,7 @@ fn a_user_who_may_lock_little_or_nothing_is_told_what_to_raise() {
 #[test]
 fn a_seccomp_filter_is_told_apart_from_a_kernel_without_io_uring() {
     for (errno, name) in [(EPERM, "doctor_eperm"), (ENOSYS, "doctor_enosys")] {
-        let end = behind_seccomp(errno, ringwire(["doctor"]));
+        let end = settled(|| behind_seccomp(errno, ringwire(["doctor"])));
         assert_shown(name, shown(&end, &ENGINES[..4]));
     }
 }
@@ -286,7 +294,8 @@ fn swallow(listener: TcpListener) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let (mut stream, _): (TcpStream, _) = listener.accept().unwrap();
         let mut came = Vec::new();
-        stream.read_to_end(&mut came).unwrap();
+        // A probe that took too long is broken off; what came until then is there.
+        let _ = stream.read_to_end(&mut came);
         came
     })
 }
@@ -295,7 +304,7 @@ fn swallow(listener: TcpListener) -> std::thread::JoinHandle<Vec<u8>> {
 fn a_namespace_of_its_own_is_seen_as_it_is() {
     let Some(veth) = veth("a_namespace_of_its_own_is_seen_as_it_is") else { return };
     let shared = Shared::new();
-    let mut to = String::new();
+    let (mut to, mut came) = (String::new(), Vec::new());
     let path = [&["interface:near", "packet-sockets", "optmem"], &OF_A_PATH[..]].concat();
     // What to change first may lie in the user's limits.
     let told = |end: &End, to: &str| {
@@ -308,10 +317,10 @@ fn a_namespace_of_its_own_is_seen_as_it_is() {
         let (address, sink) = sink(&veth);
         to = address.to_string();
         let end = in_namespace(&shared, &veth, &["--to", &to, "--probe-bytes", "4MiB"]);
-        let came = sink.join().unwrap();
-        assert_eq!((came.len(), came.iter().any(|byte| *byte != 0)), (4 << 20, false));
+        came = sink.join().unwrap();
         end
     });
+    assert_eq!((came.len(), came.iter().any(|byte| *byte != 0)), (4 << 20, false));
     assert_shown("doctor_veth", told(&end, &to));
 
     // With somebody who looks on, and the least memory for MSG_ZEROCOPY. Nobody listens any more.
@@ -319,13 +328,13 @@ fn a_namespace_of_its_own_is_seen_as_it_is() {
     let socket = |kind| veth.socket(Side::Near, AddressFamily::PACKET, kind, Some(protocol));
     let packets = socket(SocketType::RAW).unwrap();
     veth.set_sysctl(Side::Near, "net/core/optmem_max", "4096").unwrap();
-    let end = in_namespace(&shared, &veth, &["--to", &to]);
+    let end = settled(|| in_namespace(&shared, &veth, &["--to", &to]));
     assert_shown("doctor_looked_on", told(&end, &to));
     drop(packets);
 
     // Without scatter-gather.
     veth.set_scatter_gather(Side::Near, false).unwrap();
-    let end = in_namespace(&shared, &veth, &["--to", &to]);
+    let end = settled(|| in_namespace(&shared, &veth, &["--to", &to]));
     assert_shown("doctor_no_scatter_gather", told(&end, &to));
 }
 
@@ -340,7 +349,7 @@ fn bridges_taps_and_ipsec_are_judged_by_what_they_do() {
         ended.is_ok_and(|status| status.success())
     };
     let path = |to: &str| -> (String, String, i32) {
-        let end = in_namespace(&shared, &veth, &["--json", "--to", to]);
+        let end = settled(|| in_namespace(&shared, &veth, &["--json", "--to", to]));
         let report = json(&end);
         let path = check(&report, "path");
         let text = |key: &str| path[key].as_str().unwrap().to_owned();

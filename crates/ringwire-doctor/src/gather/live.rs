@@ -14,8 +14,8 @@ use crate::facts::{ArenaFacts, Engine, Live, Sample, Seen};
 const ARENA_BYTES: usize = 32 << 20;
 /// Enough that what the first bytes of a connection do does not matter.
 const SENT_BYTES: u64 = 64 << 20;
-/// How long all of it may take.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// Before the deadline, to say in time what came of it.
+const TO_TELL: Duration = Duration::from_millis(500);
 
 /// What an arena and a ring came to, and what was sent by them.
 pub(super) struct Looked {
@@ -37,14 +37,14 @@ impl Looked {
 }
 
 /// Makes an arena and a ring, and sends by them. The ring is for whoever sends next.
-pub(super) fn look(wire: Seen<Perfect>) -> (Seen<Sender>, Looked) {
+pub(super) fn look(wire: Seen<Perfect>, deadline: Instant) -> (Seen<Sender>, Looked) {
     let (arena, arena_facts) = match sender::arena(ARENA_BYTES) {
         Ok((arena, facts)) => (Ok(arena), Ok(facts)),
         Err(why) => (Err(why.clone()), Err(why)),
     };
     let mut sender = arena.and_then(|arena| Sender::new(&arena));
     let ringwire = match (&wire, &mut sender) {
-        (Ok(wire), Ok(sender)) => send(wire, sender),
+        (Ok(wire), Ok(sender)) => send(wire, sender, deadline - TO_TELL),
         (Err(_), Ok(_)) => Err("there is no wire to send into".into()),
         (_, Err(why)) => Err(why.clone()),
     };
@@ -53,9 +53,8 @@ pub(super) fn look(wire: Seen<Perfect>) -> (Seen<Sender>, Looked) {
     (sender, Looked { arena: arena_facts, engine, live })
 }
 
-fn send(wire: &Perfect, sender: &mut Sender) -> Seen<Sample> {
+fn send(wire: &Perfect, sender: &mut Sender, deadline: Instant) -> Seen<Sample> {
     let flow = wire.tcp(Family::V4).map_err(|error| error.to_string())?;
     let stream = flow.stream().try_clone().map_err(|error| error.to_string())?;
-    let deadline = Instant::now() + PATIENCE;
     sender.send(stream, &[], SENT_BYTES, deadline, |bytes| flow.written().add(bytes))
 }

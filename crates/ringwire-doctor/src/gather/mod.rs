@@ -24,7 +24,7 @@ use std::borrow::Borrow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringwire_wire::Perfect;
 
@@ -35,12 +35,11 @@ use path::Reached;
 
 pub use path::{Asked, Framing, NoAddress};
 
-/// How long making the perfect wire may take. It takes a hundredth of that.
-const WIRE_MAX: Duration = Duration::from_secs(1);
-/// How long sending into it may take, all in all. It takes a tenth of that.
-const LIVE_MAX: Duration = Duration::from_secs(2);
-/// How long a destination may take: more than `path.rs` waits for it, all in all.
-const PATH_MAX: Duration = Duration::from_millis(4500);
+/// How long all of it may take. It takes a hundredth of that, but on a machine that is busy with
+/// other things everything may take a hundred times as long, and is not to be taken for broken.
+const ALL_MAX: Duration = Duration::from_secs(9);
+/// Of that, what is kept for a destination: more than `path.rs` waits for it, all in all.
+const PATH_MAX: Duration = Duration::from_millis(4700);
 
 /// Looks at the host, and at the path to `asked`.
 ///
@@ -49,16 +48,18 @@ const PATH_MAX: Duration = Duration::from_millis(4500);
 /// # Errors
 /// [`NoAddress`] if the destination's name has no address.
 pub fn examine(asked: Option<&Asked>) -> Result<Facts, NoAddress> {
+    let deadline = Instant::now() + ALL_MAX;
+    let live_deadline = if asked.is_some() { deadline - PATH_MAX } else { deadline };
     let to = match asked {
         Some(asked) => Some((asked.clone(), path::resolve(asked)?)),
         None => None,
     };
     // First, because it forks: before there are rings and memory.
-    let wire = within(WIRE_MAX, || Perfect::builder().build().map_err(|why| why.to_string()));
+    let wire = within(live_deadline, || Perfect::builder().build().map_err(|why| why.to_string()));
     // Then small rings, before large ones: what a ring of ours had is given back to the user's
     // account after its end, and sometimes long after (K15).
     let (uring, zerocopy) = (uring::look(), uring::zerocopy());
-    let (looked, reached) = send(wire, to);
+    let (looked, reached) = send(wire, to, live_deadline, deadline);
     let links = Netlink::open();
     let interfaces = links.as_ref().map_err(said).and_then(|link| links::look(link).map_err(said));
     let path = asked.zip(reached).map(|(asked, reached)| path_of(&links, asked, reached));
@@ -103,25 +104,30 @@ fn said(error: impl Borrow<io::Error>) -> String {
 /// What `work` finds, or what is said of work that takes too long. Its thread is left behind then:
 /// nothing can end it, and the program is about to end.
 fn within<T: Send + 'static>(
-    time: Duration,
+    deadline: Instant,
     work: impl FnOnce() -> Seen<T> + Send + 'static,
 ) -> Seen<T> {
     let (tell, told) = mpsc::channel();
     spawn(move || {
         let _ = tell.send(work());
     })?;
-    told.recv_timeout(time).unwrap_or_else(|_| Err(too_long(time)))
+    told.recv_timeout(left(deadline)).unwrap_or_else(|_| Err(too_long()))
 }
 
 /// Sends into the perfect wire, then to the destination. By one ring on one thread, so that the
 /// second does not find the memory of the first still counted (K15). What takes too long is left
 /// behind.
-fn send(wire: Seen<Perfect>, to: Option<(Asked, Vec<SocketAddr>)>) -> (Looked, Option<Reached>) {
+fn send(
+    wire: Seen<Perfect>,
+    to: Option<(Asked, Vec<SocketAddr>)>,
+    live_deadline: Instant,
+    deadline: Instant,
+) -> (Looked, Option<Reached>) {
     let first = to.as_ref().and_then(|(_, addresses)| addresses.first().copied());
     let (tell_live, told_live) = mpsc::channel();
     let (tell_end, told_end) = mpsc::channel();
     let spawned = spawn(move || {
-        let (mut sender, looked) = live::look(wire);
+        let (mut sender, looked) = live::look(wire, live_deadline);
         let _ = tell_live.send(looked);
         let reached = to.map(|(asked, addresses)| path::reach(&asked, &addresses, &mut sender));
         if let Ok(sender) = sender {
@@ -130,10 +136,10 @@ fn send(wire: Seen<Perfect>, to: Option<(Asked, Vec<SocketAddr>)>) -> (Looked, O
         let _ = tell_end.send(reached);
     });
     let told =
-        spawned.and_then(|()| told_live.recv_timeout(LIVE_MAX).map_err(|_| too_long(LIVE_MAX)));
+        spawned.and_then(|()| told_live.recv_timeout(left(live_deadline)).map_err(|_| too_long()));
     let looked = told.unwrap_or_else(|why| Looked::nothing(&why));
-    let nothing = |address| Reached { address, connection: Err(too_long(PATH_MAX)) };
-    let reached = told_end.recv_timeout(PATH_MAX).unwrap_or_else(|_| first.map(nothing));
+    let nothing = |address| Reached { address, connection: Err(too_long()) };
+    let reached = told_end.recv_timeout(left(deadline)).unwrap_or_else(|_| first.map(nothing));
     (looked, reached)
 }
 
@@ -142,6 +148,10 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> Seen<()> {
     thread.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
 }
 
-fn too_long(time: Duration) -> String {
-    format!("it did not come to an end within {time:?}")
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn too_long() -> String {
+    "it did not come to an end in time\n\nhint: try again when this machine is less busy".into()
 }

@@ -16,7 +16,7 @@ use crate::facts::{Connection, Seen};
 const RESOLVE_MAX: Duration = Duration::from_millis(1500);
 const CONNECT_MAX: Duration = Duration::from_millis(1500);
 /// A receiver that has a place free greets at once.
-const GREETING_MAX: Duration = Duration::from_millis(500);
+const GREETING_MAX: Duration = Duration::from_millis(700);
 const PROBE_MAX: Duration = Duration::from_millis(2000);
 
 /// A destination to ask about.

@@ -54,7 +54,7 @@ fn by(facts: &Facts) -> String {
 fn nowhere(facts: &Facts) -> String {
     let why = match engines::shortage(facts) {
         _ if facts.engine.is_err() => {
-            return "Zero copy cannot be used here, and neither can ringwire; see engine.".into();
+            return "ringwire could not be tried here; see engine.".into();
         }
         Some(Shortage::Memlock) => "too little memory may be locked",
         Some(Shortage::Optmem) => "net.core.optmem_max is too small",

@@ -280,6 +280,7 @@ pub(super) fn live(facts: &Facts) -> Check {
     let device = match &facts.live.wire {
         Ok(device) => device,
         Err(why) => {
+            let why = first_line(why);
             return Check::ok(name, format!("not tried: there is no wire for it: {why}"), needed)
                 .warn(
                     "whoever runs the host: it takes a user and a network namespace, and the \

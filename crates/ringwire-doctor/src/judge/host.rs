@@ -1,7 +1,7 @@
 //! Memory, buffers, IOMMU, TLS, and who looks on. Pure.
 
 use super::engines;
-use super::words::{limit, size};
+use super::words::{first_line, limit, size};
 use crate::facts::{Buffers, Facts, Memory, PacketSocket};
 use crate::report::Check;
 
@@ -52,7 +52,7 @@ pub(super) fn memlock(facts: &Facts) -> Check {
             };
             (registered, is_whole)
         }
-        Err(why) => (format!("an arena cannot be made: {why}"), false),
+        Err(why) => (format!("an arena cannot be made: {}", first_line(why)), false),
     };
     let check = Check::ok(name, format!("{bound}; {arena}"), needed);
     match engines::shortage(facts) {

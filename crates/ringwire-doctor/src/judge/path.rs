@@ -314,7 +314,7 @@ fn connection(path: &Path) -> Check {
         }
         Ok(_) => Check::ok(name, format!("{} takes connections", path.to), needed),
         Err(why) => {
-            let check = Check::ok(name, format!("{}: {why}", path.to), needed);
+            let check = Check::ok(name, format!("{}: {}", path.to, first_line(why)), needed);
             match path.route {
                 Err(_) => check.warn("see the hint of route"),
                 Ok(_) => check.warn(
