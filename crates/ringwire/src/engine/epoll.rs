@@ -63,6 +63,8 @@ pub(crate) struct Epoll {
     /// Room for requests that wait.
     spare: Vec<Waiting>,
     happened: Vec<Happened>,
+    /// More has happened than the last wait took, of which no edge of the descriptor will tell.
+    happened_more: bool,
     entries: Vec<Entry>,
     errors: ErrorQueue,
     pieces: Vec<libc::iovec>,
@@ -153,6 +155,7 @@ impl Epoll {
             unwatched: Vec::new(),
             spare: Vec::new(),
             happened: Vec::with_capacity(ROOM),
+            happened_more: false,
             entries: Vec::with_capacity(ROOM),
             errors: ErrorQueue::new(),
             pieces: Vec::with_capacity(socket::PIECES_MAX),
@@ -282,7 +285,8 @@ impl Epoll {
             }
         }
         self.happened = happened;
-        waited.map(|_| ()).map_err(|errno| Error::io("epoll_wait", errno))
+        self.happened_more = waited.map_err(|errno| Error::io("epoll_wait", errno))?;
+        Ok(())
     }
 
     /// Takes what the last look at some error queues has left there.
@@ -482,9 +486,11 @@ impl Engine for Epoll {
     }
 
     fn has_unsubmitted(&mut self) -> bool {
-        // A place in one of the lists may have been given up since.
+        // Only what the next turn looks at; places in the lists may have been given up since.
+        let woken = self.waker.is_some() && self.polled.get();
         self.unreleased > 0 && !self.more.is_empty()
             || self.waiting > 0 && !self.unwatched.is_empty()
+            || self.happened_more && (self.waiting > 0 || self.unreleased > 0 || woken)
     }
 
     fn sample(&self, target: Target<'_>) -> Option<PathSample> {

@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire_wire::{Family, loopback, set_option};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::net::{SendFlags, send};
 
 use super::*;
@@ -22,7 +24,18 @@ fn span(bytes: usize) -> Span {
 
 /// A request of a stream on the only socket.
 fn submit(engine: &mut Epoll, near: &TcpStream, slot: u32, route: Route, spans: &[Span]) {
-    let target = Target { fd: near.as_fd(), file: Some(0) };
+    submit_at(engine, (0, near), slot, route, spans);
+}
+
+/// A request of a stream on the socket at this place.
+fn submit_at(
+    engine: &mut Epoll,
+    (place, near): (u32, &TcpStream),
+    slot: u32,
+    route: Route,
+    spans: &[Span],
+) {
+    let target = Target { fd: near.as_fd(), file: Some(place) };
     let send = Send {
         token: Key { slot, generation: 1 },
         target,
@@ -113,6 +126,41 @@ fn a_ring_that_ends_takes_all_notifications_that_are_there() {
     engine.stop();
     let taken = turn(&mut engine, Deadline::Now);
     assert_eq!(notified(&taken), [0, 1]);
+    assert!(!engine.expects());
+}
+
+/// More happens than one wait takes, and who sleeps until the descriptor *becomes* readable, as
+/// runtimes do, is told of no rest.
+#[test]
+fn who_sleeps_by_edges_hears_of_more_than_one_wait_takes() {
+    const SOCKETS: u32 = 300;
+    let mut engine = Epoll::new(true).unwrap();
+    let pairs: Vec<_> = (0..SOCKETS).map(|_| loopback::tcp_pair(Family::V4).unwrap()).collect();
+    let sleeper = epoll::create(CreateFlags::CLOEXEC).unwrap();
+    epoll::add(&sleeper, engine.pollable(), EventData::new_u64(1), EventFlags::IN | EventFlags::ET)
+        .unwrap();
+    for (at, (near, _)) in (0..).zip(&pairs) {
+        assert_eq!(engine.add_file(at, near.as_fd()), Some(at));
+        submit_at(&mut engine, (at, near), at, Route::ZeroCopy, &[span(100)]);
+    }
+    for (_, far) in &pairs {
+        let mut far = far;
+        far.read_exact(&mut [0; 100]).unwrap();
+    }
+    let mut back = 0;
+    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+    while back < SOCKETS as usize {
+        let mut events = Vec::with_capacity(1);
+        epoll::wait(&sleeper, rustix::buffer::spare_capacity(&mut events), Some(&patience))
+            .unwrap();
+        assert_eq!(events.len(), 1, "asleep, and {back} of {SOCKETS} have come back");
+        loop {
+            back += notified(&turn(&mut engine, Deadline::Now)).len();
+            if !engine.has_unsubmitted() {
+                break;
+            }
+        }
+    }
     assert!(!engine.expects());
 }
 
