@@ -101,11 +101,17 @@ fn copied(stats: &Stats) -> String {
             stats.kernel_copied_bytes,
             "by the kernel, as it does on loopback and towards local readers",
         ),
+        (chosen.path_copies, "by choice, because the path copies, as loopback does"),
+        (chosen.engine_copies, "by the engine, which does nothing else"),
         (chosen.small, "too small to be worth more"),
         (chosen.socket_refuses, "a socket that has no zero copy"),
         (chosen.memlock_short, "RLIMIT_MEMLOCK too low"),
+        (chosen.unsure_notifications, "sockets that others send on, too"),
+        (chosen.over_mtu, "over the MTU"),
         (chosen.many_pieces, "too many pieces"),
         (chosen.kernel_lacks, "operations that this kernel lacks"),
+        (chosen.train_refused, "trains that the path refuses"),
+        (chosen.forced, "as asked for"),
         (stats.header_bytes, "frame heads, gathered with their blocks"),
     ];
     let copied: u64 = parts.iter().map(|(bytes, _)| bytes).sum();
@@ -159,6 +165,32 @@ mod tests {
         let mut stats = Stats::default();
         change(&mut stats);
         stats
+    }
+
+    #[test]
+    fn every_reason_to_copy_counts() {
+        type Field = fn(&mut Stats) -> &mut u64;
+        let fields: [Field; 13] = [
+            |stats| &mut stats.kernel_copied_bytes,
+            |stats| &mut stats.header_bytes,
+            |stats| &mut stats.copied_bytes.small,
+            |stats| &mut stats.copied_bytes.socket_refuses,
+            |stats| &mut stats.copied_bytes.memlock_short,
+            |stats| &mut stats.copied_bytes.over_mtu,
+            |stats| &mut stats.copied_bytes.many_pieces,
+            |stats| &mut stats.copied_bytes.kernel_lacks,
+            |stats| &mut stats.copied_bytes.engine_copies,
+            |stats| &mut stats.copied_bytes.unsure_notifications,
+            |stats| &mut stats.copied_bytes.train_refused,
+            |stats| &mut stats.copied_bytes.forced,
+            |stats| &mut stats.copied_bytes.path_copies,
+        ];
+        for field in fields {
+            let mut stats = Stats::default();
+            *field(&mut stats) = 1_000_000;
+            let line = copied(&stats);
+            assert!(line.starts_with("copied: 100 % (1.00 MB "), "{line}");
+        }
     }
 
     #[test]

@@ -163,6 +163,9 @@ impl<'a> Transfer<'a> {
             for event in events.drain() {
                 self.on_event(now, &event);
             }
+            if self.bye_said && self.sent_at.is_none() {
+                self.look_for_the_end(now)?;
+            }
             if now >= look_at {
                 self.look(now)?;
                 look_at = now + LOOK_EVERY;
@@ -383,14 +386,29 @@ impl<'a> Transfer<'a> {
     fn look_for_completion(&mut self, index: usize) {
         if self.receivers[index].becomes_complete() {
             self.window.on_gone(index);
+            if let Ok(stats) = self.ring.socket_stats(self.sockets[index]) {
+                self.receivers[index].accepted_bytes = stats.accepted_bytes;
+            }
             let stored = self.receivers[index].stored() == self.files.len();
             self.progress.end(index, if stored { "stored" } else { "not all stored" });
         }
     }
 
+    /// Takes down when everything had left.
+    fn look_for_the_end(&mut self, now: Instant) -> Result<(), Error> {
+        for index in self.listeners(None) {
+            if self.ring.socket_stats(self.sockets[index])?.in_flight_payloads > 0 {
+                return Ok(());
+            }
+        }
+        if self.parcels.is_empty() {
+            self.sent_at = Some(now);
+        }
+        Ok(())
+    }
+
     /// Looks at every receiver: how far it is, and whether the others wait for it too long.
     fn look(&mut self, now: Instant) -> Result<(), Error> {
-        let mut all_released = true;
         for index in self.listeners(None) {
             let receiver = &mut self.receivers[index];
             if let Some(why) = receiver.lost_after(now, LAST_WORDS) {
@@ -404,7 +422,6 @@ impl<'a> Transfer<'a> {
                 owes_receipt: receiver.owes_receipt(),
             };
             receiver.accepted_bytes = stats.accepted_bytes;
-            all_released &= stats.in_flight_payloads == 0;
             self.window.on_position(now, index, position);
             self.progress.set(index, stats.accepted_bytes);
             if stats.in_flight_payloads == 0
@@ -413,9 +430,6 @@ impl<'a> Transfer<'a> {
             {
                 self.post(FromSender::Alive.encode(), None, vec![index]);
             }
-        }
-        if self.bye_said && all_released && self.parcels.is_empty() {
-            self.sent_at.get_or_insert(now);
         }
         let no_block_free = self.returns.is_awaited() || !self.parcels.is_empty();
         while let Some((index, late)) = self.window.late(now, no_block_free) {

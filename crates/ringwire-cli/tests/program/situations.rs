@@ -26,6 +26,10 @@ fn sends(
     let args = ["send", file.to_str().unwrap(), "--to", &receiver.address];
     let end = run(&args).expect(0);
     assert_same(&receiver.path("f"), content);
+    // However soon it was over, and whoever copied.
+    for wrong in [": 0 B/s in all", "copied: nothing was sent"] {
+        assert!(!end.stdout.contains(wrong), "{}", end.shown());
+    }
     let engine = end.stdout.lines().find_map(|line| line.strip_prefix("engine: "));
     engine.unwrap_or_else(|| panic!("no engine: {}", end.shown())).to_owned()
 }
