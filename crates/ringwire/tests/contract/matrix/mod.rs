@@ -262,7 +262,7 @@ impl Matrix {
         let memlock_short = after.copied_bytes.memlock_short - before.copied_bytes.memlock_short;
         if memlock_short > 0 {
             assert!(self.stock.limited.is_some() && way == Way::Normal, "{what}");
-            // What is left when memory comes back goes without a copy, blocks by their registration.
+            // What is left when memory comes back goes without a copy, blocks as registered.
             assert!(registered == 0 || memory != Memory::Normal, "{what}");
             let all = memlock_short == bytes && copied == Copied::Yes;
             let some = memlock_short < bytes && ENGINE.says_copied(copied);
