@@ -11,7 +11,8 @@ use std::time::Duration;
 /// (to be exact, among the next power of two), and no other can take what is so kept for one. The
 /// rest goes to whoever comes first. So peers that acknowledge nothing slow nobody down who stays
 /// within that share, and [`Limits::stall_after`] names them. A payload larger than the share needs
-/// room in the rest.
+/// room in the rest. Memory that is lent to many sockets at once counts for each of them, and who
+/// hands one block to thousands raises [`Limits::ring_bytes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

@@ -16,7 +16,7 @@ use super::{bench, size};
 use crate::{Error, Result};
 
 /// All of it is over by then.
-const TIME_MAX: Duration = Duration::from_secs(240);
+const TIME_MAX: Duration = Duration::from_secs(200);
 /// Failures of one row that are no accident.
 const FAILURES: usize = 3;
 /// A row is measured again only with more time left than that.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use ringwire::{Arena, Block, EngineChoice, Event, Events, Notifier, Ring, Socket};
+use ringwire::{Arena, Block, EngineChoice, Event, Events, Limits, Notifier, Ring, Socket};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -293,7 +293,13 @@ impl Ringwire {
     fn new(sets: &[Set]) -> Result<Ringwire, Error> {
         // The block, and room for a ring's headers.
         let arena = Arena::builder().capacity_bytes(2 * BLOCK_BYTES).build()?;
-        let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(&arena).build()?;
+        // A block for every flow counts as often, and half of a ring's limit is kept for flows that
+        // are idle, too.
+        let flows: usize = sets.iter().map(|set| set.flows.len()).sum();
+        let mut limits = Limits::default();
+        limits.ring_bytes = limits.ring_bytes.max(2 * (flows * BLOCK_BYTES) as u64);
+        let builder = Ring::builder().engine(EngineChoice::Uring).limits(limits);
+        let mut ring = builder.arena(&arena).build()?;
         let mut socks = Vec::new();
         for set in sets {
             let attach = |flow: &Flow| -> Result<Socket, Error> {
