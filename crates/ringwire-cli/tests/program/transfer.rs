@@ -240,13 +240,7 @@ fn an_arena_beyond_the_memlock_limit_works_and_says_so_or_is_an_error_when_asked
         Program::start(command).end()
     };
     let receiver = Receiver::start(&[]);
-    // The limit is the user's, and the kernel gives back late what an ended program had locked.
-    let end = until("room for a ring", || {
-        let end = send(&receiver, &[]);
-        let too_early = end.stderr.contains("io_uring is not available: RLIMIT_MEMLOCK");
-        (!too_early).then_some(end)
-    });
-    let end = end.expect(0);
+    let end = send(&receiver, &[]).expect(0);
     assert!(end.stderr.starts_with("note: "), "{}", end.stderr);
     assert!(end.stderr.contains("RLIMIT_MEMLOCK"), "{}", end.stderr);
     assert_same(&receiver.path("f"), b"registered or not");

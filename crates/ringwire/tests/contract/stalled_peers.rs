@@ -38,6 +38,8 @@ const ARENA_BYTES: usize = 1 << 20;
 const STALL_AFTER: Duration = Duration::from_secs(2);
 /// Pairs of phases, and how long one is measured, after it has settled.
 const PAIRS: usize = 20;
+/// So many times they are compared on a machine that is too busy to tell.
+const TRIES: usize = 4;
 const PHASE: Duration = Duration::from_millis(60);
 const SETTLE: Duration = Duration::from_millis(20);
 /// Turns without a release that mean that none will come.
@@ -317,6 +319,44 @@ impl fmt::Display for Ratio {
     }
 }
 
+impl Rig {
+    /// Compares what the others get beside silent peers with what they get without, in phases that
+    /// take turns. Fails if it is less than promised; returns whether it could be told.
+    fn compares_speeds(&mut self) -> bool {
+        let (mut without, mut with) = (vec![self.rate()], Vec::new());
+        for _ in 0..PAIRS {
+            self.fall_silent();
+            with.push(self.rate());
+            let stats = self.ring.stats();
+            assert!(stats.in_flight_bytes <= RING_BYTES, "{} bytes", stats.in_flight_bytes);
+            self.come_back();
+            without.push(self.rate());
+        }
+        // Each pair against the mean of the phases beside it; and these against each other.
+        let compare = |rate: fn(&Rate) -> f64| {
+            let beside = |pair: usize| (rate(&without[pair]) + rate(&without[pair + 1])) / 2.0;
+            let ratio = Ratio::of((0..PAIRS).map(|pair| rate(&with[pair]) / beside(pair)));
+            (ratio, Ratio::of(without.windows(2).map(|two| rate(&two[1]) / rate(&two[0]))))
+        };
+        let (by_clock, same_by_clock) = compare(|rate| rate.bytes_per_s);
+        let (by_cpu, same_by_cpu) = compare(|rate| rate.bytes_per_cpu_s);
+        let bytes_per_s = median(with.iter().map(|rate| rate.bytes_per_s).collect()).0;
+        println!(
+            "{} peers beside {SILENT} silent ones, {}: {:.0} MB/s, {by_clock} of what they get \
+             without (that against itself: {same_by_clock}); for the same processor time {by_cpu} \
+             ({same_by_cpu})",
+            CONNECTIONS - SILENT,
+            crate::ENGINE.name,
+            bytes_per_s / 1e6,
+        );
+        let told = [
+            by_clock.assert_not_slower(same_by_clock, "the clock"),
+            by_cpu.assert_not_slower(same_by_cpu, "processor time"),
+        ];
+        told != [false, false]
+    }
+}
+
 /// The middle of some numbers, and how far off it is likely to be.
 fn median(mut numbers: Vec<f64>) -> (f64, f64) {
     numbers.sort_by(f64::total_cmp);
@@ -350,32 +390,13 @@ fn a_hundred_silent_peers_of_a_thousand_harm_nobody() {
     rig.begin();
     rig.run(SETTLE * 4);
 
-    let (mut without, mut with) = (vec![rig.rate()], Vec::new());
-    for _ in 0..PAIRS {
-        rig.fall_silent();
-        with.push(rig.rate());
-        let stats = rig.ring.stats();
-        assert!(stats.in_flight_bytes <= RING_BYTES, "{} bytes", stats.in_flight_bytes);
-        rig.come_back();
-        without.push(rig.rate());
+    let mut told = false;
+    for _ in 0..TRIES {
+        told = told || rig.compares_speeds();
     }
-    // Each pair against the mean of the phases beside it; and these against each other.
-    let compare = |rate: fn(&Rate) -> f64| {
-        let beside = |pair: usize| (rate(&without[pair]) + rate(&without[pair + 1])) / 2.0;
-        let ratio = Ratio::of((0..PAIRS).map(|pair| rate(&with[pair]) / beside(pair)));
-        (ratio, Ratio::of(without.windows(2).map(|two| rate(&two[1]) / rate(&two[0]))))
-    };
-    let (by_clock, same_by_clock) = compare(|rate| rate.bytes_per_s);
-    let (by_cpu, same_by_cpu) = compare(|rate| rate.bytes_per_cpu_s);
-    let bytes_per_s = median(with.iter().map(|rate| rate.bytes_per_s).collect()).0;
-    println!(
-        "{} peers beside {SILENT} silent ones, {}: {:.0} MB/s, {by_clock} of what they get without \
-         (that against itself: {same_by_clock}); for the same processor time {by_cpu} \
-         ({same_by_cpu})",
-        CONNECTIONS - SILENT,
-        crate::ENGINE.name,
-        bytes_per_s / 1e6,
-    );
+    if !told {
+        println!("whether they are slowed could not be told; all else holds");
+    }
 
     // Now for good.
     rig.named.clear();
@@ -421,13 +442,5 @@ fn a_hundred_silent_peers_of_a_thousand_harm_nobody() {
     assert_eq!(stats.sockets, (CONNECTIONS - SILENT) as u64);
     if crate::ENGINE.zero_copy {
         assert!(stats.kernel_zero_copy_bytes > 0, "{stats:#?}");
-    }
-
-    let told = [
-        by_clock.assert_not_slower(same_by_clock, "the clock"),
-        by_cpu.assert_not_slower(same_by_cpu, "processor time"),
-    ];
-    if told == [false, false] {
-        skip(test, "this machine is too busy to compare speeds on it");
     }
 }
