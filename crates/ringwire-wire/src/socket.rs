@@ -21,6 +21,15 @@ pub fn acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(sys::tcp_info(socket.as_fd())?.tcpi_bytes_acked)
 }
 
+/// What the kernel holds for a socket's notifications of zero-copy sends, those in its error queue
+/// included, and for its options.
+///
+/// # Kernel
+/// `SK_MEMINFO_OPTMEM` of `SO_MEMINFO`, Linux 4.12.
+pub fn option_memory_bytes(socket: impl AsFd) -> io::Result<u64> {
+    Ok(sys::meminfo(socket.as_fd())?[6].into())
+}
+
 /// Lets a TCP socket send at most `bytes_per_s`, evenly.
 ///
 /// # Kernel
@@ -119,6 +128,23 @@ mod sys {
             )
         };
         if answered == 0 { Ok(info) } else { Err(last_error()) }
+    }
+
+    pub(super) fn meminfo(socket: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
+        let mut places = [0_u32; 9];
+        let mut bytes = size_of_val(&places) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes to `places`, and their number to `bytes`,
+        // while the call runs (socket(7)).
+        let answered = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                (&raw mut places).cast(),
+                &raw mut bytes,
+            )
+        };
+        if answered == 0 { Ok(places) } else { Err(last_error()) }
     }
 
     pub(super) fn set_max_pacing_rate(socket: BorrowedFd<'_>, rate: u32) -> io::Result<()> {

@@ -127,12 +127,17 @@ pub enum EngineChoice {
     Auto,
     /// io_uring (6.0), or an error.
     Uring,
-    /// `MSG_ZEROCOPY` (4.14; UDP 5.0) and epoll, or an error: zero copy where io_uring is switched
-    /// off, forbidden or too old. Nobody else may send with `MSG_ZEROCOPY` on a duplicate of a
-    /// socket that the ring has: the kernel's notifications do not say whose they are. A ring that
-    /// notices keeps its memory lent, and copies from then on. Nor may anybody else read the error
-    /// queue of a socket that the ring sends on (`MSG_ERRQUEUE`): a notification that somebody else
-    /// has read never comes. The ring takes all entries, and leaves those of others out.
+    /// `MSG_ZEROCOPY` (4.14) and epoll, or an error: zero copy where io_uring is switched off,
+    /// forbidden or too old.
+    ///
+    /// The kernel's notifications do not say whose they are. On TCP the ring believes one only
+    /// where the kernel's own counters show that nobody else has sent a byte since the first
+    /// payload that is out. Who sends on a duplicate of the socket while something is out has the
+    /// memory of that lent for longer, and the socket copied from then on
+    /// ([`Reason::UnsureNotifications`](crate::Reason::UnsureNotifications)); while nothing is out,
+    /// anybody may. On UDP the kernel counts nothing, so it is copied, unless somebody vouches for
+    /// it ([`RingBuilder::vouch_for_datagrams`](crate::RingBuilder::vouch_for_datagrams)). Entries
+    /// of others in a socket's error queue (`MSG_ERRQUEUE`) are taken and left out.
     #[doc(alias = "SO_ZEROCOPY")]
     MsgZerocopy,
     /// Plain non-blocking sends and epoll: nothing goes without a copy, and a release follows the

@@ -23,6 +23,7 @@ mod sockets;
 mod stalls;
 #[cfg(test)]
 mod tests;
+mod vouch;
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -56,6 +57,7 @@ pub struct RingBuilder {
     task_run: TaskRun,
     completion_entries: Option<u32>,
     engine: EngineChoice,
+    datagrams_are_vouched_for: bool,
 }
 
 impl RingBuilder {
@@ -112,8 +114,13 @@ impl RingBuilder {
             return Err(Error::Misuse("completion_entries must be a power of two".into()));
         }
         let sockets = self.limits.sockets;
-        let selected =
-            select::select(self.engine, self.task_run, self.completion_entries, sockets)?;
+        let selected = select::select(
+            self.engine,
+            self.task_run,
+            self.completion_entries,
+            sockets,
+            self.datagrams_are_vouched_for,
+        )?;
         static RINGS: AtomicU32 = AtomicU32::new(1);
         let seed = RINGS.fetch_add(1, Ordering::Relaxed);
         let threshold_bytes = self.thresholds.normal_bytes;
@@ -164,6 +171,20 @@ impl RingBuilder {
 /// Dropping a ring never waits and never aborts: data that the kernel has accepted is still
 /// delivered, blocks that it may still read stay out of their arena for good, other payloads are
 /// leaked and counted ([`Stats::leaked_bytes`]). [`Ring::shutdown`] waits instead.
+///
+/// # Fork
+/// A ring belongs to the process that built it. In a child of `fork` whatever would reach the
+/// kernel ([`Ring::turn`], [`Ring::attach`], [`Ring::detach`], [`Ring::abort`], [`Ring::reclaim`],
+/// [`Ring::waker`]) is an error, `Misuse`; what only notes something down works, and nothing comes
+/// of it. Dropping the ring there closes the child's descriptors and touches nothing of its
+/// parent's: what is in flight goes on, and the parent hears of it. A child that keeps them open
+/// keeps the connections open, too.
+///
+/// So a program that goes into the background, by daemon(3) or otherwise, builds its rings
+/// afterwards: what was in flight is lost with the process that forked. A program that starts
+/// another one loses nothing: all descriptors are closed by exec, and a closure for
+/// [`pre_exec`](std::os::unix::process::CommandExt::pre_exec) may hold a ring, but has no use for
+/// it. A [`Waker`] still wakes the parent's ring.
 pub struct Ring {
     core: Core<AnyEngine>,
     /// What was asked for; the engine knows what it got.
@@ -184,7 +205,9 @@ impl Ring {
     }
 
     /// Takes a connected TCP socket or a UDP socket, over IPv4 or IPv6. No flag or option of it is
-    /// changed. Keep a `try_clone` to read from it.
+    /// changed, but for `SO_ZEROCOPY`, which the engine `msg-zerocopy` sets. Keep a `try_clone` to
+    /// read from it. Whatever is done with that, payloads are released when the kernel reads them
+    /// no more and not before; what is written on it stands wherever it fell among them.
     ///
     /// Equal datagrams leave a UDP socket together (see [`Ring::send_train`]), but not if
     /// `UDP_SEGMENT`, `UDP_CORK` or `SO_TIMESTAMPING` is set on it, which give each send a meaning
@@ -194,6 +217,7 @@ impl Ring {
     /// `Unsupported` for other kinds of socket, `Misuse` for a listening one, `LimitReached` for
     /// too many sockets.
     pub fn attach(&mut self, socket: impl Into<OwnedFd>) -> Result<Socket, Error> {
+        self.core.at_home()?;
         self.core.attach(socket.into())
     }
 
@@ -387,9 +411,9 @@ impl Ring {
     /// What it costs in system calls, beside one for each copy: none if nothing is out; else
     ///
     /// - `uring`: one, which submits all requests and reaps.
-    /// - `msg-zerocopy`: one for each zero-copy request, one to wait, and for each socket of which
-    ///   something came back one to read its error queue. A request on a socket that has nothing
-    ///   out takes one more, which looks for notifications of others.
+    /// - `msg-zerocopy`: one to wait. For each zero-copy request three, of which two look for what
+    ///   others have done, or five where nothing is out. For each socket of which something came
+    ///   back two, and two more if it was not yet proven whose that is.
     /// - `copy`: one to wait if a request waits for room, else none.
     ///
     /// A stream that is full takes one or two more on the last two, to be told of room.
@@ -403,6 +427,7 @@ impl Ring {
         deadline: impl Into<Deadline>,
         events: &mut Events,
     ) -> Result<Turned, Error> {
+        self.core.at_home()?;
         self.core.turn(deadline.into(), events)
     }
 
@@ -432,6 +457,7 @@ impl Ring {
     /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is
     /// stale all the same, and the memory comes back when the peer acknowledges.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
+        self.core.at_home()?;
         self.core.abort(sock)
     }
 
@@ -443,6 +469,7 @@ impl Ring {
     /// `Misuse` if the ring holds nothing for this handle any more, or if it was detached: then the
     /// connection is its new owner's to break. `Io` as for [`Ring::abort`].
     pub fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
+        self.core.at_home()?;
         self.core.reclaim(sock)
     }
 
@@ -454,6 +481,7 @@ impl Ring {
     /// `Misuse` for a stale handle, or while payloads wait to be accepted: wait for their `Sent`,
     /// or cancel them. `Io` if the descriptor cannot be duplicated.
     pub fn detach(&mut self, sock: Socket) -> Result<OwnedFd, Error> {
+        self.core.at_home()?;
         self.core.detach(sock)
     }
 
@@ -514,6 +542,7 @@ impl Ring {
     /// # Errors
     /// `Io` if no descriptor is free.
     pub fn waker(&mut self) -> Result<Waker, Error> {
+        self.core.at_home()?;
         let (counter, bell) = self.core.engine_mut().waker()?;
         Ok(Waker { counter, bell })
     }

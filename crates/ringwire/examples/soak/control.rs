@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 /// What of a soak is counted. Names as they are printed.
-const COUNTED: [&str; 24] = [
+const COUNTED: [&str; 26] = [
     "sent_bytes",
     "connections",
     "closed",
@@ -26,6 +26,8 @@ const COUNTED: [&str; 24] = [
     "payloads",
     "datagrams",
     "trains",
+    "strangers_sends",
+    "forks",
     "connection_events",
     "connection_events_in_flight",
     "ring_events",

@@ -8,11 +8,12 @@
 //! A few processes send, this one receives. A sender makes rings, several connections and a UDP
 //! socket on each, over IPv4 and IPv6, to peers that read fast, slowly, or stop; sends payloads of
 //! 1 B to 4 MiB in registered, normal and mixed memory, plainly, on notifiers and quietly; and
-//! closes, finishes, aborts and detaches sockets, has peers reset them, cancels payloads, drops
-//! arenas first, drops blocks on another thread, drains rings, shuts them down, drops them, forgets
-//! them, exits in the middle, or is killed. All memory that is released is overwritten at once.
-//! Here every byte is compared with the only one that can stand at its place in its stream, and
-//! every stream must end as its event has it.
+//! closes, finishes, aborts and detaches sockets, has peers reset them, cancels payloads, sends
+//! behind the rings' backs on their sockets, with `MSG_ZEROCOPY` and without, forks and has the
+//! child drop its rings, drops arenas first, drops blocks on another thread, drains rings, shuts
+//! them down, drops them, forgets them, exits in the middle, or is killed. All memory that is
+//! released is overwritten at once. Here every byte is compared with the only one that can stand at
+//! its place in its stream, and every stream must end as its event has it.
 //!
 //! What dropped and forgotten rings lose by design ends with their process: a sender is replaced
 //! when it has lost 512 MiB, so a soak may be of any length.
@@ -28,6 +29,7 @@ mod book;
 mod control;
 mod datagrams;
 mod goods;
+mod outside;
 mod pattern;
 mod plan;
 mod receiver;

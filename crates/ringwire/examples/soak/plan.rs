@@ -3,9 +3,12 @@
 use ringwire::{Limits, OnDeadline, Registration, Ring, RingBuilder, TaskRun, Thresholds};
 
 use crate::control::Reader;
+use crate::outside;
 use crate::rng::Rng;
 
 pub(crate) const MIB: u64 = 1 << 20;
+/// Of a hundred connections, on how many somebody else sends, too.
+const STRANGERS_PERCENT: u64 = 25;
 
 /// What becomes of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl RingPlan {
             limits.socket_payloads = 64;
         }
         let task_run = rng.pick(&[TaskRun::Deferred, TaskRun::Interrupt]);
-        let mut builder = Ring::builder().limits(limits).task_run(task_run);
+        let mut builder = outside::vouch(Ring::builder().limits(limits).task_run(task_run));
         if rng.percent(50) {
             builder = builder.thresholds(Thresholds { registered_bytes: 0, normal_bytes: 0 });
         }
@@ -97,6 +100,8 @@ pub(crate) struct ConnPlan {
     pub(crate) bytes: u64,
     /// As the kernel chooses, if nothing is said.
     pub(crate) send_buffer_bytes: Option<u64>,
+    /// Somebody else sends on it, too.
+    pub(crate) has_stranger: bool,
 }
 
 impl ConnPlan {
@@ -104,7 +109,8 @@ impl ConnPlan {
     pub(crate) fn that_stays(rng: &mut Rng) -> ConnPlan {
         let (reader, bytes) = (Reader::Stops { at: 1 }, rng.between(MIB, 3 * MIB));
         let send_buffer_bytes = send_buffer_bytes(rng, bytes);
-        ConnPlan { reader, ending: Ending::WithTheRing, bytes, send_buffer_bytes }
+        let has_stranger = rng.percent(STRANGERS_PERCENT);
+        ConnPlan { reader, ending: Ending::WithTheRing, bytes, send_buffer_bytes, has_stranger }
     }
 
     /// Any. Not all connections of a ring may stay, or nothing would go on.
@@ -136,7 +142,8 @@ impl ConnPlan {
             Ending::Detach if stops => Some(4 * MIB),
             _ => send_buffer_bytes(rng, bytes),
         };
-        ConnPlan { reader, ending, bytes, send_buffer_bytes }
+        let has_stranger = rng.percent(STRANGERS_PERCENT);
+        ConnPlan { reader, ending, bytes, send_buffer_bytes, has_stranger }
     }
 }
 

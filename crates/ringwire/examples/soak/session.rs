@@ -1,6 +1,8 @@
 //! The life of one ring: connections come, send, and go in every way there is, and then the ring
 //! goes too. What it says is held against what it promises.
 
+mod strangers;
+
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
@@ -43,8 +45,9 @@ struct Conn {
     duplicate: TcpStream,
     seed: u64,
     plan: ConnPlan,
-    /// Bytes given to `send`, and how many it will be.
+    /// Bytes given to `send`, and those of strangers; and how many it will be.
     queued: u64,
+    strange: u64,
     budget: u64,
     finished: bool,
     /// A limit has refused its newest payload.
@@ -175,6 +178,7 @@ impl<'a> Session<'a> {
             seed,
             plan,
             queued: 0,
+            strange: 0,
             budget: plan.bytes,
             finished: false,
             refused: false,
@@ -200,7 +204,11 @@ impl<'a> Session<'a> {
                 }
                 sent = true;
             }
+            if self.conns[at].plan.has_stranger && self.sender.rng.percent(40) {
+                sent |= self.send_as_stranger(at)?;
+            }
         }
+        self.fork_seldom()?;
         if self.sender.rng.percent(5) {
             self.flush()?;
         }
@@ -534,7 +542,7 @@ impl<'a> Session<'a> {
     /// Says what the peers of connections will have seen that end with their ring.
     fn conns_go_with_the_ring(&mut self, end: End) -> Result<(), Failure> {
         for conn in &self.conns {
-            let accepted = self.ring.socket_stats(conn.sock)?.accepted_bytes;
+            let accepted = self.ring.socket_stats(conn.sock)?.accepted_bytes + conn.strange;
             let least = if end == End::Any { 0 } else { accepted };
             self.sender.say(Line::End { id: conn.id, least, most: conn.queued, end })?;
             self.sender.say(Line::Go { id: conn.id })?;

@@ -14,10 +14,11 @@
 //! Invariants: a socket has at most one request that waits; a request's result is handed over
 //! before its notification; what is out of a socket is watched before it is sent; numbers that
 //! cannot be told from those of others release nothing. Neighbours: `epoll/attempt.rs` is one try
-//! of a request, `msg_zerocopy.rs` knows the numbers, `sys/{epoll,errqueue,socket}.rs` make the
-//! calls.
+//! of a request, `epoll/trust.rs` says which numbers are believed, `msg_zerocopy.rs` keeps them,
+//! `sys/{epoll,errqueue,socket,witness}.rs` make the calls.
 
 mod attempt;
+mod trust;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -46,6 +47,7 @@ const LOOK_TIME: Duration = Duration::from_millis(10);
 pub(crate) struct Epoll {
     poller: Poller,
     zero_copy: bool,
+    datagrams_are_vouched_for: bool,
     /// By their place in the ring's table.
     places: Vec<Place>,
     /// Requests whose last completion has not been taken.
@@ -84,6 +86,10 @@ struct Place {
     space: Space,
     zero_copy: ZeroCopy,
     ids: Ids,
+    /// What the kernel counts on a stream if nobody but the ring sends on it.
+    written_bytes: u64,
+    /// Numbers are believed on the word of who built the ring.
+    is_vouched_for: bool,
     /// The next send is to begin a notification of its own.
     begins_anew: bool,
     waiting: Option<Waiting>,
@@ -134,18 +140,20 @@ struct Waiting {
 }
 
 impl Epoll {
-    /// `zero_copy`: for the engine `msg-zerocopy`.
+    /// `zero_copy`: for the engine `msg-zerocopy`. `datagrams_are_vouched_for`: somebody has given
+    /// his word that the numbers of UDP sockets are the ring's own.
     ///
     /// # Errors
     /// `Unsupported` if this kernel has no zero copy by `MSG_ZEROCOPY`; `Io` if no descriptor is
     /// free.
-    pub(crate) fn new(zero_copy: bool) -> Result<Self, Error> {
+    pub(crate) fn new(zero_copy: bool, datagrams_are_vouched_for: bool) -> Result<Self, Error> {
         if zero_copy {
             errqueue::probe()?;
         }
         Ok(Epoll {
             poller: Poller::new().map_err(|errno| Error::io("epoll_create1", errno))?,
             zero_copy,
+            datagrams_are_vouched_for,
             places: Vec::new(),
             open: 0,
             waiting: 0,
@@ -314,6 +322,7 @@ impl Engine for Epoll {
             registers: false,
             reports: self.zero_copy,
             copies_only: !self.zero_copy,
+            proves_datagrams: self.datagrams_are_vouched_for,
         }
     }
 

@@ -156,6 +156,8 @@ pub(crate) struct Features {
     pub reports: bool,
     /// Whether the engine is one that only copies.
     pub copies_only: bool,
+    /// Whether a datagram's notification is known to be its own.
+    pub proves_datagrams: bool,
 }
 
 #[cfg(test)]
@@ -168,6 +170,7 @@ impl Features {
         registers: true,
         reports: true,
         copies_only: false,
+        proves_datagrams: true,
     };
 }
 

@@ -1,15 +1,25 @@
-//! Step 6 of a send, on `MSG_ZEROCOPY`: which request a number in the error queue speaks of. Pure.
+//! Step 6 of a send, on `MSG_ZEROCOPY`: which request a number in the error queue speaks of, and
+//! whether it may be believed. Pure.
 //!
 //! The kernel numbers the successful zero-copy sends of a socket, from 0, in a `u32` that wraps,
 //! and says which ranges of them it has let go of, in any order (K40). Nothing in the queue says
-//! whose a number is; so [`Ids`] counts along, and believes a range only if each number in it was
-//! given out and has not come before. If one was not, somebody else sends without copying on the
-//! same socket, and no number can be believed any more: better never released than released early.
-//! Neighbours: `epoll.rs` calls. Must not know: sockets, system calls.
+//! whose a number is, and everybody who holds the socket uses them up; so [`Ids`] counts along, and
+//! a number that has come back is believed only once it is *proven*:
+//!
+//! - Nobody but the ring had sent a byte on the socket at a moment after its send. Who asks the
+//!   kernel that (`epoll/attempt.rs`) calls [`Ids::prove`]; it then holds for good, whatever others
+//!   do later, because a number once given does not change.
+//! - Of each *run*, which begins with a send while nothing is out, the first number has come back.
+//!   Before that it may be that the numbers have been counted from a wrong one: somebody used some
+//!   between two runs, and took them out of the queue himself.
+//!
+//! A range of which one was not given out, or has come before, shows that somebody else sends too.
+//! Invariants: `proven <= window.len()`; the window's newest number is `next - 1`, its oldest has
+//! not been believed. Neighbours: `epoll.rs` calls. Must not know: sockets, system calls.
 
 use std::collections::VecDeque;
-use std::mem;
 
+use crate::engine::Usage;
 use crate::ledger::Key;
 
 /// Numbers between the oldest one that has not come back and the newest, at most. One that is held
@@ -19,20 +29,35 @@ pub(crate) const WINDOW_MAX: usize = 1 << 16;
 /// What became of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Given {
+    /// To this request.
     To(Key),
     /// To a send that failed, maybe.
     Doubtful,
+    /// It has come back, and is not believed yet.
+    Came(Key),
+    /// It has come back, and is nobody's any more.
     Back,
 }
 
+/// Numbers that have come back together, both ends included. The report is that of the first (K40).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Came {
+    first: u32,
+    last: u32,
+    usage: Usage,
+}
+
 /// The numbers of one socket's zero-copy sends that have not come back.
-///
-/// Invariant: the newest is `next - 1`, the oldest `next - window.len()`, and the oldest has not
-/// come back.
 #[derive(Debug, Default)]
 pub(crate) struct Ids {
     next: u32,
     window: VecDeque<Given>,
+    /// How many of the window, from its oldest on, are the ring's for sure.
+    proven: usize,
+    /// Whether the first number of this run has come back.
+    begun: bool,
+    /// What has come back and is not believed yet. Mostly empty, or short.
+    came: Vec<Came>,
     used: bool,
 }
 
@@ -61,6 +86,7 @@ impl Ids {
     }
 
     fn give(&mut self, given: Given) {
+        self.begun &= !self.window.is_empty();
         self.window.push_back(given);
         self.next = self.next.wrapping_add(1);
         self.used = true;
@@ -78,8 +104,9 @@ impl Ids {
 
     /// Ends a doubt. Returns whether the number has come back, and so was used up.
     pub(crate) fn end_doubt(&mut self) -> bool {
-        if self.window.back() == Some(&Given::Doubtful) {
+        if self.is_in_doubt() {
             self.window.pop_back();
+            self.proven = self.proven.min(self.window.len());
             self.next = self.next.wrapping_sub(1);
             self.drop_front();
             return false;
@@ -87,39 +114,107 @@ impl Ids {
         true
     }
 
-    /// The kernel has let go of `first` to `last`, both included. Calls `each` with their requests
-    /// and whether it is the first of the range.
+    /// All numbers given out so far are the ring's own.
+    pub(crate) fn prove(&mut self) {
+        self.proven = self.window.len();
+    }
+
+    /// As [`Ids::prove`], on somebody's word, who vouches for where the run begins, too.
+    pub(crate) fn vouch(&mut self) {
+        self.prove();
+        self.begun = true;
+    }
+
+    /// The error queue has `first` to `last`, both included.
     ///
     /// # Errors
     /// [`NotOurs`] if one of them was not given out, or has come back before; nothing has changed
     /// then.
-    pub(crate) fn came_back(
-        &mut self,
-        first: u32,
-        last: u32,
-        mut each: impl FnMut(Key, bool),
-    ) -> Result<(), NotOurs> {
-        let oldest = self.next.wrapping_sub(self.window.len() as u32);
-        let from = first.wrapping_sub(oldest) as usize;
-        let to = last.wrapping_sub(oldest) as usize;
+    pub(crate) fn came_back(&mut self, first: u32, last: u32, usage: Usage) -> Result<(), NotOurs> {
+        let (from, to) = (self.place(first), self.place(last));
         if from > to || to >= self.window.len() {
             return Err(NotOurs);
         }
-        if self.window.range(from..=to).any(|given| *given == Given::Back) {
+        let is_out = |given: &Given| matches!(given, Given::To(_) | Given::Doubtful);
+        if !self.window.range(from..=to).all(is_out) {
             return Err(NotOurs);
         }
-        for (at, given) in self.window.range_mut(from..=to).enumerate() {
-            if let Given::To(token) = mem::replace(given, Given::Back) {
-                each(token, at == 0);
+        for given in self.window.range_mut(from..=to) {
+            *given = match *given {
+                Given::To(token) => Given::Came(token),
+                _ => Given::Back,
+            };
+        }
+        self.came.push(Came { first, last, usage });
+        Ok(())
+    }
+
+    fn place(&self, number: u32) -> usize {
+        let oldest = self.next.wrapping_sub(self.window.len() as u32);
+        number.wrapping_sub(oldest) as usize
+    }
+
+    /// Gives what has come back and is proven to `each`.
+    pub(crate) fn settle(&mut self, mut each: impl FnMut(Key, Usage)) {
+        let first_is_out =
+            matches!(self.window.front(), Some(Given::To(_) | Given::Doubtful) | None);
+        self.begun |= self.proven > 0 && !first_is_out;
+        if !self.begun {
+            return;
+        }
+        let mut came = std::mem::take(&mut self.came);
+        came.retain(|came| {
+            let believed = self.place(came.last) < self.proven;
+            if believed {
+                self.hand_over(*came, &mut each);
+            }
+            !believed
+        });
+        self.came = came;
+        self.drop_front();
+    }
+
+    fn hand_over(&mut self, came: Came, each: &mut impl FnMut(Key, Usage)) {
+        let places = self.place(came.first)..self.place(came.last) + 1;
+        for (at, given) in self.window.range_mut(places).enumerate() {
+            if let Given::Came(token) = *given {
+                *given = Given::Back;
+                each(token, if at == 0 { came.usage } else { Usage::Unreported });
             }
         }
-        self.drop_front();
-        Ok(())
+    }
+
+    /// Whether something has come back that is not believed.
+    pub(crate) fn has_doubts(&self) -> bool {
+        !self.came.is_empty()
+    }
+
+    /// Whether all numbers that are out are the ring's for sure.
+    pub(crate) fn are_proven(&self) -> bool {
+        self.proven == self.window.len()
+    }
+
+    /// The kernel has let go of everything that anybody has sent on the socket: gives all that is
+    /// out to `each`. Returns whether all of it had come back.
+    pub(crate) fn all_are_free(&mut self, mut each: impl FnMut(Key, Usage)) -> bool {
+        for came in std::mem::take(&mut self.came) {
+            self.hand_over(came, &mut each);
+        }
+        let mut complete = true;
+        for given in self.window.drain(..) {
+            if let Given::To(token) | Given::Came(token) = given {
+                complete = false;
+                each(token, Usage::Unreported);
+            }
+        }
+        self.proven = 0;
+        complete
     }
 
     fn drop_front(&mut self) {
         while self.window.front() == Some(&Given::Back) {
             self.window.pop_front();
+            self.proven = self.proven.saturating_sub(1);
         }
     }
 }
@@ -136,9 +231,17 @@ mod tests {
         Key { slot, generation: 1 }
     }
 
-    fn back(ids: &mut Ids, first: u32, last: u32) -> Result<Vec<u32>, NotOurs> {
+    fn settled(ids: &mut Ids) -> Vec<u32> {
         let mut slots = Vec::new();
-        ids.came_back(first, last, |token, _| slots.push(token.slot)).map(|()| slots)
+        ids.settle(|token, _| slots.push(token.slot));
+        slots
+    }
+
+    /// What comes back where somebody vouches for all numbers.
+    fn back(ids: &mut Ids, first: u32, last: u32) -> Result<Vec<u32>, NotOurs> {
+        ids.came_back(first, last, Usage::ZeroCopy)?;
+        ids.vouch();
+        Ok(settled(ids))
     }
 
     fn sent(start: u32, count: u32) -> Ids {
@@ -211,6 +314,64 @@ mod tests {
         assert!(ids.is_empty());
         ids.sent(key(1));
         assert_eq!(back(&mut ids, 1, 1), Ok(vec![1]));
+    }
+
+    #[test]
+    fn what_comes_back_is_believed_once_it_is_proven() {
+        let mut ids = sent(0, 3);
+        assert_eq!(ids.came_back(0, 1, Usage::Copied), Ok(()));
+        assert_eq!((settled(&mut ids), ids.has_doubts()), (vec![], true));
+        ids.prove();
+        let mut told = Vec::new();
+        ids.settle(|token, usage| told.push((token.slot, usage)));
+        assert_eq!(told, [(0, Usage::Copied), (1, Usage::Unreported)]);
+        assert!(!ids.has_doubts() && ids.are_proven());
+        // Number 2 was given out before the proof, and those behind it were not.
+        ids.sent(key(3));
+        assert!(!ids.are_proven());
+        assert_eq!(ids.came_back(2, 2, Usage::ZeroCopy), Ok(()));
+        assert_eq!(settled(&mut ids), [2]);
+        // Of two that came together, one is not proven.
+        ids.prove();
+        ids.sent(key(4));
+        assert_eq!(ids.came_back(3, 4, Usage::ZeroCopy), Ok(()));
+        assert_eq!(settled(&mut ids), []);
+        ids.prove();
+        assert_eq!(settled(&mut ids), [3, 4]);
+        assert!(ids.is_empty());
+    }
+
+    #[test]
+    fn a_run_is_believed_once_its_first_number_has_come_back() {
+        let mut ids = sent(0, 3);
+        ids.prove();
+        assert_eq!(ids.came_back(2, 2, Usage::ZeroCopy), Ok(()));
+        assert_eq!((settled(&mut ids), ids.has_doubts()), (vec![], true));
+        assert_eq!(ids.came_back(0, 0, Usage::ZeroCopy), Ok(()));
+        assert_eq!(settled(&mut ids), [2, 0]);
+        assert_eq!(ids.came_back(1, 1, Usage::ZeroCopy), Ok(()));
+        assert_eq!(settled(&mut ids), [1]);
+        // The next run: somebody has used up number 3 meanwhile, so these are 4 and 5.
+        ids.sent(key(3));
+        ids.sent(key(4));
+        ids.prove();
+        assert_eq!(ids.came_back(4, 4, Usage::ZeroCopy), Ok(()), "the first of them");
+        assert_eq!(settled(&mut ids), [], "taken for the second");
+        assert_eq!(ids.came_back(5, 5, Usage::ZeroCopy), Err(NotOurs));
+    }
+
+    #[test]
+    fn where_nothing_of_anybodys_is_out_all_is_free() {
+        let mut ids = sent(0, 3);
+        assert_eq!(ids.came_back(1, 1, Usage::Copied), Ok(()));
+        let mut told = Vec::new();
+        let complete = ids.all_are_free(|token, usage| told.push((token.slot, usage)));
+        let (none, first) = (Usage::Unreported, Usage::Copied);
+        assert_eq!((told, complete), (vec![(1, first), (0, none), (2, none)], false));
+        assert!(ids.is_empty() && !ids.has_doubts());
+        ids.sent(key(3));
+        assert_eq!(ids.came_back(3, 3, Usage::ZeroCopy), Ok(()));
+        assert!(ids.all_are_free(|token, _| assert_eq!(token.slot, 3)));
     }
 
     #[derive(Clone, Debug)]

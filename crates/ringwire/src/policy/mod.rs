@@ -62,9 +62,13 @@ pub enum Reason {
     KernelLacks,
     /// The ring's engine is `copy`, which has no zero copy; `Ring::why` says why it is that.
     EngineCopies,
-    /// Notifications could not be told from those of others: `SO_ZEROCOPY` was set on the socket
-    /// before the ring wanted it, or somebody else sends without copying on it, or a send failed
-    /// in a way that leaves it open; or they cannot be read. Only with the engine `msg-zerocopy`.
+    /// Notifications could not be told from those of others, or cannot be read: `SO_ZEROCOPY` was
+    /// set on the socket before the ring wanted it; somebody else has sent on it while something
+    /// was out, or has notifications out himself (or the kernel holds memory of options for the
+    /// socket, such as a filter, which looks the same); a send failed in a way that leaves it open;
+    /// or it is UDP, and nobody vouches for it
+    /// ([`RingBuilder::vouch_for_datagrams`](crate::RingBuilder::vouch_for_datagrams)). Only with
+    /// the engine `msg-zerocopy`.
     UnsureNotifications,
     /// The path refused to cut a train into its datagrams, and one alone is below its memory's
     /// threshold.
@@ -106,8 +110,8 @@ impl fmt::Display for Reason {
             Reason::EngineCopies => "the ring's engine is \"copy\"",
             Reason::UnsureNotifications => {
                 "notifications could not be told from those of others: SO_ZEROCOPY was set on the \
-                 socket by somebody else, a send failed on its way out, or the error queue cannot \
-                 be read"
+                 socket by somebody else, others send on it, a send failed on its way out, or the \
+                 error queue cannot be read; or it is UDP, for which nobody vouches"
             }
         })
     }
@@ -179,26 +183,34 @@ pub(crate) struct Verdicts {
     copy_until: Option<Instant>,
     /// Until when registered memory is copied: the kernel was short of memory of its own.
     copy_registered_until: Option<Instant>,
+    /// The pause is not for want of memory, but because others' notifications are out.
+    unsure: bool,
     pause: Duration,
 }
 
 impl Verdicts {
+    /// It is copied for good.
+    pub(crate) fn refuse(&mut self, reason: Reason) {
+        self.refuses = Some(reason);
+    }
+
     /// Takes in how a zero-copy request failed. True if another route may carry it. What
     /// unregistered memory may be pinned is no socket's matter: a [`Budget`] learns that.
     pub(crate) fn on_error(&mut self, route: Route, errno: Errno, now: Instant) -> bool {
         match errno {
-            Errno::OPNOTSUPP => self.refuses = Some(Reason::SocketRefuses),
+            Errno::OPNOTSUPP => self.refuse(Reason::SocketRefuses),
             // Of the engine, where it cannot know its notifications.
-            Errno::ALREADY => self.refuses = Some(Reason::UnsureNotifications),
-            Errno::NOMEM | Errno::NOBUFS => {
+            Errno::ALREADY => self.refuse(Reason::UnsureNotifications),
+            Errno::NOMEM | Errno::NOBUFS | Errno::BUSY => {
                 // What is left: pinned memory, of which all sockets learn together.
                 if route == Route::ZeroCopy && errno == Errno::NOMEM {
                     return true;
                 }
                 self.pause = (self.pause * 2).clamp(MEMORY_PAUSE, MEMORY_PAUSE_MAX);
-                if errno == Errno::NOBUFS {
+                if errno != Errno::NOMEM {
                     self.copy_until = Some(now + self.pause);
                 }
+                self.unsure = errno == Errno::BUSY;
                 if route == Route::ZeroCopyRegistered {
                     self.copy_registered_until = Some(now + self.pause);
                 }
@@ -292,19 +304,20 @@ pub(crate) fn decide(
         return (Route::Copy, reason);
     }
     let fits = facts.registered || headroom::pinned_by(facts.bytes) <= facts.headroom;
-    let short = !fits || steps_down(verdicts, route, now).is_some();
+    let short = steps_down(verdicts, route, now);
+    let short = short.or((!fits).then_some(Reason::MemlockShort));
     // A threshold of 0 is a program's word that it wants no copy, whatever the path does.
     let judgement = match threshold {
         0 => Judgement::Clear,
         _ => verdicts.path.judge(facts.bytes, facts.copied_bytes, now),
     };
-    match judgement {
-        Judgement::Copies => (Route::Copy, Reason::PathCopies),
+    match (judgement, short) {
+        (Judgement::Copies, _) => (Route::Copy, Reason::PathCopies),
         // Nobody would hear what came of it.
-        Judgement::Probe if !facts.reports => (Route::Copy, Reason::PathCopies),
-        _ if short => (Route::Copy, Reason::MemlockShort),
-        Judgement::Probe => (route, Reason::Probe),
-        Judgement::Clear => (route, Reason::Best),
+        (Judgement::Probe, _) if !facts.reports => (Route::Copy, Reason::PathCopies),
+        (_, Some(reason)) => (Route::Copy, reason),
+        (Judgement::Probe, None) => (route, Reason::Probe),
+        (Judgement::Clear, None) => (route, Reason::Best),
     }
 }
 
@@ -354,7 +367,8 @@ pub(crate) fn steps_down(verdicts: &Verdicts, route: Route, now: Instant) -> Opt
         Route::ZeroCopy => verdicts.copy_until,
         Route::ZeroCopyRegistered => verdicts.copy_registered_until,
     };
-    let paused = until.is_some_and(|until| now < until).then_some(Reason::MemlockShort);
+    let reason = if verdicts.unsure { Reason::UnsureNotifications } else { Reason::MemlockShort };
+    let paused = until.is_some_and(|until| now < until).then_some(reason);
     verdicts.refuses.or(paused)
 }
 

@@ -21,6 +21,7 @@ use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::ring::stalls::Stalls;
 use crate::segments::{Known, KnownSegments};
 use crate::stats::Stats;
+use crate::sys::home::Home;
 use crate::sys::memlock;
 use crate::sys::socket::PIECES_MAX;
 
@@ -78,6 +79,8 @@ pub(crate) fn stale(what: &str) -> Error {
 
 /// A ring over any engine.
 pub(crate) struct Core<E: Engine> {
+    /// The process in which it was built.
+    home: Home,
     pub engine: E,
     pub ledger: Ledger,
     pub sockets: Table<SocketEntry>,
@@ -121,6 +124,7 @@ impl<E: Engine> Core<E> {
     pub(crate) fn new(engine: E, limits: Limits, thresholds: Thresholds, seed: u32) -> Self {
         let now = Instant::now();
         Core {
+            home: Home::here(),
             engine,
             ledger: Ledger::new(seed, limits.ring_payloads),
             sockets: Table::new(seed),
@@ -149,6 +153,21 @@ impl<E: Engine> Core<E> {
             pinned: Share::new(Arc::new(Budget::new(now)), true, thresholds.normal_bytes),
             stats: Stats::default(),
         }
+    }
+
+    /// Makes sure that nothing is done here that would be done to another process's ring.
+    ///
+    /// # Errors
+    /// `Misuse` in a child of `fork`.
+    pub(crate) fn at_home(&self) -> Result<(), Error> {
+        if self.home.is_here() {
+            return Ok(());
+        }
+        Err(Error::Misuse(
+            "this ring is that of the process which was forked to make this one\n\nhint: build \
+             rings after fork(2) or daemon(3); here it can only be dropped"
+                .into(),
+        ))
     }
 
     pub(crate) fn engine(&self) -> &E {
@@ -404,6 +423,9 @@ impl<E: Engine> Core<E> {
     pub(crate) fn shutdown(mut self, deadline: Deadline, on_deadline: OnDeadline) -> Report {
         let before = (self.stats.released_payloads, self.stats.failed_payloads);
         let mut report = Report::default();
+        if !self.home.is_here() {
+            return report;
+        }
         self.drain(deadline);
         if self.in_flight_payloads > 0 && on_deadline == OnDeadline::Abort {
             let held: Vec<u32> = self.sockets.iter().map(|(slot, _)| slot).collect();
@@ -469,7 +491,9 @@ impl<E: Engine> Core<E> {
 impl<E: Engine> Drop for Core<E> {
     fn drop(&mut self) {
         // What is then still with the kernel, the payload table and the header pages keep for ever
-        // (K3, K7).
-        self.stop(&mut Events::new());
+        // (K3, K7). In a child of `fork` that is everything, and nothing is to be done about it.
+        if self.home.is_here() {
+            self.stop(&mut Events::new());
+        }
     }
 }

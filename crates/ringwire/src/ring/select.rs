@@ -26,7 +26,10 @@ pub(super) fn select(
     task_run: TaskRun,
     completion_entries: Option<u32>,
     sockets: u32,
+    datagrams_are_vouched_for: bool,
 ) -> Result<Selected, Error> {
+    let msg_zerocopy = || Epoll::new(true, datagrams_are_vouched_for).map(boxed_epoll);
+    let copy = || Epoll::new(false, false).map(boxed_epoll);
     let uring = || Uring::new(task_run, completion_entries, sockets).map(boxed_uring);
     let (mut steps_down, mut asked_for) = (Vec::new(), None);
     let engine = match choice {
@@ -34,18 +37,18 @@ pub(super) fn select(
             Ok(engine) => engine,
             Err(error) => {
                 step_down(&mut steps_down, "uring", &error)?;
-                match Epoll::new(true) {
-                    Ok(engine) => boxed_epoll(engine),
+                match msg_zerocopy() {
+                    Ok(engine) => engine,
                     Err(error) => {
                         step_down(&mut steps_down, "msg-zerocopy", &error)?;
-                        boxed_epoll(Epoll::new(false)?)
+                        copy()?
                     }
                 }
             }
         },
         EngineChoice::Uring => uring()?,
-        EngineChoice::MsgZerocopy => boxed_epoll(Epoll::new(true)?),
-        EngineChoice::Copy => boxed_epoll(Epoll::new(false)?),
+        EngineChoice::MsgZerocopy => msg_zerocopy()?,
+        EngineChoice::Copy => copy()?,
     };
     if matches!(choice, EngineChoice::MsgZerocopy | EngineChoice::Copy) {
         asked_for = Some(format!("the engine {} was asked for", engine.name()));
@@ -108,7 +111,7 @@ mod tests {
         for (choice, name) in
             [(EngineChoice::MsgZerocopy, "msg-zerocopy"), (EngineChoice::Copy, "copy")]
         {
-            let selected = select(choice, TaskRun::Deferred, None, 16).unwrap();
+            let selected = select(choice, TaskRun::Deferred, None, 16, false).unwrap();
             assert_eq!(selected.engine.name(), name);
             assert_eq!(selected.asked_for, Some(format!("the engine {name} was asked for")));
             assert!(selected.steps_down.is_empty());

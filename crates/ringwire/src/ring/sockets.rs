@@ -102,6 +102,7 @@ impl<E: Engine> Core<E> {
     pub(crate) fn attach(&mut self, fd: OwnedFd) -> Result<Socket, Error> {
         let kind = socket::kind(fd.as_fd())?;
         let sock = self.attach_as(fd, kind)?;
+        let features = self.engine.features();
         if let Some(entry) = self.sockets.get_mut(sock.0)
             && socket::leads_home(entry.fd.as_fd())
         {
@@ -111,6 +112,9 @@ impl<E: Engine> Core<E> {
             && !entry.is_stream()
         {
             entry.datagrams = Datagrams::new(false, socket::datagram_options(entry.fd.as_fd()));
+            if !features.proves_datagrams && !features.copies_only {
+                entry.verdicts.refuse(Reason::UnsureNotifications);
+            }
         }
         Ok(sock)
     }

@@ -21,6 +21,15 @@ pub(crate) fn features(ring: &IoUring) -> Features {
     let many_pieces = probe.is_supported(opcode::SendMsgZc::CODE);
     let many_registered = many_pieces && probe.is_supported(READV_FIXED);
     // Whether there are reports, only a request can tell.
-    let (registers, reports, copies_only) = (true, false, false);
-    Features { one_piece, many_pieces, many_registered, registers, reports, copies_only }
+    let reports = false;
+    let (registers, copies_only, proves_datagrams) = (true, false, true);
+    Features {
+        one_piece,
+        many_pieces,
+        many_registered,
+        registers,
+        reports,
+        copies_only,
+        proves_datagrams,
+    }
 }

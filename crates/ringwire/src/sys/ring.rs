@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::engine::{Completion, Deadline, Features, Send};
 use crate::error::{Errno, Error};
 use crate::ledger::Key;
 use crate::sys::cqe;
+use crate::sys::home::Home;
 use crate::sys::probe;
 use crate::sys::sqe::{REPORT_USAGE, Scratch};
 
@@ -31,7 +33,9 @@ const SUBMIT_TRIES: usize = 1000;
 
 /// A ring that was set up for this thread.
 pub(crate) struct SysRing {
-    ring: IoUring,
+    ring: ManuallyDrop<IoUring>,
+    /// Where its mappings are.
+    home: Home,
     scratch: Scratch,
     features: Features,
     /// Whether completions appear only inside `enter` with `GETEVENTS`.
@@ -72,7 +76,8 @@ impl SysRing {
                     .into(),
             });
         }
-        let mut ring = SysRing { ring, scratch: Scratch::new(), features, deferred };
+        let (ring, home) = (ManuallyDrop::new(ring), Home::here());
+        let mut ring = SysRing { ring, home, scratch: Scratch::new(), features, deferred };
         ring.features.reports = ring.tries_report_usage()?;
         Ok(ring)
     }
@@ -233,6 +238,9 @@ impl SysRing {
     /// one.
     #[doc(alias = "IORING_REGISTER_EVENTFD")]
     pub(crate) fn signal_by(&self, counter: BorrowedFd<'_>) -> Result<(), Errno> {
+        if !self.home.is_here() {
+            return Err(Errno::PERM);
+        }
         let registered = self.ring.submitter().register_eventfd(counter.as_raw_fd());
         registered.map_err(|error| errno(&error))
     }
@@ -245,6 +253,20 @@ impl SysRing {
     /// Whether completions appear only inside `enter`.
     pub(crate) fn is_deferred(&self) -> bool {
         self.deferred
+    }
+}
+
+impl Drop for SysRing {
+    fn drop(&mut self) {
+        if self.home.is_here() {
+            // SAFETY: it is dropped once, here, and not used again.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+            return;
+        }
+        // In a child of `fork` the rings are not mapped, and what is at their addresses by now may
+        // be somebody else's: nothing is unmapped.
+        // SAFETY: the ring owned the descriptor, and is not used again.
+        unsafe { rustix::io::close(self.ring.as_raw_fd()) };
     }
 }
 

@@ -64,7 +64,19 @@ impl Engine {
         lets_go_of_fragments: false,
         heirs_of_mptcp_refuse: false,
         reset_says: Errno::CONNRESET,
-        calls_of_a_turn: &["recvmmsg", "sendto", "epoll_wait", "recvmmsg"],
+        calls_of_a_turn: &[
+            // Whether the socket still has numbers, whether any of them are out, and what others
+            // have sent.
+            "getsockopt",
+            "getsockopt",
+            "ioctl",
+            "getsockopt",
+            "sendto",
+            "epoll_wait",
+            "recvmmsg",
+            // Whether anything is out.
+            "getsockopt",
+        ],
         shares_zero_copy: false,
     };
     pub(crate) const COPY: Engine = Engine {

@@ -3,15 +3,17 @@
 
 mod api;
 pub(crate) mod engine;
+mod forks;
 mod matrix;
+mod others;
 mod results;
 mod soundness;
 mod stalls;
 mod trains;
 
-use ringwire::{Ring, RingBuilder};
+use ringwire::RingBuilder;
 
 /// A builder of rings with this program's engine.
 fn builder() -> RingBuilder {
-    Ring::builder().engine(crate::ENGINE.choice)
+    crate::support::vouched::builder(crate::ENGINE.choice)
 }

@@ -5,19 +5,19 @@ use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, Deadline, Errno, Reason, Ring, Route};
+use ringwire::{Copied, Deadline, Errno, Reason, Route};
 use ringwire_wire::{Family, Side, Veth, loopback, set_option, set_zerocopy, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 
 use crate::ENGINE;
-use crate::support::{Driver, PATIENCE, ZERO_COPY, assert_same, noise, read_exactly};
+use crate::support::{Driver, PATIENCE, ZERO_COPY, assert_same, noise, read_exactly, vouched};
 
 const KIB: usize = 1 << 10;
 
 fn driver() -> Driver {
-    Driver::build(Ring::builder().engine(ENGINE.choice).thresholds(ZERO_COPY))
+    Driver::build(vouched::builder(ENGINE.choice).thresholds(ZERO_COPY))
 }
 
 /// Sends so many bytes, and has the peer read them.

@@ -17,6 +17,7 @@ mod sockets;
 mod trains;
 mod usage;
 mod wire;
+mod witness;
 
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]

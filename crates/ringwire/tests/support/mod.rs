@@ -1,6 +1,9 @@
 //! What the tests of the public API share: a ring whose every event is checked as it comes, peers
 //! that read on threads of their own, and runs in a process of one's own.
 
+pub(crate) mod forked;
+pub(crate) mod vouched;
+
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -326,9 +329,12 @@ pub(crate) fn is_child(test: &str) -> bool {
     std::env::var_os(CHILD).is_some_and(|name| name == test)
 }
 
-/// Runs this program's test `test` in a process of its own, behind the words of `wrapper`, and
-/// fails if it fails there.
-pub(crate) fn run_child(module: &str, test: &str, wrapper: &[&str]) -> Output {
+/// A process that runs this program's test `test` and nothing else, for [`is_child`].
+pub(crate) fn child_of_test(module: &str, test: &str) -> Command {
+    child_behind(module, test, &[])
+}
+
+fn child_behind(module: &str, test: &str, wrapper: &[&str]) -> Command {
     // The harness names tests without their program.
     let module = module.split_once("::").map_or("", |(_, module)| module);
     let name = if module.is_empty() { test.to_owned() } else { format!("{module}::{test}") };
@@ -342,6 +348,13 @@ pub(crate) fn run_child(module: &str, test: &str, wrapper: &[&str]) -> Output {
         }
     };
     command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(CHILD, test);
+    command
+}
+
+/// Runs this program's test `test` in a process of its own, behind the words of `wrapper`, and
+/// fails if it fails there.
+pub(crate) fn run_child(module: &str, test: &str, wrapper: &[&str]) -> Output {
+    let mut command = child_behind(module, test, wrapper);
     let output = command.output().expect("started");
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,20 +1,19 @@
 //! Steps 5 and 6 of a send without io_uring: one try of a request, and what its socket's error
-//! queue says of earlier ones.
+//! queue says of earlier ones (`trust.rs`).
 //!
 //! Invariants: a socket is watched before it sends without copying; each such send that succeeds
-//! has the next number, and one that fails may have used one up all the same (K42); a range that
-//! is not all ours releases nothing, then and later. Neighbours: `engine/epoll.rs` calls.
+//! has the next number, and one that fails may have used one up all the same (K42); what the ring
+//! itself has sent is counted to the byte, copies too. Neighbours: `engine/epoll.rs` calls.
 
-use crate::engine::epoll::{Epoll, Manner, Place, Space, ZeroCopy};
-use crate::engine::{Completion, Span, Usage};
+use crate::engine::Span;
+use crate::engine::epoll::{Epoll, Manner, Place, Space};
 use crate::error::Errno;
-use crate::sys::epoll::Interest;
-use crate::sys::errqueue::{self, Entry};
 use crate::sys::socket::{self, Message};
 
 impl Place {
     /// Something was offered to the kernel.
     pub(super) fn on_sent(&mut self, sent: Result<usize, Errno>, spans: &[Span]) {
+        self.written_bytes += sent.unwrap_or(0) as u64;
         match sent {
             Ok(bytes) if bytes < bytes_of(spans) => self.space = Space::CutShort,
             Err(Errno::AGAIN) => self.space = Space::Full,
@@ -29,51 +28,16 @@ impl Place {
     }
 }
 
-/// What a datagram's send answers before it has made anything: arguments, rights, routes, and the
-/// errors of earlier datagrams.
-const FAILS_BEFORE_NUMBERS: [Errno; 9] = [
-    Errno::CONNREFUSED,
-    Errno::HOSTUNREACH,
-    Errno::NETUNREACH,
-    Errno::ACCESS,
-    Errno::FAULT,
-    Errno::DESTADDRREQ,
-    Errno::MSGSIZE,
-    Errno::INVAL,
-    Errno::OPNOTSUPP,
-];
-
 fn bytes_of(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.bytes).sum()
 }
 
 impl Epoll {
-    /// Switches zero copy on at the first request that wants it.
-    fn switch_on(&mut self, at: u32) -> Result<(), Errno> {
-        let Some(place) = self.places.get_mut(at as usize) else { return Err(Errno::BADF) };
-        let Some(held) = place.held else { return Err(Errno::BADF) };
-        match place.zero_copy {
-            ZeroCopy::On => return Ok(()),
-            ZeroCopy::Refused(errno) => return Err(errno),
-            ZeroCopy::Distrusted => return Err(Errno::ALREADY),
-            ZeroCopy::Untried => {}
-        }
-        let tried = errqueue::claim_numbers(held.fd()).map_err(|errno| match errno {
-            Errno::ALREADY => errno,
-            errno => {
-                tracing::debug!(%errno, "a socket refuses SO_ZEROCOPY");
-                Errno::OPNOTSUPP
-            }
-        });
-        place.zero_copy = tried.map_or_else(ZeroCopy::Refused, |()| ZeroCopy::On);
-        tried
-    }
-
     /// Tries a request. Returns whether it must wait for room; otherwise its result is kept for
     /// the next turn.
     pub(super) fn attempt(&mut self, at: u32, manner: &Manner, spans: &[Span]) -> bool {
         let prepared = match manner.zero_copy {
-            true => self.prepare_zero_copy(at),
+            true => self.prepare_zero_copy(at, manner),
             false => Ok(()),
         };
         let offers = prepared.is_ok();
@@ -90,7 +54,7 @@ impl Epoll {
             // The kernel is short of memory for notifications; those that have come return some.
             // Not for datagrams: one that was dropped on its way may have used up a number.
             Err(Errno::NOBUFS) if manner.zero_copy && manner.stream && self.reap(at) => {
-                self.prepare_zero_copy(at).and_then(|()| self.send(at, manner, spans))
+                self.prepare_zero_copy(at, manner).and_then(|()| self.send(at, manner, spans))
             }
             sent => sent,
         };
@@ -138,6 +102,7 @@ impl Epoll {
         let copy = Manner { zero_copy: false, end_of_record: false, ..*manner };
         let sent = self.send(at, &copy, &[Span { ptr: first.ptr, bytes: 1 }])?;
         if let Some(place) = self.places.get_mut(at as usize) {
+            place.written_bytes += sent as u64;
             place.begins_anew = false;
         }
         Ok(sent)
@@ -171,23 +136,6 @@ impl Epoll {
         false
     }
 
-    fn prepare_zero_copy(&mut self, at: u32) -> Result<(), Errno> {
-        self.switch_on(at)?;
-        // A number that is there while none is out is somebody else's, and so are those to come:
-        // found now, the memory of this request is not released for one of them.
-        if self.places.get(at as usize).is_some_and(|place| place.ids.is_empty()) {
-            while self.look(at) {}
-            self.switch_on(at)?;
-        }
-        if self.places.get(at as usize).is_some_and(|place| place.ids.is_full()) {
-            return Err(Errno::NOBUFS);
-        }
-        self.watch(at, Interest::Errors, false).map_err(|errno| {
-            tracing::warn!(%errno, "a socket cannot be watched, and is copied");
-            Errno::NOBUFS
-        })
-    }
-
     fn send(&mut self, at: u32, manner: &Manner, spans: &[Span]) -> Result<usize, Errno> {
         let held = self.places.get(at as usize).and_then(|place| place.held);
         let held = held.ok_or(Errno::BADF)?;
@@ -199,97 +147,5 @@ impl Epoll {
             end_of_record: manner.end_of_record,
         };
         socket::send_message(held.fd(), message, &mut self.pieces)
-    }
-
-    /// Finds out whether a datagram that failed has used up a number all the same: it has, if it
-    /// failed after it was made, and then its notification is mostly there already (K42). Where it
-    /// is not, and the error does not say that nothing was made, a part of it may still be on its
-    /// way: the number stays in doubt, and the socket sends no more without copying.
-    fn settle_number(&mut self, at: u32, errno: Errno) {
-        let Some(place) = self.places.get_mut(at as usize) else { return };
-        if place.zero_copy != ZeroCopy::On {
-            return;
-        }
-        place.ids.doubt();
-        while self.look(at) {}
-        let Some(place) = self.places.get_mut(at as usize) else { return };
-        let made_nothing = match errno {
-            // Only a socket that reports drops gets it for a datagram that was made.
-            Errno::NOBUFS => place.held.is_some_and(|held| !socket::reports_drops(held.fd())),
-            errno => FAILS_BEFORE_NUMBERS.contains(&errno),
-        };
-        if place.ids.is_in_doubt() && !made_nothing && place.zero_copy == ZeroCopy::On {
-            tracing::info!(%errno, "a socket copies from now on: its numbers are in doubt");
-            // No number is given after it, so ranges that it has joined are believed.
-            place.zero_copy = ZeroCopy::Refused(Errno::ALREADY);
-            return;
-        }
-        place.ids.end_doubt();
-    }
-
-    /// Takes what is in a socket's error queue. Returns whether a request of its was released.
-    pub(super) fn reap(&mut self, at: u32) -> bool {
-        let before = self.unreleased;
-        if self.look(at)
-            && let Some(place) = self.places.get_mut(at as usize)
-            && !place.in_more
-        {
-            place.in_more = true;
-            self.more.push(at);
-        }
-        self.unreleased < before
-    }
-
-    /// Takes a part of it. Returns whether there may be more.
-    pub(super) fn look(&mut self, at: u32) -> bool {
-        let Some(place) = self.places.get_mut(at as usize) else { return false };
-        let Some(held) = place.held else { return false };
-        let more = match self.errors.read(held.fd(), &mut self.entries) {
-            Ok(more) => more,
-            Err(errno) => {
-                tracing::warn!(
-                    %errno,
-                    "an error queue cannot be read; what is out on its socket stays lent, and it \
-                     copies from now on"
-                );
-                if place.zero_copy == ZeroCopy::On {
-                    // Should it be read later, what is in it is believed.
-                    place.zero_copy = ZeroCopy::Refused(Errno::ALREADY);
-                }
-                return false;
-            }
-        };
-        for entry in self.entries.drain(..) {
-            let Entry::ZeroCopy { first, last, copied } = entry else {
-                self.foreign += 1;
-                continue;
-            };
-            if place.zero_copy == ZeroCopy::Distrusted {
-                self.foreign += 1;
-                continue;
-            }
-            let (results, unreleased) = (&mut self.results, &mut self.unreleased);
-            let back = place.ids.came_back(first, last, |token, oldest| {
-                // Of several that came as one, the report is that of the oldest (K40).
-                let usage = match (oldest, copied) {
-                    (true, true) => Usage::Copied,
-                    (true, false) => Usage::ZeroCopy,
-                    (false, _) => Usage::Unreported,
-                };
-                *unreleased -= 1;
-                results.push(Completion::Notification { token, usage });
-            });
-            if back.is_err() {
-                self.foreign += 1;
-                tracing::warn!(
-                    first,
-                    last,
-                    "somebody else sends zero-copy on this socket; what is out stays lent, and it \
-                     copies from now on"
-                );
-                place.zero_copy = ZeroCopy::Distrusted;
-            }
-        }
-        more
     }
 }

@@ -54,7 +54,7 @@ fn submit_at(
 }
 
 fn engine(zero_copy: bool, near: &TcpStream) -> Epoll {
-    let mut engine = Epoll::new(zero_copy).unwrap();
+    let mut engine = Epoll::new(zero_copy, false).unwrap();
     assert_eq!(engine.add_file(0, near.as_fd()), Some(0));
     engine
 }
@@ -134,7 +134,7 @@ fn a_ring_that_ends_takes_all_notifications_that_are_there() {
 #[test]
 fn who_sleeps_by_edges_hears_of_more_than_one_wait_takes() {
     const SOCKETS: u32 = 300;
-    let mut engine = Epoll::new(true).unwrap();
+    let mut engine = Epoll::new(true, false).unwrap();
     let pairs: Vec<_> = (0..SOCKETS).map(|_| loopback::tcp_pair(Family::V4).unwrap()).collect();
     let sleeper = epoll::create(CreateFlags::CLOEXEC).unwrap();
     epoll::add(&sleeper, engine.pollable(), EventData::new_u64(1), EventFlags::IN | EventFlags::ET)

@@ -1,0 +1,182 @@
+//! Step 6 of a send, where notifications are numbers that everybody who holds the socket uses up:
+//! what the kernel counts itself, and so tells of what others do.
+//!
+//! Neighbours: `engine/epoll/attempt.rs` asks, and draws the conclusions. Nothing here is
+//! remembered. Where each fact comes from: K48, K49.
+#![allow(unsafe_code)]
+
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::error::Errno;
+
+/// How often the counters of a connection are read whose peer acknowledges something meanwhile.
+const LOOKS: usize = 16;
+/// The place of the memory for options and notifications in `SO_MEMINFO`.
+#[doc(alias = "SK_MEMINFO_OPTMEM")]
+const OPTMEM: usize = 6;
+/// How many places there are.
+#[doc(alias = "SK_MEMINFO_VARS")]
+const MEMINFO_PLACES: usize = 9;
+
+/// Who has sent what the kernel has taken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Senders {
+    /// So many bytes, and not one more: nobody else has sent.
+    Us,
+    /// More than these.
+    Others,
+    /// The connection is over, or another one, so that its counters tell nothing; or they cannot be
+    /// read.
+    Unknowable,
+    /// Acknowledgements came so fast that the counters could not be read as of one moment.
+    Unclear,
+}
+
+/// Whether the kernel still holds a notification of a zero-copy send on this socket, whoever's: one
+/// that is to come, or one that nobody has read. If not, it reads nobody's pages. Memory of options
+/// (filters, source routes) is taken for one.
+#[doc(alias = "SO_MEMINFO")]
+pub(crate) fn holds_notifications(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut places = [0_u32; MEMINFO_PLACES];
+    let mut bytes = size_of_val(&places) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `bytes` bytes into `places`, inside this call.
+    let answered = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            (&raw mut places).cast(),
+            &raw mut bytes,
+        )
+    };
+    if answered != 0 {
+        return Err(last_errno());
+    }
+    let told = bytes as usize > OPTMEM * size_of::<u32>();
+    if told { Ok(places[OPTMEM] != 0) } else { Err(Errno::OPNOTSUPP) }
+}
+
+/// How many bytes the kernel has taken on an open connection, whoever sent them, from the first on.
+/// `None` if that cannot be told now.
+pub(crate) fn written_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
+    let mut acked_before = None;
+    for _ in 0..LOOKS {
+        let counters = Counters::read(fd).ok()?;
+        if counters.stage != Stage::Open {
+            return None;
+        }
+        if acked_before == Some(counters.acked_bytes) {
+            return Some(counters.written_bytes_most);
+        }
+        acked_before = Some(counters.acked_bytes);
+    }
+    None
+}
+
+/// Whether all that the kernel has taken on a connection are `written_bytes` bytes.
+pub(crate) fn senders(fd: BorrowedFd<'_>, written_bytes: u64) -> Senders {
+    let mut before: Option<Counters> = None;
+    for _ in 0..LOOKS {
+        let Ok(counters) = Counters::read(fd) else { return Senders::Unknowable };
+        let fin_bytes = match counters.stage {
+            Stage::Open => 0,
+            // A FIN has a place of its own among the bytes. It may have got it between two looks.
+            Stage::Ended if before.is_none_or(|before| before.stage != Stage::Ended) => {
+                before = Some(counters);
+                continue;
+            }
+            Stage::Ended => 1,
+            Stage::NotOpen => return Senders::Unknowable,
+        };
+        // What has been written is never more than this, and was not less a moment ago than
+        // `written_bytes`, unless the connection is another one.
+        match counters.written_bytes_most.wrapping_sub(fin_bytes) {
+            bytes if bytes == written_bytes => return Senders::Us,
+            bytes if bytes < written_bytes => return Senders::Unknowable,
+            _ => {}
+        }
+        if before.is_some_and(|before| before.acked_bytes == counters.acked_bytes) {
+            return Senders::Others;
+        }
+        before = Some(counters);
+    }
+    Senders::Unclear
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Bytes can be sent on it.
+    Open,
+    /// A FIN was sent behind the last byte.
+    Ended,
+    /// Not yet there, or gone.
+    NotOpen,
+}
+
+/// What the kernel counts of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Counters {
+    stage: Stage,
+    acked_bytes: u64,
+    /// What was acknowledged, and what is not, as it was a moment earlier: exactly what was written
+    /// until then if nothing was acknowledged in between, and otherwise more.
+    written_bytes_most: u64,
+}
+
+impl Counters {
+    /// Two calls, in this order: what is acknowledged in between is counted twice, never left out.
+    fn read(fd: BorrowedFd<'_>) -> Result<Counters, Errno> {
+        let mut unacknowledged: libc::c_int = 0;
+        // SAFETY: the kernel writes one `int`, inside this call.
+        let answered =
+            unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut unacknowledged) };
+        if answered != 0 {
+            return Err(last_errno());
+        }
+        // SAFETY: all-zero bytes are a valid `tcp_info`; it holds only integers.
+        let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+        let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes into `info`, inside this call.
+        let answered = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut bytes,
+            )
+        };
+        if answered != 0 {
+            return Err(last_errno());
+        }
+        if (bytes as usize) < mem::offset_of!(libc::tcp_info, tcpi_bytes_acked) + size_of::<u64>() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let stage = match info.tcpi_state {
+            TCP_ESTABLISHED | TCP_CLOSE_WAIT => Stage::Open,
+            TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_TIME_WAIT | TCP_LAST_ACK | TCP_CLOSING => {
+                Stage::Ended
+            }
+            _ => Stage::NotOpen,
+        };
+        // The difference of two numbers of 32 bits, never as much as half of what they can tell.
+        let unacknowledged = u64::from(unacknowledged.cast_unsigned());
+        let acked_bytes = info.tcpi_bytes_acked;
+        Ok(Counters { stage, acked_bytes, written_bytes_most: acked_bytes + unacknowledged })
+    }
+}
+
+// `include/net/tcp_states.h`.
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_FIN_WAIT1: u8 = 4;
+const TCP_FIN_WAIT2: u8 = 5;
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_LAST_ACK: u8 = 9;
+const TCP_CLOSING: u8 = 11;
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

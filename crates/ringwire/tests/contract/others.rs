@@ -1,0 +1,419 @@
+//! What others do with a socket while a ring sends on it: they hold a duplicate of its descriptor,
+//! in this process or in another, and use it as they like, by safe code. Whatever that is, memory
+//! that the kernel still reads is nobody's.
+//!
+//! All memory is overwritten in the instant in which it is released, so that a release that comes
+//! early shows in what the peer reads. What the peer reads, and when, is up to the tests: nothing
+//! here depends on time.
+
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use ringwire::{Deadline, OnDeadline, PayloadId, Reason, Ring, Route, Socket};
+use ringwire_wire::{set_option, unacknowledged_bytes};
+use socket2::SockRef;
+
+use super::builder;
+use crate::ENGINE;
+use crate::support::{
+    Driver, PATIENCE, ZERO_COPY, assert_same, child_of_test, is_child, noise, read_exactly,
+};
+
+const MIB: usize = 1 << 20;
+
+fn driver() -> Driver {
+    Driver::build(builder().thresholds(ZERO_COPY))
+}
+
+/// A listener whose connections take 16 KiB ahead of their readers.
+fn narrow_listener() -> TcpListener {
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.set_recv_buffer_size(16 << 10).unwrap();
+    listener.bind(&address.into()).unwrap();
+    listener.listen(4).unwrap();
+    listener.into()
+}
+
+/// Near, and far, which takes 16 KiB ahead of its reader.
+fn narrow_pair() -> (TcpStream, TcpStream) {
+    let listener = narrow_listener();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (near, listener.accept().unwrap().0)
+}
+
+/// Sends as somebody who knows nothing of the ring, without copying if the socket lets him.
+fn send_as_stranger(socket: impl AsFd, bytes: &'static [u8]) {
+    let socket = SockRef::from(&socket);
+    socket.set_nonblocking(false).unwrap();
+    let mut left = bytes;
+    while !left.is_empty() {
+        let sent = socket.send_with_flags(left, libc::MSG_ZEROCOPY).unwrap();
+        left = &left[sent..];
+    }
+}
+
+/// Bytes of a stranger, which stay what they are.
+fn strange(bytes: usize) -> &'static [u8] {
+    noise(99, bytes).leak()
+}
+
+/// A ring that overwrites each vector as soon as it gets it back.
+struct Careless {
+    driver: Driver,
+    out: Vec<PayloadId>,
+}
+
+impl Careless {
+    fn new() -> Careless {
+        Careless { driver: driver(), out: Vec::new() }
+    }
+
+    fn attach(&mut self, socket: impl Into<OwnedFd>) -> Socket {
+        self.driver.ring.attach(socket).unwrap()
+    }
+
+    /// Queues `noise(seed, bytes)`, and turns until the kernel has all of it.
+    fn send_all(&mut self, sock: Socket, seed: u64, bytes: usize) {
+        self.send(sock, seed, bytes);
+        self.until("accepted", |ring| {
+            ring.driver.ring.socket_stats(sock).unwrap().accepted_bytes >= bytes as u64
+                && ring.driver.ring.socket_stats(sock).unwrap().queued_bytes == 0
+        });
+    }
+
+    /// Turns until a thread has ended.
+    fn while_it_runs(&mut self, thread: JoinHandle<()>) {
+        self.until("a thread ends", |_| thread.is_finished());
+        thread.join().unwrap();
+    }
+
+    /// Queues `noise(seed, bytes)`, and turns once.
+    fn send(&mut self, sock: Socket, seed: u64, bytes: usize) -> PayloadId {
+        let id = self.driver.send(sock, noise(seed, bytes));
+        self.out.push(id);
+        self.turn();
+        id
+    }
+
+    fn turn(&mut self) {
+        let _ = self.driver.turn(Deadline::Now);
+        self.overwrite();
+    }
+
+    fn overwrite(&mut self) {
+        let driver = &mut self.driver;
+        self.out.retain(|&id| {
+            let back = driver.is_released(id);
+            if back {
+                driver.take(id).into_vec().fill(0xFF);
+            }
+            !back
+        });
+    }
+
+    fn until(&mut self, what: &str, mut met: impl FnMut(&Careless) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !met(self) {
+            assert!(Instant::now() < deadline, "{what}: {:#?}", self.driver.ring.stats());
+            self.turn();
+            thread::yield_now();
+        }
+    }
+
+    /// Waits until the peer has acknowledged all but `left` bytes, and takes what that brings.
+    fn until_unacknowledged(&mut self, near: &TcpStream, left: usize) {
+        self.until("acknowledged", |_| unacknowledged_bytes(near).unwrap() <= left as u64);
+        for _ in 0..8 {
+            self.turn();
+        }
+    }
+
+    /// Has the peer read what is left, and compares all that it has read. Everything is released.
+    fn finish(mut self, reader: Reader, expected: &[&[u8]]) {
+        let reading = reader.rest(expected.iter().map(|part| part.len()).sum());
+        self.until("all read", |_| reading.is_finished());
+        let seen = reading.join().unwrap();
+        assert_same(&seen, &expected.concat());
+        self.until("all released", |careless| careless.out.is_empty());
+        self.driver.assert_at_rest();
+        let report = self.driver.ring.shutdown(Deadline::Now, OnDeadline::Leave);
+        assert_eq!(report.leaked_payloads, 0);
+    }
+}
+
+/// A peer that reads what it is told to.
+struct Reader {
+    peer: TcpStream,
+    seen: Vec<u8>,
+}
+
+impl Reader {
+    fn new(peer: TcpStream) -> Reader {
+        Reader { peer, seen: Vec::new() }
+    }
+
+    fn read(&mut self, bytes: usize) {
+        self.seen.extend(read_exactly(&mut self.peer, bytes).unwrap());
+    }
+
+    /// Reads up to the byte `all` on a thread.
+    fn rest(mut self, all: usize) -> JoinHandle<Vec<u8>> {
+        thread::spawn(move || {
+            self.read(all - self.seen.len());
+            self.seen
+        })
+    }
+}
+
+/// A number that a stranger has used between two of the ring's own comes back first: it is not the
+/// second one's.
+#[test]
+fn a_stranger_who_sends_between_two_requests_releases_neither() {
+    for third in [0, 100_000] {
+        let (near, far) = narrow_pair();
+        let stranger = near.try_clone().unwrap();
+        let mut ring = Careless::new();
+        let sock = ring.attach(near);
+        let foreign = strange(200_000);
+        ring.send_all(sock, 1, 100_000);
+        let writer = stranger.try_clone().unwrap();
+        ring.while_it_runs(thread::spawn(move || send_as_stranger(writer, foreign)));
+        stranger.set_nonblocking(true).unwrap();
+        ring.send(sock, 2, MIB);
+        ring.send(sock, 3, third);
+        let mut reader = Reader::new(far);
+        reader.read(300_000);
+        ring.until_unacknowledged(&stranger, MIB + third);
+        let ours = [noise(1, 100_000), noise(2, MIB), noise(3, third)];
+        ring.finish(reader, &[&ours[0], foreign, &ours[1], &ours[2]]);
+    }
+}
+
+/// The same, by a process that was given the socket.
+#[test]
+fn another_process_that_sends_between_two_requests_releases_neither() {
+    let test = "another_process_that_sends_between_two_requests_releases_neither";
+    let foreign = strange(200_000);
+    if is_child(test) {
+        return send_as_stranger(std::io::stdin(), foreign);
+    }
+    let (near, far) = narrow_pair();
+    let stranger = near.try_clone().unwrap();
+    let mut ring = Careless::new();
+    let sock = ring.attach(near);
+    ring.send_all(sock, 1, 100_000);
+    let mut child = child_of_test(module_path!(), test)
+        .stdin(Stdio::from(OwnedFd::from(stranger.try_clone().unwrap())))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let waits = thread::spawn(move || assert!(child.wait().unwrap().success()));
+    ring.while_it_runs(waits);
+    stranger.set_nonblocking(true).unwrap();
+    ring.send(sock, 2, MIB);
+    let mut reader = Reader::new(far);
+    reader.read(300_000);
+    ring.until_unacknowledged(&stranger, MIB);
+    ring.finish(reader, &[&noise(1, 100_000), foreign, &noise(2, MIB)]);
+}
+
+/// How a stranger leaves what he has brought into a socket's error queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    /// His notification is yet to come.
+    Out,
+    /// It is in the queue.
+    Unread,
+    /// He has read it himself, so that nobody can see that a number was used.
+    Read,
+}
+
+/// Whether there is something in a socket's error queue, after it was taken out if so said.
+fn take_notification(socket: &TcpStream) -> bool {
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    SockRef::from(socket).recv_with_flags(&mut [], flags).is_ok()
+}
+
+/// A socket whose numbers have begun before the ring had it, of which its options tell nothing.
+#[test]
+fn numbers_used_before_the_ring_came_release_nothing() {
+    for leaves in [Leaves::Out, Leaves::Unread, Leaves::Read] {
+        let (near, far) = narrow_pair();
+        let stranger = near.try_clone().unwrap();
+        let foreign = strange(100_000);
+        let set = |on| set_option(&stranger, libc::SOL_SOCKET, libc::SO_ZEROCOPY, on).unwrap();
+        set(1);
+        send_as_stranger(&stranger, foreign);
+        set(0);
+        stranger.set_nonblocking(true).unwrap();
+        let mut reader = Reader::new(far);
+        let mut ring = Careless::new();
+        if leaves != Leaves::Out {
+            reader.read(foreign.len());
+            ring.until("acknowledged", |_| unacknowledged_bytes(&stranger).unwrap() == 0);
+        }
+        if leaves == Leaves::Read {
+            ring.until("a notification", |_| take_notification(&stranger));
+        }
+        let sock = ring.attach(near);
+        let sizes = [30_000, 20_000, 500_000];
+        for (seed, bytes) in (0..).zip(sizes) {
+            ring.send(sock, seed, bytes);
+        }
+        if leaves == Leaves::Out {
+            reader.read(foreign.len());
+        }
+        for left in [520_000, 500_000] {
+            reader.read(if left == 520_000 { 30_000 } else { 20_000 });
+            ring.until_unacknowledged(&stranger, left);
+        }
+        let ours: Vec<_> = (0..).zip(sizes).map(|(seed, bytes)| noise(seed, bytes)).collect();
+        ring.finish(reader, &[foreign, &ours[0], &ours[1], &ours[2]]);
+    }
+}
+
+/// A stranger takes the connection apart and makes another of the same socket, on which he sends as
+/// many bytes as the ring had sent on the first one: its counters say that nobody but the ring has
+/// sent anything, while his number is one that the ring takes for its own.
+#[test]
+fn a_connection_that_was_taken_apart_and_made_again_releases_nothing() {
+    for (turned, more) in [(true, 0), (true, 50_000), (false, 0), (false, 50_000)] {
+        let listener = narrow_listener();
+        let address = listener.local_addr().unwrap();
+        let near = TcpStream::connect(address).unwrap();
+        // All of what follows is accepted at once.
+        SockRef::from(&near).set_send_buffer_size(MIB).unwrap();
+        let stranger = near.try_clone().unwrap();
+        let mut reader = Reader::new(listener.accept().unwrap().0);
+        let mut ring = Careless::new();
+        let sock = ring.attach(near);
+        ring.send_all(sock, 1, 50_000);
+        reader.read(50_000);
+        assert_same(&reader.seen, &noise(1, 50_000));
+        let deadline = Instant::now() + PATIENCE;
+        while unacknowledged_bytes(&stranger).unwrap() > 0 {
+            assert!(Instant::now() < deadline, "not acknowledged");
+            thread::yield_now();
+        }
+        if turned {
+            ring.until("released", |ring| ring.out.is_empty());
+        }
+        rustix::net::connect_unspec(&stranger).unwrap();
+        rustix::net::connect(&stranger, &address).unwrap();
+        let mut reader = Reader::new(listener.accept().unwrap().0);
+        let foreign = strange(50_000);
+        send_as_stranger(&stranger, foreign);
+        stranger.set_nonblocking(true).unwrap();
+        ring.send(sock, 2, 100_000);
+        ring.send(sock, 3, more);
+        reader.read(foreign.len());
+        ring.until_unacknowledged(&stranger, 100_000 + more);
+        ring.finish(reader, &[foreign, &noise(2, 100_000), &noise(3, more)]);
+    }
+}
+
+/// A stranger who takes the notifications for himself hides nothing: what is out is free when the
+/// kernel has none left.
+#[test]
+fn notifications_that_a_stranger_has_taken_hold_nothing_back_for_ever() {
+    let (near, far) = narrow_pair();
+    let stranger = near.try_clone().unwrap();
+    let mut ring = Careless::new();
+    let sock = ring.attach(near);
+    ring.send_all(sock, 1, 100_000);
+    let mut reader = Reader::new(far);
+    reader.read(100_000);
+    let deadline = Instant::now() + PATIENCE;
+    while unacknowledged_bytes(&stranger).unwrap() > 0
+        || ENGINE.zero_copy && !ENGINE.shares_zero_copy && !take_notification(&stranger)
+    {
+        assert!(Instant::now() < deadline, "not acknowledged, or no notification");
+        thread::yield_now();
+    }
+    // What is sent next has the next number, whose notification comes.
+    ring.send_all(sock, 2, 100_000);
+    ring.finish(reader, &[&noise(1, 100_000), &noise(2, 100_000)]);
+}
+
+/// Header lines from somewhere else, say: nothing is out when they are written, and so nothing can
+/// be taken for something else.
+#[test]
+fn what_others_write_while_nothing_is_out_does_not_end_zero_copy() {
+    let (near, far) = narrow_pair();
+    let stranger = near.try_clone().unwrap();
+    let mut ring = Careless::new();
+    let sock = ring.attach(near);
+    let mut reader = Reader::new(far);
+    let foreign = strange(1000);
+    for seed in 0..5 {
+        let mut plain = foreign;
+        std::io::copy(&mut plain, &mut &stranger).unwrap();
+        ring.send_all(sock, seed, 10_000);
+        reader.read(11_000);
+        ring.until("released", |ring| ring.out.is_empty());
+        let stats = ring.driver.ring.socket_stats(sock).unwrap();
+        let route = if ENGINE.zero_copy { Route::ZeroCopy } else { Route::Copy };
+        assert_eq!(stats.route, Some(route), "{:?}", stats.reason);
+    }
+    assert_eq!(ring.driver.ring.stats().retries, 0);
+    let ours: Vec<_> = (0..5).map(|seed| noise(seed, 10_000)).collect();
+    let expected: Vec<&[u8]> = ours.iter().flat_map(|ours| [foreign, &ours[..]]).collect();
+    ring.finish(reader, &expected);
+}
+
+/// Without the option a send has no number, and the ring would count one.
+#[test]
+fn a_socket_whose_option_a_stranger_changes_is_copied() {
+    let (near, far) = narrow_pair();
+    let stranger = near.try_clone().unwrap();
+    let set = |on| set_option(&stranger, libc::SOL_SOCKET, libc::SO_ZEROCOPY, on).unwrap();
+    let mut ring = Careless::new();
+    let sock = ring.attach(near);
+    ring.send_all(sock, 1, 50_000);
+    set(0);
+    ring.send_all(sock, 2, 50_000);
+    let reason = ring.driver.ring.socket_stats(sock).unwrap().reason;
+    set(1);
+    ring.send(sock, 3, MIB);
+    if ENGINE.zero_copy && !ENGINE.shares_zero_copy {
+        assert_eq!(reason, Some(Reason::UnsureNotifications));
+    }
+    let mut reader = Reader::new(far);
+    reader.read(100_000);
+    ring.until_unacknowledged(&stranger, MIB);
+    ring.finish(reader, &[&noise(1, 50_000), &noise(2, 50_000), &noise(3, MIB)]);
+}
+
+/// Nothing tells whose a datagram's notification is, where it is a number.
+#[test]
+fn datagrams_are_copied_where_nobody_vouches_for_their_notifications() {
+    let mut driver = Driver::build(Ring::builder().engine(ENGINE.choice).thresholds(ZERO_COPY));
+    let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+    far.set_read_timeout(Some(PATIENCE)).unwrap();
+    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+    near.connect(far.local_addr().unwrap()).unwrap();
+    let sock = driver.ring.attach(near).unwrap();
+    for seed in 0..3 {
+        let _ = driver.finish_one(sock, noise(seed, 8000));
+        let mut buffer = vec![0; 9000];
+        let bytes = far.recv(&mut buffer).unwrap();
+        assert_same(&buffer[..bytes], &noise(seed, 8000));
+    }
+    let stats = driver.ring.socket_stats(sock).unwrap();
+    let way = (stats.route, stats.reason);
+    assert_eq!(
+        way,
+        match (ENGINE.zero_copy, ENGINE.shares_zero_copy) {
+            (false, _) => (Some(Route::Copy), Some(Reason::EngineCopies)),
+            (true, false) => (Some(Route::Copy), Some(Reason::UnsureNotifications)),
+            (true, true) => (Some(Route::ZeroCopy), Some(Reason::Forced)),
+        }
+    );
+    assert_eq!(driver.ring.stats().retries, 0);
+    driver.assert_at_rest();
+}

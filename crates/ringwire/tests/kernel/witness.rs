@@ -1,0 +1,114 @@
+//! What the kernel counts of a socket, whoever uses it (K48, K49).
+
+use std::io::Write as _;
+use std::net::{Shutdown, TcpStream};
+use std::time::Instant;
+
+use ringwire_wire::{
+    Family, acknowledged_bytes, option_memory_bytes, set_zerocopy, unacknowledged_bytes,
+};
+use rustix::net::{SendFlags, connect, connect_unspec, send};
+
+use crate::rig::error_queue;
+use crate::support::{PATIENCE, narrow_pair, read_exactly};
+
+/// Bytes that stay for good, since the kernel may read them for as long.
+static BYTES: [u8; 200_000] = [7; 200_000];
+
+fn zero_copy() -> SendFlags {
+    SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32) | SendFlags::DONTWAIT
+}
+
+fn wait_until(what: &str, met: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !met() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_socket_holds_memory_for_each_notification_until_it_was_read() {
+    let (near, mut far) = narrow_pair(Family::V4);
+    let holds = || option_memory_bytes(&near).unwrap();
+    assert_eq!(holds(), 0);
+    set_zerocopy(&near).unwrap();
+    // Sends that copy need none.
+    assert_eq!(send(&near, &BYTES[..1000], SendFlags::DONTWAIT), Ok(1000));
+    assert_eq!(holds(), 0);
+    let taken = send(&near, &BYTES, zero_copy()).unwrap();
+    let one = holds();
+    assert!(one > 0, "it is out");
+    assert!(error_queue(&near).is_empty(), "its peer has not read it");
+    read_exactly(&mut far, 1000 + taken).unwrap();
+    wait_until("acknowledged", || unacknowledged_bytes(&near).unwrap() == 0);
+    assert_eq!(holds(), one, "nobody has read it");
+    wait_until("it comes", || !error_queue(&near).is_empty());
+    wait_until("nothing is held", || holds() == 0);
+    assert!(error_queue(&near).is_empty());
+}
+
+/// Whoever writes them, by whichever duplicate, with a copy or without.
+#[test]
+fn acknowledged_and_unacknowledged_bytes_are_all_that_was_ever_written() {
+    let (near, mut far) = narrow_pair(Family::V4);
+    let mut other = near.try_clone().unwrap();
+    set_zerocopy(&near).unwrap();
+    // What is acknowledged between the two looks is counted twice.
+    let most = |near: &TcpStream| {
+        let waiting = unacknowledged_bytes(near).unwrap();
+        waiting + acknowledged_bytes(near).unwrap()
+    };
+    let begun = most(&near);
+    other.write_all(&BYTES[..1000]).unwrap();
+    assert_eq!(send(&near, &BYTES[..1000], zero_copy()), Ok(1000));
+    assert_eq!(send(&other, &BYTES[..500], zero_copy()), Ok(500));
+    wait_until("they add up", || most(&near) == begun + 2500);
+    let taken = send(&near, &BYTES, zero_copy()).unwrap() as u64;
+    wait_until("they add up", || most(&near) == begun + 2500 + taken);
+    assert!(unacknowledged_bytes(&near).unwrap() > 0, "its peer reads nothing");
+    // Those that failed were not written.
+    while send(&near, &BYTES, zero_copy()).is_ok() {}
+    let full = most(&near);
+    assert!(send(&near, &BYTES, zero_copy()).is_err());
+    wait_until("they add up", || most(&near) == full);
+    read_exactly(&mut far, (full - begun) as usize).unwrap();
+    wait_until("all acknowledged", || unacknowledged_bytes(&near).unwrap() == 0);
+    assert_eq!(most(&near), full);
+    // A FIN is counted as a byte.
+    other.shutdown(Shutdown::Write).unwrap();
+    wait_until("a FIN", || most(&near) == full + 1);
+    wait_until("it is acknowledged", || unacknowledged_bytes(&near).unwrap() == 0);
+    assert_eq!(acknowledged_bytes(&near).unwrap(), full + 1);
+}
+
+/// The same socket, with its option and its numbers, is then another connection.
+#[test]
+fn a_connection_that_is_made_again_counts_from_the_start() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut far = listener.accept().unwrap().0;
+    set_zerocopy(&near).unwrap();
+    assert_eq!(send(&near, &BYTES[..1000], zero_copy()), Ok(1000));
+    read_exactly(&mut far, 1000).unwrap();
+    let number = |of: u32| {
+        let mut came = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        while came.is_empty() {
+            assert!(Instant::now() < deadline, "no notification");
+            came = error_queue(&near);
+        }
+        assert_eq!((came.len(), came[0].info, came[0].data), (1, of, of));
+    };
+    number(0);
+    wait_until("acknowledged", || unacknowledged_bytes(&near).unwrap() == 0);
+    let before = acknowledged_bytes(&near).unwrap();
+    assert!(before >= 1000);
+    connect_unspec(&near).unwrap();
+    connect(&near, &listener.local_addr().unwrap()).unwrap();
+    let mut far = listener.accept().unwrap().0;
+    assert!(acknowledged_bytes(&near).unwrap() <= 1, "the SYN, if anything");
+    assert_eq!(send(&near, &BYTES[..100], zero_copy()), Ok(100));
+    read_exactly(&mut far, 100).unwrap();
+    number(1);
+}
