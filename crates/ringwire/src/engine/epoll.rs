@@ -384,10 +384,9 @@ impl Engine for Epoll {
             self.waiting -= 1;
             self.result(waiting.manner.token, Err(Errno::CANCELED), false);
         }
-        // Closing a socket throws its queue away (K40).
         for at in 0..self.places.len() {
             if !self.places[at].ids.is_empty() {
-                while self.look(at as u32) {}
+                self.look_at_the_end(at as u32);
             }
         }
     }

@@ -58,6 +58,8 @@ pub(crate) struct Ids {
     begun: bool,
     /// What has come back and is not believed yet. Mostly empty, or short.
     came: Vec<Came>,
+    /// How many of the window are [`Given::Back`].
+    passed: usize,
     used: bool,
 }
 
@@ -142,7 +144,10 @@ impl Ids {
         for given in self.window.range_mut(from..=to) {
             *given = match *given {
                 Given::To(token) => Given::Came(token),
-                _ => Given::Back,
+                _ => {
+                    self.passed += 1;
+                    Given::Back
+                }
             };
         }
         self.came.push(Came { first, last, usage });
@@ -179,6 +184,7 @@ impl Ids {
         for (at, given) in self.window.range_mut(places).enumerate() {
             if let Given::Came(token) = *given {
                 *given = Given::Back;
+                self.passed += 1;
                 each(token, if at == 0 { came.usage } else { Usage::Unreported });
             }
         }
@@ -187,6 +193,12 @@ impl Ids {
     /// Whether something has come back that is not believed.
     pub(crate) fn has_doubts(&self) -> bool {
         !self.came.is_empty()
+    }
+
+    /// Whether one is out though a later one has come back and is believed. Rare on a stream, whose
+    /// packets are acknowledged in order; it may be that somebody else has read it.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.passed > 0
     }
 
     /// Whether all numbers that are out are the ring's for sure.
@@ -207,13 +219,14 @@ impl Ids {
                 each(token, Usage::Unreported);
             }
         }
-        self.proven = 0;
+        (self.proven, self.passed) = (0, 0);
         complete
     }
 
     fn drop_front(&mut self) {
         while self.window.front() == Some(&Given::Back) {
             self.window.pop_front();
+            self.passed -= 1;
             self.proven = self.proven.saturating_sub(1);
         }
     }
@@ -325,7 +338,7 @@ mod tests {
         let mut told = Vec::new();
         ids.settle(|token, usage| told.push((token.slot, usage)));
         assert_eq!(told, [(0, Usage::Copied), (1, Usage::Unreported)]);
-        assert!(!ids.has_doubts() && ids.are_proven());
+        assert!(!ids.has_doubts() && !ids.has_gaps() && ids.are_proven());
         // Number 2 was given out before the proof, and those behind it were not.
         ids.sent(key(3));
         assert!(!ids.are_proven());
@@ -349,8 +362,10 @@ mod tests {
         assert_eq!((settled(&mut ids), ids.has_doubts()), (vec![], true));
         assert_eq!(ids.came_back(0, 0, Usage::ZeroCopy), Ok(()));
         assert_eq!(settled(&mut ids), [2, 0]);
+        assert!(ids.has_gaps(), "1 is out");
         assert_eq!(ids.came_back(1, 1, Usage::ZeroCopy), Ok(()));
         assert_eq!(settled(&mut ids), [1]);
+        assert!(!ids.has_gaps());
         // The next run: somebody has used up number 3 meanwhile, so these are 4 and 5.
         ids.sent(key(3));
         ids.sent(key(4));

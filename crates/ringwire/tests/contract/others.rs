@@ -340,6 +340,27 @@ fn notifications_that_a_stranger_has_taken_hold_nothing_back_for_ever() {
     ring.finish(reader, &[&noise(1, 100_000), &noise(2, 100_000)]);
 }
 
+/// All of them, and nothing is sent later: at the ring's end the kernel is asked.
+#[test]
+fn notifications_that_a_stranger_has_taken_are_not_missed_at_the_end() {
+    let (near, mut far) = narrow_pair();
+    let stranger = near.try_clone().unwrap();
+    let mut ring = Careless::new();
+    let sock = ring.attach(near);
+    ring.send_all(sock, 1, 50_000);
+    let seen = read_exactly(&mut far, 50_000).unwrap();
+    assert_same(&seen, &noise(1, 50_000));
+    let deadline = Instant::now() + PATIENCE;
+    while unacknowledged_bytes(&stranger).unwrap() > 0
+        || ENGINE.zero_copy && !ENGINE.shares_zero_copy && !take_notification(&stranger)
+    {
+        assert!(Instant::now() < deadline, "not acknowledged, or no notification");
+        thread::yield_now();
+    }
+    let report = ring.driver.ring.shutdown(Deadline::Now, OnDeadline::Leave);
+    assert_eq!(report.leaked_payloads, 0, "{report:?}");
+}
+
 /// Header lines from somewhere else, say: nothing is out when they are written, and so nothing can
 /// be taken for something else.
 #[test]

@@ -15,6 +15,7 @@
 use crate::engine::epoll::{Epoll, Manner, Place, ZeroCopy};
 use crate::engine::{Completion, Usage};
 use crate::error::Errno;
+use crate::ledger::Key;
 use crate::sys::epoll::Interest;
 use crate::sys::errqueue::{self, Entry};
 use crate::sys::socket;
@@ -214,33 +215,22 @@ impl Epoll {
     /// Releases what has come back, or whatever is out, as far as it can be believed.
     fn settle(&mut self, at: u32) {
         let Some(place) = self.places.get_mut(at as usize) else { return };
-        let (results, unreleased) = (&mut self.results, &mut self.unreleased);
-        let mut release = |token, usage| {
-            *unreleased -= 1;
-            results.push(Completion::Notification { token, usage });
-        };
         if place.is_vouched_for {
             place.ids.vouch();
         }
-        place.ids.settle(&mut release);
-        if !place.waits_for_memory() {
+        place.ids.settle(releaser(&mut self.results, &mut self.unreleased));
+        if !place.waits_for_memory() || self.settle_by_memory(at) {
             return;
         }
-        let Some(held) = place.held else { return };
-        if witness::holds_notifications(held.fd()) == Ok(false) {
-            // Nobody's memory is read any more, whosever the numbers were.
-            if !place.ids.all_are_free(&mut release) {
-                place.distrust("notifications are missing");
-            }
-            return;
-        }
+        let Some(place) = self.places.get_mut(at as usize) else { return };
         if place.zero_copy == ZeroCopy::Distrusted || place.ids.are_proven() {
             return;
         }
+        let Some(held) = place.held else { return };
         match witness::senders(held.fd(), place.written_bytes) {
             Senders::Us => {
                 place.ids.prove();
-                place.ids.settle(&mut release);
+                place.ids.settle(releaser(&mut self.results, &mut self.unreleased));
             }
             Senders::Others => place.distrust("more was sent on it than the ring has sent"),
             // Nothing more will be sent; what is out comes back all together.
@@ -248,12 +238,46 @@ impl Epoll {
             Senders::Unclear => self.look_later(at),
         }
     }
+
+    /// Releases all that is out of a socket if the kernel holds no notification for it: then nobody's
+    /// memory is read any more, whosever the numbers were. Returns whether it did.
+    fn settle_by_memory(&mut self, at: u32) -> bool {
+        let Some(place) = self.places.get_mut(at as usize) else { return false };
+        let Some(held) = place.held else { return false };
+        if witness::holds_notifications(held.fd()) != Ok(false) {
+            return false;
+        }
+        if !place.ids.all_are_free(releaser(&mut self.results, &mut self.unreleased)) {
+            place.distrust("notifications are missing");
+        }
+        true
+    }
+
+    /// Takes for the last time what a socket's error queue says: closing throws it away (K40).
+    pub(super) fn look_at_the_end(&mut self, at: u32) {
+        while self.look(at) {}
+        if self.places.get(at as usize).is_some_and(|place| !place.ids.is_empty()) {
+            self.settle_by_memory(at);
+        }
+    }
+}
+
+/// What is done with a request that the kernel reads no more.
+fn releaser<'a>(
+    results: &'a mut Vec<Completion>,
+    unreleased: &'a mut u64,
+) -> impl FnMut(Key, Usage) + 'a {
+    |token, usage| {
+        *unreleased -= 1;
+        results.push(Completion::Notification { token, usage });
+    }
 }
 
 impl Place {
     /// Whether what is out is released when the kernel owes nobody a notification.
     fn waits_for_memory(&self) -> bool {
-        !self.ids.is_empty() && (self.zero_copy == ZeroCopy::Distrusted || self.ids.has_doubts())
+        let distrusted = self.zero_copy == ZeroCopy::Distrusted;
+        !self.ids.is_empty() && (distrusted || self.ids.has_doubts() || self.ids.has_gaps())
     }
 
     /// From now on the socket copies, and what is out of it and not proven is released when the
