@@ -52,6 +52,9 @@ pub use ledger::{Notifier, PayloadId, leaked};
 pub use payload::{IntoPayload, Payload, Piece};
 pub use policy::{Force, Reason, Route};
 pub use release::{Copied, Drain, Event, Events};
+#[cfg(any(test, feature = "costs"))]
+#[doc(hidden)]
+pub use ring::costs;
 pub use ring::{OnDeadline, Report, Ring, RingBuilder, SendOptions, Socket, Turned, Waker};
 #[doc(inline)]
 pub use stats::{CopiedBytes, SocketStats, Stats};

@@ -6,8 +6,8 @@
 //! there is nothing to lock.
 
 mod core;
-#[cfg(test)]
-mod cost;
+#[cfg(any(test, feature = "costs"))]
+pub mod costs;
 mod datagrams;
 mod drive;
 mod learn;

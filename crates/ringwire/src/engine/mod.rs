@@ -160,7 +160,7 @@ pub(crate) struct Features {
     pub proves_datagrams: bool,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "costs"))]
 impl Features {
     /// What a new io_uring can.
     pub(crate) const ALL: Features = Features {

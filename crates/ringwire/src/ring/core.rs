@@ -112,6 +112,9 @@ pub(crate) struct Core<E: Engine> {
     pub now: Instant,
     /// The same in milliseconds since the ring was built; wraps.
     pub now_ms: u32,
+    /// The time, for who plays without the host's clock.
+    #[cfg(any(test, feature = "costs"))]
+    pub clock: Option<Instant>,
     /// How far a test's clock is ahead of the host's.
     #[cfg(test)]
     pub ahead: Duration,
@@ -148,6 +151,8 @@ impl<E: Engine> Core<E> {
             started: now,
             now,
             now_ms: 0,
+            #[cfg(any(test, feature = "costs"))]
+            clock: None,
             #[cfg(test)]
             ahead: Duration::ZERO,
             pinned: Share::new(Arc::new(Budget::new(now)), true, thresholds.normal_bytes),
@@ -268,7 +273,14 @@ impl<E: Engine> Core<E> {
 
     /// Takes the time.
     pub(crate) fn look_at_clock(&mut self) {
-        self.now = Instant::now();
+        #[cfg(not(any(test, feature = "costs")))]
+        {
+            self.now = Instant::now();
+        }
+        #[cfg(any(test, feature = "costs"))]
+        {
+            self.now = self.clock.unwrap_or_else(Instant::now);
+        }
         #[cfg(test)]
         {
             self.now += self.ahead;
