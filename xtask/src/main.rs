@@ -4,6 +4,7 @@
 
 mod bytes;
 mod cargo;
+mod costs;
 mod demo;
 mod figures;
 mod gates;
@@ -50,6 +51,13 @@ enum Chore {
     /// up to two times, alone. The last line is "N passed, N failed, N skipped". Exits with 1 when
     /// one falls short every time.
     Gates(gates::Args),
+    /// Counts what ringwire's own code costs a payload, and fails when it costs more than is noted
+    ///
+    /// Instructions of an optimized build without a kernel, counted by valgrind: the same on every
+    /// machine, whatever else it does. docs/costs.json has what is noted, and with which rustc;
+    /// with another one more is allowed. The last line is "N passed, N failed, N skipped". Exits
+    /// with 1 when something costs more.
+    Costs(costs::Args),
     /// Writes the README's figures anew, from docs/figures.json
     ///
     /// `cargo xtask tidy` holds that the README says what that file says.
@@ -89,6 +97,7 @@ fn main() -> ExitCode {
         Chore::Demo(args) => demo::run(&args),
         Chore::Soak(args) => soak::run(&args),
         Chore::Gates(args) => gates::run(&args),
+        Chore::Costs(args) => costs::run(&args),
         Chore::Figures(args) => figures::run(&args),
         Chore::Tidy => tidy::run(),
     };
