@@ -176,19 +176,21 @@ impl Netlink {
     }
 
     /// Makes a route to `address` over the device, whose TCP connections wait `rto_min_ms` at
-    /// least before they send anything again.
+    /// least before they send anything again, and send so many segments at first.
     pub(crate) fn add_patient_route(
         &self,
         index: u32,
         address: IpAddr,
         rto_min_ms: u32,
+        first_segments: u32,
     ) -> io::Result<()> {
         let mut message = host_route(address, RouteType::Unicast);
         if address.is_ipv4() {
             message.header.scope = RouteScope::Link;
         }
         message.attributes.push(RouteAttribute::Oif(index));
-        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::RtoMin(rto_min_ms)]));
+        let metrics = vec![RouteMetric::RtoMin(rto_min_ms), RouteMetric::InitCwnd(first_segments)];
+        message.attributes.push(RouteAttribute::Metrics(metrics));
         self.create(RouteNetlinkMessage::NewRoute(message))
     }
 

@@ -47,6 +47,9 @@ const MTU_BYTES_MAX: u32 = 65_535;
 /// itself, much sooner.
 const RTO_MIN_MS: u32 = 10_000;
 
+/// `TCP_INIT_CWND` of net/tcp.h.
+const FIRST_SEGMENTS: u32 = 10;
+
 const RAW_REFUSED: &str = "cannot make a raw socket, not even as root of a namespace; seccomp or \
                            AppArmor may forbid it, which whoever runs the container can change";
 const REPAIR_REFUSED: &str = "cannot repair a socket into a connection (TCP_REPAIR); seccomp may \
@@ -77,6 +80,7 @@ const SYSCTLS: &[(&str, &str)] = &[
 pub struct PerfectBuilder {
     ack_every: Duration,
     mtu_bytes: u32,
+    first_segments: u32,
     acker_cpu: Option<usize>,
 }
 
@@ -92,6 +96,13 @@ impl PerfectBuilder {
     /// at most all the same.
     pub fn mtu(mut self, mtu_bytes: u32) -> Self {
         self.mtu_bytes = mtu_bytes;
+        self
+    }
+
+    /// Segments that a connection sends before anything is acknowledged; 10 by default, which is
+    /// Linux'. For who holds acknowledgements back ([`Flow::hold`]) until all is sent.
+    pub fn first_segments(mut self, first_segments: u32) -> Self {
+        self.first_segments = first_segments;
         self
     }
 
@@ -123,7 +134,7 @@ impl PerfectBuilder {
             .and_then(Netlink::new)
             .map_err(|why| unavailable(("cannot talk to the namespace's rtnetlink", why)))?;
         let ground = Ground { helper, link: Mutex::new(link) };
-        let device = ground.set_up(self.mtu_bytes).map_err(unavailable)?;
+        let device = ground.set_up(self.mtu_bytes, self.first_segments).map_err(unavailable)?;
         let raw = |family| ground.raw_socket(family).map_err(|why| unavailable((RAW_REFUSED, why)));
         let (raw_v4, raw_v6) = (raw(Family::V4)?, raw(Family::V6)?);
         let (acker, thread) = Acker::start(self.ack_every, self.acker_cpu)
@@ -193,7 +204,12 @@ pub struct Perfect {
 impl Perfect {
     /// A wire with an MTU of 9,000, acknowledged every 30 µs, unless it is told otherwise.
     pub fn builder() -> PerfectBuilder {
-        PerfectBuilder { ack_every: Duration::from_micros(30), mtu_bytes: 9000, acker_cpu: None }
+        PerfectBuilder {
+            ack_every: Duration::from_micros(30),
+            mtu_bytes: 9000,
+            first_segments: FIRST_SEGMENTS,
+            acker_cpu: None,
+        }
     }
 
     /// An established TCP connection of its own.
@@ -320,7 +336,11 @@ impl Ground {
     }
 
     /// Makes the device and all around it, and answers what kind it is.
-    fn set_up(&self, mtu_bytes: u32) -> Result<InfoKind, (&'static str, io::Error)> {
+    fn set_up(
+        &self,
+        mtu_bytes: u32,
+        first_segments: u32,
+    ) -> Result<InfoKind, (&'static str, io::Error)> {
         let at = |what| move |why| (what, why);
         let link = self.link();
         // First: a device takes over the defaults of its day.
@@ -343,7 +363,8 @@ impl Ground {
                 .map_err(at("cannot set addresses (is IPv6 off?)"))?;
             wait_until(|| link.takes_in(local(family)))
                 .map_err(at("an address does not come up"))?;
-            link.add_patient_route(DEVICE_INDEX, peer(family).ip(), RTO_MIN_MS)
+            let peer = peer(family).ip();
+            link.add_patient_route(DEVICE_INDEX, peer, RTO_MIN_MS, first_segments)
                 .map_err(at("cannot set a route"))?;
         }
         Ok(kind)

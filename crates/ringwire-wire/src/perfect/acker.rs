@@ -405,6 +405,11 @@ impl Watched {
     }
 
     fn look(&mut self, now: Instant, count: &mut Count) -> Found {
+        let shared = Arc::clone(&self.shared);
+        shared.unless_held(|| self.look_closely(now, count)).unwrap_or(Found::Nothing)
+    }
+
+    fn look_closely(&mut self, now: Instant, count: &mut Count) -> Found {
         // In this order: see `sent.rs`.
         let written = self.written.bytes();
         let Ok(unsent) = self.unsent() else { return self.end() };

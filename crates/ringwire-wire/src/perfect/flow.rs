@@ -89,6 +89,8 @@ pub(super) struct Shared {
     injected: AtomicU64,
     /// The peer acknowledges nothing.
     held: AtomicBool,
+    /// Locked for each look of the acknowledger, and to change `held`.
+    looking: Mutex<()>,
     /// Set once, when the flow is dropped.
     closed: AtomicBool,
 }
@@ -104,6 +106,12 @@ impl Shared {
 
     pub(super) fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Has `look` run unless the flow is held; who is to hold it waits for the end of that.
+    pub(super) fn unless_held<T>(&self, look: impl FnOnce() -> T) -> Option<T> {
+        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.is_held()).then(look)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -188,6 +196,7 @@ impl Flow {
             acknowledged: AtomicU64::new(0),
             injected: AtomicU64::new(0),
             held: AtomicBool::new(false),
+            looking: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         acker.add(Arc::clone(&shared));
@@ -210,10 +219,13 @@ impl Flow {
         self.shared.acknowledged.load(Ordering::Acquire)
     }
 
-    /// Has the peer acknowledge nothing, as if it were gone, until this is called with `false`.
-    /// After ten seconds the socket begins to send again what it has sent.
+    /// Has the peer acknowledge nothing, as if it were gone, until this is called with `false`: not
+    /// a byte that is sent after this has returned. After ten seconds the socket begins to send
+    /// again what it has sent.
     pub fn hold(&self, hold: bool) {
+        let looking = self.shared.looking.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.held.store(hold, Ordering::Relaxed);
+        drop(looking);
         self.shared.written.warm();
     }
 
