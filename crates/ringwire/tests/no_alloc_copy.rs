@@ -1,6 +1,8 @@
 //! From `send` to `Released` nothing is allocated, on the engine `copy`. A program of its
 //! own, since the counting allocator counts for all of it.
 
+#[path = "contract/counting.rs"]
+mod counting;
 #[path = "contract/engine.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]
 mod engine;

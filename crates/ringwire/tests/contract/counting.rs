@@ -1,0 +1,73 @@
+//! A global allocator that counts, for test programs that hold how often it is called.
+#![expect(unsafe_code, reason = "a global allocator")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Allocations and frees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count(pub(crate) u64, pub(crate) u64);
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static FREES: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static OWN: Cell<Count> = const { Cell::new(Count(0, 0)) };
+}
+
+impl Count {
+    fn add(self) {
+        ALLOCATIONS.fetch_add(self.0, Ordering::Relaxed);
+        FREES.fetch_add(self.1, Ordering::Relaxed);
+        OWN.set(OWN.get().plus(self));
+    }
+
+    fn plus(self, more: Count) -> Count {
+        Count(self.0 + more.0, self.1 + more.1)
+    }
+
+    /// This thread's, and the whole process's.
+    pub(crate) fn now() -> (Count, Count) {
+        let all = Count(ALLOCATIONS.load(Ordering::Relaxed), FREES.load(Ordering::Relaxed));
+        (OWN.get(), all)
+    }
+
+    pub(crate) fn since(self, before: Count) -> Count {
+        Count(self.0 - before.0, self.1 - before.1)
+    }
+}
+
+/// The system's allocator, counted.
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: every method hands its arguments on to `System`, which keeps the contract, and counting
+// neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Count(1, 0).add();
+        // SAFETY: the caller's promise about `layout` is the one that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Count(1, 0).add();
+        // SAFETY: as in `alloc`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        Count(1, 1).add();
+        // SAFETY: `ptr` came from `System` by this allocator; the rest is the caller's promise.
+        unsafe { System.realloc(ptr, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        Count(0, 1).add();
+        // SAFETY: as in `realloc`.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
