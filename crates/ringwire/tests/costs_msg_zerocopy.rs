@@ -24,15 +24,20 @@ const CALLS: Calls = Calls {
         "getsockopt",
         "setsockopt",
         "getsockopt",
-        // Nothing is in the error queue, which is watched from now on.
-        "recvmmsg",
+        // It is still set; nobody's notifications are out; nothing was written before.
+        "getsockopt",
+        "getsockopt",
+        "ioctl",
+        "getsockopt",
+        // The error queue is watched from now on.
         "epoll_ctl",
         "send",
         "epoll_wait",
     ],
     // The first byte is copied: on a path that is not known to be fast it ends what is under one
     // notification (K43).
-    next: &["send", "send", "epoll_wait"],
+    next: &["getsockopt", "recvmmsg", "send", "send", "epoll_wait"],
     copy: &["send"],
-    last: &["epoll_wait", "recvmmsg"],
+    // Nothing is out any more.
+    last: &["epoll_wait", "recvmmsg", "getsockopt"],
 };

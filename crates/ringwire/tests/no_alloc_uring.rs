@@ -8,6 +8,8 @@ mod counting;
 mod engine;
 #[path = "contract/no_alloc.rs"]
 mod no_alloc;
+#[path = "support/vouched.rs"]
+mod vouched;
 
 use engine::Engine;
 

@@ -209,9 +209,10 @@ impl Ids {
     /// The kernel has let go of everything that anybody has sent on the socket: gives all that is
     /// out to `each`. Returns whether all of it had come back.
     pub(crate) fn all_are_free(&mut self, mut each: impl FnMut(Key, Usage)) -> bool {
-        for came in std::mem::take(&mut self.came) {
-            self.hand_over(came, &mut each);
-        }
+        // Its room is kept for the next ones.
+        let mut came = std::mem::take(&mut self.came);
+        came.drain(..).for_each(|came| self.hand_over(came, &mut each));
+        self.came = came;
         let mut complete = true;
         for given in self.window.drain(..) {
             if let Given::To(token) | Given::Came(token) = given {

@@ -22,12 +22,11 @@ const MEMINFO_PLACES: usize = 9;
 /// Who has sent what the kernel has taken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Senders {
-    /// So many bytes, and not one more: nobody else has sent.
+    /// We alone.
     Us,
-    /// More than these.
-    Others,
-    /// The connection is over, or another one, so that its counters tell nothing; or they cannot be
-    /// read.
+    /// Others too: so many bytes were written on it, by whomever.
+    Others { written_bytes: u64 },
+    /// The connection is over, so that its counters tell nothing; or they cannot be read.
     Unknowable,
     /// Acknowledgements came so fast that the counters could not be read as of one moment.
     Unclear,
@@ -57,24 +56,8 @@ pub(crate) fn holds_notifications(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     if told { Ok(places[OPTMEM] != 0) } else { Err(Errno::OPNOTSUPP) }
 }
 
-/// How many bytes the kernel has taken on an open connection, whoever sent them, from the first on.
-/// `None` if that cannot be told now.
-pub(crate) fn written_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
-    let mut acked_before = None;
-    for _ in 0..LOOKS {
-        let counters = Counters::read(fd).ok()?;
-        if counters.stage != Stage::Open {
-            return None;
-        }
-        if acked_before == Some(counters.acked_bytes) {
-            return Some(counters.written_bytes_most);
-        }
-        acked_before = Some(counters.acked_bytes);
-    }
-    None
-}
-
-/// Whether all that the kernel has taken on a connection are `written_bytes` bytes.
+/// Whether what the kernel has taken on a connection, from its first byte on, are the
+/// `written_bytes` bytes that we know of.
 pub(crate) fn senders(fd: BorrowedFd<'_>, written_bytes: u64) -> Senders {
     let mut before: Option<Counters> = None;
     for _ in 0..LOOKS {
@@ -89,15 +72,14 @@ pub(crate) fn senders(fd: BorrowedFd<'_>, written_bytes: u64) -> Senders {
             Stage::Ended => 1,
             Stage::NotOpen => return Senders::Unknowable,
         };
-        // What has been written is never more than this, and was not less a moment ago than
-        // `written_bytes`, unless the connection is another one.
-        match counters.written_bytes_most.wrapping_sub(fin_bytes) {
-            bytes if bytes == written_bytes => return Senders::Us,
-            bytes if bytes < written_bytes => return Senders::Unknowable,
-            _ => {}
+        // Never less than what was written. If that is `written_bytes`, it is not more either; and
+        // if nothing was acknowledged since the look before, it is what was written.
+        let most = counters.written_bytes_most.saturating_sub(fin_bytes);
+        if most == written_bytes {
+            return Senders::Us;
         }
         if before.is_some_and(|before| before.acked_bytes == counters.acked_bytes) {
-            return Senders::Others;
+            return Senders::Others { written_bytes: most };
         }
         before = Some(counters);
     }

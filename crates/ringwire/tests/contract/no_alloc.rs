@@ -221,7 +221,7 @@ struct Pair {
 
 impl Pair {
     fn new(arena: &Arena, route: Route, over: Over) -> Result<Pair, Error> {
-        let mut builder = Ring::builder().engine(crate::ENGINE.choice).arena(arena);
+        let mut builder = crate::vouched::builder(crate::ENGINE.choice).arena(arena);
         if route == Route::ZeroCopy {
             builder = builder.thresholds(Thresholds { registered_bytes: 0, normal_bytes: 0 });
         }

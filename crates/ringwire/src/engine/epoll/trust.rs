@@ -100,8 +100,10 @@ impl Epoll {
         }
         // What others have sent while nothing was out is of no importance.
         let Some(place) = self.places.get_mut(at as usize) else { return Err(Errno::BADF) };
-        if witness::senders(held.fd(), place.written_bytes) != Senders::Us {
-            place.written_bytes = witness::written_bytes(held.fd()).ok_or(Errno::BUSY)?;
+        match witness::senders(held.fd(), place.written_bytes) {
+            Senders::Us => {}
+            Senders::Others { written_bytes } => place.written_bytes = written_bytes,
+            Senders::Unknowable | Senders::Unclear => return Err(Errno::BUSY),
         }
         Ok(())
     }
@@ -232,7 +234,7 @@ impl Epoll {
                 place.ids.prove();
                 place.ids.settle(releaser(&mut self.results, &mut self.unreleased));
             }
-            Senders::Others => place.distrust("more was sent on it than the ring has sent"),
+            Senders::Others { .. } => place.distrust("more was sent on it than the ring has sent"),
             // Nothing more will be sent; what is out comes back all together.
             Senders::Unknowable => place.zero_copy = ZeroCopy::Distrusted,
             Senders::Unclear => self.look_later(at),
