@@ -11,6 +11,7 @@ mod gates;
 mod soak;
 mod test;
 mod tidy;
+mod timing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,13 @@ enum Chore {
     ///
     /// `cargo xtask tidy` holds that the README says what that file says.
     Figures(figures::Args),
+    /// Runs the tests that need time, which no other chore and no CI runs
+    ///
+    /// All test programs that Cargo.toml keeps behind the feature "timing", one after the other
+    /// and each with one thread. They hold bounds of time, which a busy machine breaks: run them
+    /// where nothing else runs. The last line is "N passed, N failed, N skipped". Exits with 1 on a
+    /// failure.
+    Timing(timing::Args),
     /// Checks what a machine can check about the source: the rules of CONTRIBUTING.md
     ///
     /// Prints a line for each finding, `path:line: what is wrong and what to do`, and exits with 1
@@ -99,6 +107,7 @@ fn main() -> ExitCode {
         Chore::Gates(args) => gates::run(&args),
         Chore::Costs(args) => costs::run(&args),
         Chore::Figures(args) => figures::run(&args),
+        Chore::Timing(args) => timing::run(&args),
         Chore::Tidy => tidy::run(),
     };
     outcome.unwrap_or_else(|Error(what)| {

@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tally::{Skip, Tally};
+use tempfile::NamedTempFile;
 
 use crate::cargo::{self, Built};
 use crate::{Error, Result, workspace};
@@ -61,34 +62,47 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         setrlimit(Resource::Memlock, Rlimit { current: limit, maximum: limit })
             .map_err(Error::from("limit the users' locked memory"))?;
     }
-    let harness: &[&str] = if root { &[] } else { &["--test-threads=1"] };
-    let skips = tempfile::NamedTempFile::new().map_err(Error::from("make a temporary file"))?;
-    // For all whom we run as.
-    std::fs::set_permissions(skips.path(), Permissions::from_mode(0o666))
-        .map_err(Error::from("let others write the list of skips"))?;
-
-    let mut session = Session { harness, skips: skips.path(), tally: Tally::default() };
+    let mut session = Session::new(if root { &[] } else { &["--test-threads=1"] })?;
     if args.no_build {
         session.run_built(args.as_users)?;
     } else {
         session.run_with_cargo()?;
     }
-
-    let mut tally = session.tally;
-    let text =
-        std::fs::read_to_string(skips.path()).map_err(Error::from("read the list of skips"))?;
-    tally.skips = tally::parse_skips(&text);
     let strict = args.no_skips || std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
-    Ok(report(&tally, strict, root))
+    session.end(strict, root)
 }
 
-struct Session<'a> {
+/// Test programs that are run, and what comes of them.
+pub(crate) struct Session {
+    /// What each of them is told.
     harness: &'static [&'static str],
-    skips: &'a Path,
+    /// Where those that cannot run say so.
+    skips: NamedTempFile,
     tally: Tally,
 }
 
-impl Session<'_> {
+impl Session {
+    pub(crate) fn new(harness: &'static [&'static str]) -> Result<Session> {
+        let skips = NamedTempFile::new().map_err(Error::from("make a temporary file"))?;
+        // For all whom we run as.
+        std::fs::set_permissions(skips.path(), Permissions::from_mode(0o666))
+            .map_err(Error::from("let others write the list of skips"))?;
+        Ok(Session { harness, skips, tally: Tally::default() })
+    }
+
+    /// Prints the sum, and says whether all is well.
+    pub(crate) fn end(mut self, strict: bool, root: bool) -> Result<ExitCode> {
+        let text = std::fs::read_to_string(self.skips.path())
+            .map_err(Error::from("read the list of skips"))?;
+        self.tally.skips = tally::parse_skips(&text);
+        Ok(report(&self.tally, strict, root))
+    }
+
+    /// Counts a failure that no test program counted.
+    pub(crate) fn fail(&mut self, what: &str) {
+        self.tally.fail(what);
+    }
+
     fn run_with_cargo(&mut self) -> Result<()> {
         match cargo::build(&["test", "--workspace", "--no-run"]) {
             Ok(built) => remember(&built)?,
@@ -124,11 +138,7 @@ impl Session<'_> {
     fn run_built(&mut self, as_users: bool) -> Result<()> {
         let first_user = FIRST_USER + std::process::id() % 1_000_000 * USERS_A_RUN;
         for (user, built) in (first_user..).zip(recall()?) {
-            let mut command = Command::new(&built.executable);
-            command
-                .args(self.harness)
-                .current_dir(&built.package)
-                .env("CARGO_MANIFEST_DIR", &built.package);
+            let mut command = self.program(&built.package, &built.executable);
             if as_users {
                 command.uid(user).gid(user);
             }
@@ -137,11 +147,24 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Runs a test program without cargo, where cargo would run it. Says how many tests ran.
+    pub(crate) fn run_program(&mut self, built: &Built) -> Result<u64> {
+        let failed = self.tally.failed;
+        let passed = self.step(&mut self.program(&built.package, &built.executable))?;
+        Ok(passed + self.tally.failed - failed)
+    }
+
+    fn program(&self, package: &Path, executable: &Path) -> Command {
+        let mut command = Command::new(executable);
+        command.args(self.harness).current_dir(package).env("CARGO_MANIFEST_DIR", package);
+        command
+    }
+
     /// Runs test programs and takes their results down. Says how many passed.
     fn step(&mut self, command: &mut Command) -> Result<u64> {
         let before = (self.tally.passed, self.tally.failed);
         announce(command);
-        command.env("RINGWIRE_SKIPS", self.skips);
+        command.env("RINGWIRE_SKIPS", self.skips.path());
         let tally = &mut self.tally;
         let status = cargo::run_lines(command, |line| {
             println!("{line}");
@@ -157,7 +180,7 @@ impl Session<'_> {
     /// Runs a program that passes or fails as a whole.
     fn whole(&mut self, command: &mut Command, name: &str) -> Result<()> {
         announce(command);
-        command.env("RINGWIRE_SKIPS", self.skips);
+        command.env("RINGWIRE_SKIPS", self.skips.path());
         let status = command.status().map_err(Error::from(format_args!("start {name}")))?;
         if status.success() {
             self.tally.passed += 1;

@@ -96,9 +96,14 @@ fn root(tree: &Tree, path: &str) -> Option<bool> {
         let test = kind == "tests" || kind == "benches";
         return ((test || kind == "examples") && package(package_dir)).then_some(test);
     }
-    // Programs that a test hands to the compiler: `compile_fail("tests/ui/*.rs")`.
     let (package_dir, _) = path.split_once("/tests/")?;
     let inside = path.strip_prefix(package_dir)?.trim_start_matches('/');
+    // Programs that the manifest places: `path = "tests/timing/kernel.rs"`.
+    let manifest = tree.get(&format!("{package_dir}/Cargo.toml")).unwrap_or_default();
+    if manifest.lines().any(|line| line.trim() == format!("path = \"{inside}\"")) {
+        return Some(true);
+    }
+    // Programs that a test hands to the compiler: `compile_fail("tests/ui/*.rs")`.
     let named = |text: &str| {
         text.split('"').filter(|literal| literal.starts_with("tests/")).any(|literal| match literal
             .split_once('*')
@@ -317,7 +322,7 @@ mod tests {
     #[test]
     fn modules_are_followed() {
         let tree = Tree::of(&[
-            ("a/Cargo.toml", ""),
+            ("a/Cargo.toml", "[[test]]\nname = \"slow\"\npath = \"tests/timing/slow.rs\"\n"),
             (
                 "a/src/lib.rs",
                 "mod b; mod c { mod d; } #[path = \"odd.rs\"] mod e; #[cfg(test)] mod t;",
@@ -333,6 +338,8 @@ mod tests {
             ("a/tests/help.rs", ""),
             ("a/tests/ui/no.rs", ""),
             ("a/tests/other/no.rs", ""),
+            ("a/tests/timing/slow.rs", "mod more;"),
+            ("a/tests/timing/more.rs", ""),
             ("a/examples/soak/main.rs", "mod y;"),
             ("a/examples/soak/y.rs", ""),
         ]);
@@ -348,6 +355,8 @@ mod tests {
                 "a/src/t/u.rs",
                 "a/tests/help.rs",
                 "a/tests/it.rs",
+                "a/tests/timing/more.rs",
+                "a/tests/timing/slow.rs",
                 "a/tests/ui/no.rs"
             ]
         );
