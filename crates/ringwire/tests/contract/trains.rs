@@ -6,13 +6,14 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::builder;
 use crate::ENGINE;
+use crate::support::valve::{Valve, on_one_processor};
 use crate::support::{COPY, Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, noise};
-use ringwire::{Arena, Errno, PayloadId, Piece, Registration, SendOptions, Socket, Thresholds};
+use ringwire::{
+    Arena, Deadline, Errno, PayloadId, Piece, Registration, SendOptions, Socket, Thresholds,
+};
 use ringwire_wire::{Family, Perfect, Side, Veth, loopback, set_option, skip};
 use socket2::SockRef;
 
@@ -22,6 +23,8 @@ const SOL_UDP: i32 = 17;
 const SO_NO_CHECK: i32 = 11;
 const UDP_CORK: i32 = 1;
 const UDP_SEGMENT: i32 = 103;
+
+const MIB: usize = 1 << 20;
 
 /// Where the bytes of a test lie.
 #[derive(Clone, Copy, Debug)]
@@ -401,83 +404,51 @@ fn the_sockets_own_options_keep_their_meaning() {
 
 #[test]
 fn datagrams_keep_their_order_when_the_send_buffer_is_full() {
+    on_one_processor(|| {
+        for thresholds in [ZERO_COPY, COPY] {
+            wait_for_room(thresholds, false);
+            wait_for_room(thresholds, true);
+        }
+    });
+}
+
+/// Sends more than the send buffer takes, as trains or as single datagrams, while nothing leaves.
+/// All of it fits into the receiver's buffer, so all of it has to come.
+fn wait_for_room(thresholds: Thresholds, train: bool) {
+    const COUNT: usize = 150;
     let test = "datagrams_keep_their_order_when_the_send_buffer_is_full";
     let wire = match Veth::new() {
         Ok(wire) => wire,
         Err(why) => return skip(test, why.reason()),
     };
-    // A queue in front of the cable that lets go of 400 Mbit/s.
-    let discipline = "qdisc add dev near root tbf rate 400mbit burst 64kb limit 100mb";
-    let output = wire.command(Side::Near, "tc").args(discipline.split(' ')).output();
-    if !output.is_ok_and(|output| output.status.success()) {
-        return skip(test, "no tc, or no token bucket filter in the kernel");
-    }
-    // The new queue takes over, and neighbours find each other, when the kernel comes to it.
+    let Some(valve) = Valve::shut(test, &wire, "1mb") else { return };
+    let arena = Arena::builder().capacity_bytes(MIB).build().unwrap();
+    let mut driver = Driver::build(builder().arena(&arena).thresholds(thresholds));
     let (us, peer) = wire.udp_pair(Family::V4).unwrap();
-    peer.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    let started = Instant::now();
-    while us.send(b"?").is_err() || peer.recv(&mut [0; 9]).is_err() {
-        assert!(started.elapsed() < PATIENCE, "nothing passes the queue");
+    SockRef::from(&us).set_send_buffer_size(32 << 10).unwrap();
+    let link = Link::new(&mut driver, us, peer, true);
+    let datagrams: Vec<Vec<u8>> = (0..COUNT).map(|at| noise(at as u64, 1000)).collect();
+    let block = |bytes: &[u8]| {
+        let mut block = arena.alloc(bytes.len()).unwrap();
+        block.put(bytes);
+        block.freeze()
+    };
+    let ids: Vec<PayloadId> = if train {
+        let options = SendOptions::new().train(1000);
+        let trains = datagrams.chunks(50);
+        trains.map(|one| driver.send_with(link.sock, block(&one.concat()), options)).collect()
+    } else {
+        datagrams.iter().map(|one| driver.send(link.sock, block(one))).collect()
+    };
+    let what = format!("{thresholds:?}, train: {train}");
+    for _ in 0..5 {
+        let _ = driver.turn(Deadline::Now);
     }
-    // The cable has a queue a processor, and a burst of the bucket that leaves by another overtakes
-    // what is in the first, once in hundreds of runs. Our own mistakes are larger, or happen more
-    // often.
-    let mut tries = 0;
-    let mut ways = vec![(ZERO_COPY, false), (ZERO_COPY, true), (COPY, false), (COPY, true)];
-    while let Some((thresholds, train)) = ways.pop() {
-        let arena = Arena::builder().capacity_bytes(8 << 20).build().unwrap();
-        let mut driver = Driver::build(builder().arena(&arena).thresholds(thresholds));
-        let (us, peer) = wire.udp_pair(Family::V4).unwrap();
-        SockRef::from(&us).set_send_buffer_size(32 << 10).unwrap();
-        let link = Link::new(&mut driver, us, peer.try_clone().unwrap(), true);
-        let count = 1_500_usize;
-        let receiver = thread::spawn(move || {
-            let mut buffer = [0; 2000];
-            let mut seen = Vec::new();
-            peer.set_read_timeout(Some(PATIENCE)).unwrap();
-            while seen.len() < count
-                && let Ok(bytes) = peer.recv(&mut buffer)
-            {
-                assert_eq!(bytes, 1000);
-                // Some may be missing; the first is waited for however busy the machine is.
-                peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-                seen.push(u32::from_be_bytes(buffer[..4].try_into().unwrap()));
-            }
-            seen
-        });
-        let datagram = |at: usize| {
-            let mut bytes = (at as u32).to_be_bytes().to_vec();
-            bytes.resize(1000, 7);
-            bytes
-        };
-        let ids: Vec<PayloadId> = if train {
-            let trains = (0..count / 150).map(|train| {
-                let bytes: Vec<u8> = (train * 150..(train + 1) * 150).flat_map(datagram).collect();
-                let mut block = arena.alloc(bytes.len()).unwrap();
-                block.put(&bytes);
-                driver.send_with(link.sock, block.freeze(), SendOptions::new().train(1000))
-            });
-            trains.collect()
-        } else {
-            let mut singles = Vec::new();
-            for at in 0..count {
-                let mut block = arena.alloc(1000).unwrap();
-                block.put(&datagram(at));
-                singles.push(driver.send(link.sock, block.freeze()));
-            }
-            singles
-        };
-        driver.until_released(&ids);
-        let seen = receiver.join().unwrap();
-        // The receiver may have had no room for some; those that came are in order.
-        assert!(seen.len() > count / 2, "{} of {count}", seen.len());
-        driver.assert_at_rest();
-        let late = seen.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).max().unwrap();
-        if late > 0 {
-            tries += 1;
-            let what = format!("{thresholds:?}, train: {train}: one is {late} late");
-            assert!(late <= 64 && tries < 3, "{what}, after {tries} tries");
-            ways.push((thresholds, train));
-        }
-    }
+    let sent = driver.ring.socket_stats(link.sock).unwrap().accepted_bytes;
+    assert!(sent < 1000 * COUNT as u64, "{what}: all fits, and nothing waits for room");
+    valve.open();
+    driver.until_released(&ids);
+    link.expect(&datagrams, &what);
+    link.expect_nothing(&what);
+    driver.assert_at_rest();
 }
