@@ -51,7 +51,7 @@ fn hold(holder: Holder) -> Held {
             ring.parks(Request::send(&near, memory.all()).flags(libc::MSG_WAITALL).data(2));
         }
     }
-    ring.silent();
+    ring.silent_while_held(&near);
     Held { ring, near, far, duplicate }
 }
 
@@ -106,7 +106,7 @@ fn closing_with_linger_0_releases_nothing_while_somebody_holds_the_socket() {
 fn shutdown_and_close_release_nothing_and_lose_nothing() {
     let Held { mut ring, near, mut far, .. } = hold(Holder::Nobody);
     near.shutdown(Shutdown::Both).unwrap();
-    ring.silent();
+    ring.silent_while_held(&near);
     drop(near);
     ring.silent();
     read_exactly(&mut far, FILLER + 8192).unwrap();

@@ -33,7 +33,7 @@ fn until_the_notification_the_kernel_reads_the_memory() {
         let request = Request::send(&near, memory.all()).data(1);
         ring.accepted(if fixed { request.fixed(0) } else { request });
         memory.fill(0..PAGE, 2);
-        ring.silent();
+        ring.silent_while_held(&near);
         let mut expected = vec![2; PAGE];
         expected.extend([1; PAGE]);
         println!("registered: {fixed}");
@@ -198,7 +198,7 @@ fn memory_that_is_unregistered_and_unmapped_is_sent_all_the_same() {
     ring.accepted(Request::send(&near, memory.all()).fixed(0).data(1));
     ring.try_register(0, (0, 0)).unwrap();
     memory.replace();
-    ring.silent();
+    ring.silent_while_held(&near);
     // The registration that is left still means the pages that were there.
     ring.accepted(Request::send(&near, memory.all()).fixed(1).data(2));
     let empty = ring.run(Request::send(&near, memory.all()).fixed(0).data(3));

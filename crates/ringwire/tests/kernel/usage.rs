@@ -36,7 +36,7 @@ fn reports_of_what_never_left(ring: &mut Ring, flags: i32) -> [i32; 3] {
         let request = Request::send(&near, memory.span(0..100)).how(REPORT_USAGE);
         ring.accepted(request.flags(flags).data(data));
     }
-    ring.silent();
+    ring.silent_while_held(&near);
     rustix::net::connect_unspec(&near).unwrap();
     let mut reports = [1; 3];
     for _ in 0..3 {

@@ -16,11 +16,12 @@ use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, Probe};
-use ringwire_wire::{Veth, skip};
+use ringwire_wire::{Family, Veth, loopback, skip};
 use socket2::{Domain, Socket, Type};
 
 pub(crate) use errors::{QueueEntry, error_queue};
@@ -38,9 +39,11 @@ pub(crate) const NOTIF: u32 = 1 << 3;
 /// In a notification's result (`IORING_NOTIF_USAGE_ZC_COPIED`).
 pub(crate) const COPIED: i32 = i32::MIN;
 
-/// How long nothing must happen to count as nothing. Too short on a busy host, a test misses a
-/// disagreement; it never sees one that is not there.
-const SILENCE: Duration = Duration::from_millis(50);
+/// The data of a request that only marks a place in the order of completions.
+const FENCE: u64 = u64::MAX;
+
+/// What it sends.
+static FENCE_BYTES: OnceLock<Memory> = OnceLock::new();
 
 /// One completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,11 +131,12 @@ impl Ring {
         assert_eq!(taken.expect("submitted"), entries);
     }
 
-    fn enter(&mut self, deadline: Instant) {
+    /// Runs what the kernel has put off, and waits for so many completions to be there.
+    fn enter(&mut self, wanted: usize, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::new().sec(left.as_secs()).nsec(left.subsec_nanos());
         let args = SubmitArgs::new().timespec(&timeout);
-        let (entries, wanted) = (self.0.submission().len() as u32, 1);
+        let (entries, wanted) = (self.0.submission().len() as u32, wanted as u32);
         let flags = (EnterFlags::EXT_ARG | EnterFlags::GETEVENTS).bits();
         // SAFETY: `args` and what it points to live through the call.
         match unsafe { self.0.submitter().enter(entries, wanted, flags, Some(&args)) } {
@@ -151,22 +155,17 @@ impl Ring {
         Some(Done { data, result, flags })
     }
 
-    fn next_until(&mut self, deadline: Instant) -> Option<Done> {
-        loop {
-            if let Some(done) = self.visible() {
-                return Some(done);
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            self.enter(deadline);
-        }
-    }
-
     /// The next completion, awaited.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Done {
-        self.next_until(Instant::now() + PATIENCE).expect("waited in vain for a completion")
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(done) = self.visible() {
+                return done;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for a completion");
+            self.enter(1, deadline);
+        }
     }
 
     /// The next completion, which must be the result of `data` and promise a notification.
@@ -185,12 +184,29 @@ impl Ring {
         done.result
     }
 
-    /// Nothing completes, for a while.
+    /// Nothing has completed.
+    ///
+    /// Order shows it, and not time: a datagram that is sent now goes through loopback and is
+    /// released, and what was posted before it, or waited for this thread to ask, comes first. So a
+    /// completion that is due by now is seen, however slow the machine is.
     #[track_caller]
     pub(crate) fn silent(&mut self) {
-        if let Some(done) = self.next_until(Instant::now() + SILENCE) {
-            panic!("expected nothing, and had {done:?}");
-        }
+        let (near, _far) = loopback::udp_pair(Family::V4).expect("a pair");
+        let fence = Request::send(&near, FENCE_BYTES.get_or_init(|| Memory::new(PAGE)).all());
+        let mut seen = vec![self.first(fence.data(FENCE)), self.next()];
+        // And what came together with the last one.
+        self.enter(0, Instant::now());
+        seen.extend(std::iter::from_fn(|| self.visible()));
+        let order: Vec<_> = seen.iter().map(|done| (done.data, done.flags)).collect();
+        assert_eq!(order, [(FENCE, MORE), (FENCE, NOTIF)], "expected nothing else: {seen:?}");
+    }
+
+    /// Nothing has completed, and what was sent on `near` has not left: its peer's window is shut.
+    #[track_caller]
+    pub(crate) fn silent_while_held(&mut self, near: &impl AsRawFd) {
+        self.silent();
+        let info = tcp_info(near);
+        assert!(info.tcpi_notsent_bytes > 0, "all was sent, and silence says nothing");
     }
 
     /// Hands over one request and waits for all that it says.
@@ -210,34 +226,56 @@ impl Ring {
         assert_eq!(self.first(request), Done { data, result, flags });
     }
 
-    /// Hands over a request that must stay without a result.
+    /// Hands over a request that must stay without a result: the kernel has it on its list of those
+    /// that wait for a file to become ready.
     #[track_caller]
     pub(crate) fn parks(&mut self, request: Request) {
-        if let Some(done) = self.first_until(request, Instant::now() + SILENCE) {
-            panic!("expected nothing, and had {done:?}");
+        let deadline = Instant::now() + PATIENCE;
+        let before = self.parked();
+        self.push(request);
+        self.submit();
+        while self.parked() <= before {
+            if let Some(done) = self.visible() {
+                assert!(self.lacks_memory(done), "expected nothing, and had {done:?}");
+                self.push(request);
+                self.submit();
+            }
+            assert!(Instant::now() < deadline, "it has no result, and does not wait either");
         }
+        self.silent();
     }
 
-    #[track_caller]
-    fn first(&mut self, request: Request) -> Done {
-        let done = self.first_until(request, Instant::now() + PATIENCE);
-        done.expect("waited in vain for a result")
+    /// How many requests wait for a file, as the kernel says of the ring's descriptor.
+    fn parked(&self) -> usize {
+        let path = format!("/proc/self/fdinfo/{}", self.0.as_raw_fd());
+        let text = std::fs::read_to_string(path).expect("what the kernel says of a descriptor");
+        let mut lines = text.lines().skip_while(|line| *line != "PollList:");
+        assert!(lines.next().is_some(), "the kernel does not list requests that wait:\n{text}");
+        lines.take_while(|line| line.trim_start().starts_with("op=")).count()
     }
 
     /// The first completion of a request. It is tried again if the user's other processes, and
     /// other tests, have taken all that RLIMIT_MEMLOCK allows.
-    fn first_until(&mut self, request: Request, deadline: Instant) -> Option<Done> {
+    #[track_caller]
+    fn first(&mut self, request: Request) -> Done {
         loop {
             self.push(request);
             self.submit();
-            let done = self.next_until(deadline)?;
-            if done.result != -libc::ENOMEM {
-                return Some(done);
-            }
-            if done.flags & MORE != 0 {
-                self.notification_of(done.data);
+            let done = self.next();
+            if !self.lacks_memory(done) {
+                return done;
             }
         }
+    }
+
+    /// Whether this is the result of a request that has to be tried again; then it is over.
+    #[track_caller]
+    fn lacks_memory(&mut self, done: Done) -> bool {
+        let lacks = done.result == -libc::ENOMEM && done.flags & NOTIF == 0;
+        if lacks && done.flags & MORE != 0 {
+            self.notification_of(done.data);
+        }
+        lacks
     }
 }
 
