@@ -1,12 +1,14 @@
 //! What only the engine `msg-zerocopy` has to get right: whose the numbers in an error queue are,
 //! and that a descriptor which is watched by edges comes to rest.
 
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-use std::os::fd::AsFd as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use ringwire::{Copied, Deadline, Errno, Reason, Route};
-use ringwire_wire::{Family, Side, Veth, loopback, set_option, set_zerocopy, skip};
+use ringwire_wire::{
+    Family, Side, Veth, acknowledged_bytes, loopback, set_option, set_zerocopy, skip,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
@@ -86,9 +88,7 @@ fn once_a_number_is_somebody_elses_no_more_are_believed() {
     let flags = SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32);
     assert_eq!(send(&stranger, &BYTES, flags), Ok(100));
     assert_eq!(read_exactly(&mut far, 100).unwrap(), BYTES);
-    driver.until("it has come back", |_| {
-        poll(&mut [PollFd::new(&stranger, PollFlags::empty())], Some(&Timespec::default())) == Ok(1)
-    });
+    driver.until("it has come back", |_| has_error(&stranger));
     assert_eq!(exchange(&mut driver, sock, &mut far, 64 * KIB), Copied::Yes);
     assert_eq!(driver.ring.stats().foreign_entries, 1);
     let reason = driver.ring.socket_stats(sock).unwrap().reason;
@@ -96,20 +96,39 @@ fn once_a_number_is_somebody_elses_no_more_are_believed() {
     assert_eq!(driver.ring.stats().unknown_completions, 0);
 }
 
+/// An address of this host at which nobody listens: a process's own, and below the ports that the
+/// kernel gives by itself.
+fn nobodys() -> SocketAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, 128 | a, b, c], 9_999))
+}
+
+/// Whether there is an error, or something in the error queue.
+fn has_error(socket: impl AsFd) -> bool {
+    poll(&mut [PollFd::new(&socket, PollFlags::empty())], Some(&Timespec::default())) == Ok(1)
+}
+
 #[test]
 fn network_errors_in_the_queue_are_skipped_and_counted() {
     let mut driver = driver();
-    let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = closed.local_addr().unwrap();
-    drop(closed);
+    let address = nobodys();
     let us = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     set_option(&us, libc::SOL_IP, libc::IP_RECVERR, 1).unwrap();
     us.connect(address).unwrap();
+    let watched = us.try_clone().unwrap();
     let sock = driver.ring.attach(us).unwrap();
     for round in 0..10 {
+        let before = driver.ring.stats().foreign_entries;
         let fate = driver.finish_one(sock, noise(round, 2000));
         let known = fate.sent == Some(2000) || fate.failed == Some((0, Errno::CONNREFUSED));
         assert!(known, "{fate:?}");
+        // What was sent is refused before the next one leaves: the ring has seen that, or it is
+        // there to be seen.
+        driver.until("it is refused", |driver| {
+            fate.sent.is_none()
+                || driver.ring.stats().foreign_entries > before
+                || has_error(&watched)
+        });
     }
     assert!(driver.ring.stats().foreign_entries > 0);
     let peer = UdpSocket::bind(address).unwrap();
@@ -165,11 +184,8 @@ fn datagrams_that_are_dropped_on_their_way_are_all_released() {
         Ok(wire) => wire,
         Err(why) => return skip(test, why.reason()),
     };
-    let slow = "qdisc add dev near root tbf rate 4mbit burst 2000 limit 8000";
-    let slowed = wire.command(Side::Near, "tc").args(slow.split(' ')).output().unwrap();
-    if !slowed.status.success() {
-        return skip(test, &format!("no tbf: {}", String::from_utf8_lossy(&slowed.stderr)));
-    }
+    // Of 16 it holds 7, and one passes with what the bucket has.
+    let Some(valve) = crate::support::valve::Valve::shut(test, &wire, "8000") else { return };
     let mut driver = driver();
     let peer = wire.udp(Side::Far, Family::V4).unwrap();
     let us = wire.udp(Side::Near, Family::V4).unwrap();
@@ -178,9 +194,14 @@ fn datagrams_that_are_dropped_on_their_way_are_all_released() {
     let sock = driver.ring.attach(us).unwrap();
     // Of different lengths, so that they do not leave as trains.
     let ids: Vec<_> = (0..16).map(|at| driver.send(sock, noise(at, 1000 + at as usize))).collect();
+    driver.until("all told of", |driver| {
+        let mut fates = ids.iter().map(|&id| driver.fate(id));
+        fates.all(|fate| fate.sent.is_some() || fate.failed.is_some())
+    });
+    valve.open();
     driver.until_released(&ids);
     let failed = ids.into_iter().filter(|id| driver.take(*id).failed.is_some()).count();
-    assert!(failed > 0, "nothing was dropped");
+    assert_eq!(failed, 8);
     driver.assert_at_rest();
 }
 
@@ -259,8 +280,7 @@ fn without_room_for_a_single_notification_everything_is_copied() {
     let stats = driver.ring.stats();
     assert_eq!(stats.notifications, 0);
     assert_eq!(stats.copied_bytes.memlock_short, 5 * 3000 + 5 * 300 * KIB as u64 + 10);
-    // Not asked for each.
-    assert!((2..10).contains(&stats.retries), "{stats:#?}");
+    assert!(stats.retries >= 2, "each socket was asked: {stats:#?}");
     for sock in [datagrams, stream] {
         let why = driver.ring.socket_why(sock).unwrap().expect("short of memory");
         assert!(why.contains("net.core.optmem_max"), "{why}");
@@ -273,12 +293,16 @@ fn without_room_for_a_single_notification_everything_is_copied() {
 fn the_descriptor_comes_to_rest() {
     let mut driver = driver();
     let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+    let watched = near.try_clone().unwrap();
     let sock = driver.ring.attach(near).unwrap();
     exchange(&mut driver, sock, &mut far, 64 * KIB);
     let readable = |driver: &Driver| {
         let fd = driver.ring.as_fd();
         poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
     };
+    driver.until("the last acknowledgement", |_| {
+        acknowledged_bytes(&watched).unwrap() >= 64 * KIB as u64
+    });
     let _ = driver.turn(Deadline::Now);
     assert!(!readable(&driver));
     SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
@@ -287,11 +311,14 @@ fn the_descriptor_comes_to_rest() {
     while !readable(&driver) {
         assert!(Instant::now() < deadline, "the reset does not come");
     }
+    // A reset is two events. Who asks TCP waits until it is through with a packet: both are there.
+    acknowledged_bytes(&watched).unwrap();
     for _ in 0..3 {
         let turned = driver.turn(Deadline::Now);
         assert!(!turned.backlog);
-        assert!(!readable(&driver), "the socket's error is still there");
+        assert!(!readable(&driver), "the socket's error wakes for ever");
     }
+    assert!(has_error(&watched), "though it is still there");
     // And what is sent then fails as it should.
     let fate = driver.finish_one(sock, noise(1, 100));
     let (_, errno) = fate.failed.expect("failed");
