@@ -15,11 +15,10 @@ use ringwire::{
     Arena, Errno, Event, Events, Force, OnDeadline, Registration, Ring, SendOptions, Socket, Stats,
 };
 use ringwire_wire::{Family, Flow, Perfect, Veth, loopback, skip};
-use rustix::process::{Resource, Rlimit, setrlimit};
-use support::{build, is_child, run_child};
+use rustix::process::{Resource, Rlimit, Uid, setrlimit};
+use support::{PATIENCE, build, is_child, run_child};
 
 const MIB: usize = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends blocks of `bytes` bytes until `is_enough`, `window` of them at a time.
 struct Pump {
@@ -69,8 +68,7 @@ impl Pump {
         }
     }
 
-    /// Sends batches until of some in a row more than a part, one in `one_in`, goes without a copy:
-    /// at other times others of the same user may have had the memory.
+    /// Sends batches until of some in a row more than a part, one in `one_in`, goes without a copy.
     fn until_uncopied(
         &mut self,
         flow: &Flow,
@@ -95,10 +93,10 @@ impl Pump {
         }
     }
 
-    /// Waits for what is out, or takes it back: a ring that is dropped would leave it pinned, and
-    /// other tests of this process could pin less.
+    /// Waits for what is out: a ring that is dropped would leave it pinned, and other tests of this
+    /// process could pin less.
     fn end(self) {
-        let report = self.ring.shutdown(Duration::from_secs(1), OnDeadline::Abort);
+        let report = self.ring.shutdown(PATIENCE, OnDeadline::Abort);
         assert_eq!(report.leaked_payloads, 0, "{report:?}");
     }
 
@@ -110,7 +108,7 @@ impl Pump {
     }
 
     fn turn(&mut self, what: &str, flow: Option<&Flow>) {
-        let _ = self.ring.turn(Duration::from_secs(5), &mut self.events).unwrap();
+        let _ = self.ring.turn(PATIENCE, &mut self.events).unwrap();
         for event in self.events.drain() {
             match event {
                 Event::Released { .. } => self.released += 1,
@@ -280,11 +278,14 @@ fn with_little_memlock(test: &str) -> Option<(Perfect, Flow)> {
             return None;
         }
     };
-    rustix::thread::set_capabilities(None, no_ipc_lock()).unwrap();
     let most = Some(8 * MIB as u64);
     setrlimit(Resource::Memlock, Rlimit { current: most, maximum: most }).unwrap();
-    // The limit is over all processes of a user, and the kernel takes its time with what others
-    // leave behind. What can be registered now can be pinned.
+    wire.set_sysctl("net/ipv4/tcp_wmem", "4096 67108864 67108864").unwrap();
+    let flow = wire.tcp(Family::V4).unwrap();
+    become_nobody_else();
+    // The limit is over all processes of a user. One who cannot become another has to wait for what
+    // they leave behind, with which the kernel takes its time. What can be registered now can be
+    // pinned.
     let free = |bytes| {
         let arena = Arena::builder().capacity_bytes(bytes).registration(Registration::Require);
         arena.build().is_ok()
@@ -297,8 +298,6 @@ fn with_little_memlock(test: &str) -> Option<(Perfect, Flow)> {
         }
         thread::yield_now();
     }
-    wire.set_sysctl("net/ipv4/tcp_wmem", "4096 67108864 67108864").unwrap();
-    let flow = wire.tcp(Family::V4).unwrap();
     Some((wire, flow))
 }
 
@@ -316,16 +315,12 @@ fn what_memlock_can_hold_goes_without_a_copy_and_the_rest_is_copied() {
     let mut pump = Pump::new(build(Ring::builder()), flow.stream().try_clone().unwrap());
     assert!(!pump.ring.why().is_some_and(|why| why.contains("pin")), "nothing was refused yet");
     static BYTES: [u8; MIB] = [7; MIB];
-    let started = Instant::now();
     // Each time 7 of 12 at best.
     pump.until_uncopied(&flow, 12, 4, || (&BYTES[..]).into());
-    let (stats, took) = (pump.ring.stats(), started.elapsed());
-    println!("{took:?}, {stats:?}");
+    let stats = pump.ring.stats();
     // One that is taken beyond the budget makes it a sixteenth larger than what was pinned.
     let most = stats.pinned_bytes_max.expect("the limit was met");
     assert!(most <= 17 * MIB as u64 / 2, "{most}");
-    let tries = took.as_millis() as u64 / 50;
-    assert!(stats.retries <= 5 + tries, "refusals are rare: {} in {took:?}", stats.retries);
     assert!(stats.copied_bytes.memlock_short > 0);
     let why = pump.ring.why().expect("memory was refused");
     assert!(why.contains("RLIMIT_MEMLOCK is 8 MiB"), "{why}");
@@ -347,8 +342,15 @@ fn a_payload_that_is_larger_than_what_may_be_pinned_goes_in_parts() {
     assert!(most <= 17 * MIB as u64 / 2, "{most}");
 }
 
-fn no_ipc_lock() -> rustix::thread::CapabilitySets {
+/// From now on this thread is a user whom no other process is, if it may; without CAP_IPC_LOCK in
+/// any case.
+fn become_nobody_else() {
+    if rustix::process::geteuid().is_root() {
+        // Below are users that a system knows.
+        let user = Uid::from_raw(1_400_000_000 + std::process::id());
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+    }
     let mut sets = rustix::thread::capabilities(None).unwrap();
     sets.effective.remove(rustix::thread::CapabilitySet::IPC_LOCK);
-    sets
+    rustix::thread::set_capabilities(None, sets).unwrap();
 }

@@ -34,7 +34,7 @@ use ringwire::{
 use ringwire_wire::{Family, loopback, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketType};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 const MIB: usize = 1 << 20;
 
@@ -74,13 +74,31 @@ fn attach_narrow(driver: &mut Driver) -> (Socket, TcpStream) {
 /// Several times what a narrow connection takes, and little enough for RLIMIT_MEMLOCK.
 const TOO_MUCH: usize = MIB;
 
-/// A socket on which a payload has begun to leave and cannot get on, and whose peer does not read.
+/// A socket on which a payload has begun to leave and cannot get on, because its peer does not read
+/// and has shut its window. From now on nothing happens on it.
 fn attach_stuck(driver: &mut Driver) -> (Socket, TcpStream, PayloadId) {
     let (sock, far) = attach_narrow(driver);
     let stuck = driver.send(sock, noise(0, TOO_MUCH));
-    driver.until("it leaves", |driver| driver.ring.socket_stats(sock).unwrap().queued_bytes == 0);
+    let near = far.peer_addr().unwrap().port();
+    let mut before = None;
+    driver.until("it leaves, as far as it can", |driver| {
+        let stats = driver.ring.socket_stats(sock).unwrap();
+        // A turn that begins when the window is shut finds what came before that.
+        let shut = stats.queued_bytes == 0 && probes_a_shut_window(near);
+        let known = before.replace((shut, stats.accepted_bytes));
+        shut && known == before
+    });
     assert!(driver.fate(stuck).sent.is_none(), "it does not fit");
     (sock, far, stuck)
+}
+
+/// Whether the IPv4 connection with this local port has sent what it may, knows that all of that
+/// came, and asks now and then whether its peer takes more (proc_pid_net(5), `tr` is 04).
+fn probes_a_shut_window(port: u16) -> bool {
+    let text = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let local = format!(":{port:04X}");
+    lines.any(|words| words[1].ends_with(&local) && words[3] == "01" && words[5].starts_with("04:"))
 }
 
 fn text<T>(result: Result<T, Error>) -> String {

@@ -75,20 +75,18 @@ fn both_ends_of_a_connection_may_be_of_one_ring() {
     });
 }
 
+/// It would wait here for ever; that it does not wait for a while either, a trace of its system
+/// calls shows below.
 #[test]
 fn send_and_turn_never_wait_for_a_peer() {
     every_way(|driver, what| {
         let (sock, _far, stuck) = attach_stuck(driver);
         let payloads: Vec<Vec<u8>> = (0..20_000).map(|_| vec![7; 1000]).collect();
-        let started = Instant::now();
         let mut ids: Vec<PayloadId> =
             payloads.into_iter().map(|payload| driver.send(sock, payload)).collect();
         for _ in 0..100 {
             let _ = driver.turn(Deadline::Now);
         }
-        // Half a millisecond for each turn and ten microseconds for each send would be slow.
-        let took = started.elapsed();
-        assert!(took < Duration::from_secs(5), "{what}: {took:?}");
         driver.ring.abort(sock).unwrap();
         ids.push(stuck);
         driver.until_released(&ids);
@@ -106,7 +104,6 @@ fn a_turn_ends_at_its_deadline() {
         let took = started.elapsed();
         assert_eq!(driver.told, [], "{what}");
         assert!(took >= Duration::from_millis(30), "{what}: {took:?}");
-        assert!(took < Duration::from_secs(10), "{what}: {took:?}");
         driver.ring.abort(sock).unwrap();
         driver.until_released(&[stuck]);
         // Nothing is out that could become an event: even `Never` returns.
@@ -184,20 +181,42 @@ fn a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is() {
     let thread = thread.split_whitespace().next().unwrap();
     let calls: Vec<&str> = text
         .lines()
-        .filter_map(|line| line.strip_prefix(thread)?.trim_start().split('(').next())
+        .filter_map(|line| Some(line.strip_prefix(thread)?.trim_start()))
         // A host without a fast clock asks the kernel for the time.
-        .filter(|call| *call != "clock_gettime")
+        .filter(|call| !call.starts_with("clock_gettime("))
         .collect();
-    let sections: Vec<&[&str]> = calls.split(|call| *call == "getppid").collect();
+    let sections: Vec<&[&str]> = calls.split(|call| call.starts_with("getppid(")).collect();
     let between: Vec<&[&str]> = sections[1..sections.len() - 1].to_vec();
-    const NONE: &[&str] = &[];
-    for kind in between.chunks(8) {
-        assert_eq!(kind[0], NONE, "a fresh ring");
-        assert_eq!(kind[2], NONE, "when everything was released");
-        assert_eq!(kind[4], ENGINE.calls_of_a_turn, "to submit and to reap");
-        assert_eq!(kind[6], NONE, "with a waker that nobody calls");
+    let names = |section: &[&str]| -> Vec<String> {
+        section.iter().filter_map(|call| Some(call.split_once('(')?.0.to_owned())).collect()
+    };
+    const NONE: [&str; 0] = [];
+    for kind in between.chunks(10) {
+        assert_eq!(names(kind[0]), NONE, "a fresh ring");
+        assert_eq!(names(kind[2]), NONE, "when everything was released");
+        assert_eq!(names(kind[4]), ENGINE.calls_of_a_turn, "to submit and to reap");
+        assert_eq!(names(kind[6]), NONE, "with a waker that nobody calls");
+        assert_eq!(kind[8].iter().find(|call| !never_waits(call)), None, "for a peer");
+        assert!(!kind[8].is_empty(), "something was out");
     }
-    assert_eq!(between.len(), 15, "both kinds of ring");
+    assert_eq!(between.len(), 19, "both kinds of ring");
+}
+
+/// Whether a system call, as strace shows it, returns at once whatever a peer does.
+fn never_waits(call: &str) -> bool {
+    let Some((name, arguments)) = call.split_once('(') else { return false };
+    let argument = |at| arguments.split(", ").nth(at);
+    match name {
+        // How many completions it wants.
+        "io_uring_enter" => argument(2) == Some("0"),
+        "epoll_wait" => arguments.split_once(") ").is_some_and(|(all, _)| all.ends_with(", 0")),
+        "sendto" | "sendmsg" | "sendmmsg" | "recvmsg" | "recvmmsg" => {
+            arguments.contains("MSG_DONTWAIT")
+        }
+        "getsockopt" | "setsockopt" | "ioctl" | "epoll_ctl" | "brk" | "mmap" | "munmap"
+        | "mremap" | "mprotect" | "madvise" => true,
+        _ => false,
+    }
 }
 
 fn turns_between_marks() {
@@ -240,6 +259,14 @@ fn turns_between_marks() {
         let _ = ring.turn(Deadline::Now, &mut events).unwrap();
         mark();
         for _ in 0..100 {
+            let _ = ring.turn(Deadline::Now, &mut events).unwrap();
+        }
+        mark();
+        let (near, _far) = narrow_pair(Family::V4);
+        let stuck = ring.attach(near).unwrap();
+        mark();
+        for at in 0..100 {
+            ring.send(stuck, noise(at, 50_000).into_payload()).unwrap();
             let _ = ring.turn(Deadline::Now, &mut events).unwrap();
         }
         mark();

@@ -12,12 +12,18 @@ fn is_readable(ring: &Ring, patience: Duration) -> bool {
     polled.unwrap() == 1 && fds[0].revents().contains(PollFlags::IN)
 }
 
-/// Nothing is there. The descriptor may say once more that something is, not for ever.
+/// Nothing is there. The descriptor may say once more that something is, and a stream once more
+/// that there is room, but not for ever.
 fn goes_quiet(driver: &mut Driver, what: &str) {
     let said = driver.told.len();
-    let _ = is_readable(&driver.ring, Duration::ZERO);
-    let _ = driver.turn(Deadline::Now);
-    assert!(!is_readable(&driver.ring, Duration::ZERO), "{what}: nothing has happened");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let _ = driver.turn(Deadline::Now);
+        if !is_readable(&driver.ring, Duration::ZERO) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{what}: nothing has happened");
+    }
     assert_eq!(driver.told[said..], [], "{what}");
 }
 
@@ -129,22 +135,49 @@ fn a_waker_ends_a_wait_from_another_thread() {
     }
 }
 
+/// Whether a thread of this process sleeps in a system call, other than to wait for a thread.
+fn sleeps(thread: Pid) -> bool {
+    let path = format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero());
+    let said = std::fs::read_to_string(path).expect("what a thread of ours is doing");
+    let call = said.split(' ').next().and_then(|number| number.parse::<i64>().ok());
+    call.is_some_and(|call| call >= 0 && call != libc::SYS_futex)
+}
+
 #[test]
 fn a_waker_called_before_the_wait_counts_once() {
     for task_run in TASK_RUNS {
-        let mut driver = Driver::build(builder().task_run(task_run));
-        let waker = driver.ring.waker().unwrap();
+        let (give, given) = mpsc::channel::<(Waker, Pid)>();
+        let (ask, asked) = mpsc::channel::<Deadline>();
+        let (say, turned) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            let mut driver = Driver::build(builder().task_run(task_run));
+            give.send((driver.ring.waker().unwrap(), rustix::thread::gettid())).unwrap();
+            for deadline in asked {
+                let _ = driver.turn(deadline);
+                say.send(()).unwrap();
+            }
+            driver.assert_at_rest();
+        });
+        let (waker, sleeper) = given.recv_timeout(PATIENCE).unwrap();
         for _ in 0..3 {
             (0..5).for_each(|_| waker.wake());
-            let started = Instant::now();
-            let _ = driver.turn(PATIENCE);
-            assert!(started.elapsed() < PATIENCE / 2, "{task_run:?}: it was not woken");
+            ask.send(Deadline::Never).unwrap();
+            assert_eq!(turned.recv_timeout(PATIENCE), Ok(()), "{task_run:?}: it was not woken");
         }
-        // Calls during the last turn may have left one wake-up behind, not more.
-        let _ = driver.turn(Deadline::Now);
-        let started = Instant::now();
-        let _ = driver.turn(Duration::from_millis(20));
-        assert!(started.elapsed() >= Duration::from_millis(20), "{task_run:?}: woken by nobody");
+        // Calls before the last turn may have left one wake-up behind, not more.
+        ask.send(Deadline::Now).unwrap();
+        assert_eq!(turned.recv_timeout(PATIENCE), Ok(()));
+        ask.send(Deadline::Never).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !sleeps(sleeper) {
+            assert!(turned.try_recv().is_err(), "{task_run:?}: woken by nobody");
+            assert!(Instant::now() < deadline, "{task_run:?}: it neither waits nor returns");
+            thread::yield_now();
+        }
+        waker.wake();
+        assert_eq!(turned.recv_timeout(PATIENCE), Ok(()), "{task_run:?}: it sleeps on");
+        drop(ask);
+        thread.join().unwrap();
     }
 }
 
