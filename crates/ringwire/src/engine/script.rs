@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
 use crate::arena::Arena;
 use crate::engine::{Completion, Deadline, Engine, Features, Send, Span, Target, Usage};
@@ -16,6 +16,8 @@ use crate::queue::PathSample;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub token: Key,
+    /// Its socket's.
+    pub fd: RawFd,
     pub route: Route,
     pub bytes: usize,
     pub pieces: usize,
@@ -100,6 +102,7 @@ impl Engine for Script {
         self.ranges.push(ranges(send.spans));
         self.seen.push(Seen {
             token: send.token,
+            fd: send.target.fd.as_raw_fd(),
             route: send.route,
             bytes: send.spans.iter().map(|span| span.bytes).sum(),
             pieces: send.spans.len(),

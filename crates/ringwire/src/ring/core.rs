@@ -115,7 +115,7 @@ pub(crate) struct Core<E: Engine> {
     /// The time, for who plays without the host's clock.
     #[cfg(any(test, feature = "costs"))]
     pub clock: Option<Instant>,
-    /// How far a test's clock is ahead of the host's.
+    /// How far a test's clock is ahead of that.
     #[cfg(test)]
     pub ahead: Duration,
     /// What its requests pin of unregistered memory.

@@ -1,6 +1,7 @@
 //! Tables of completion sequences, played by the script engine: what the kernel says in which
 //! order, and what the caller must be told. Expectations are literals.
 
+mod chains;
 mod ends;
 
 use std::os::fd::OwnedFd;
@@ -20,7 +21,8 @@ use crate::ring::options::SendOptions;
 use crate::ring::sockets::Socket;
 use crate::sys::socket::Kind;
 
-/// A ring over the script, with one socket; zero copy from the first byte on.
+/// A ring over the script, with one socket; zero copy from the first byte on. Its clock stands
+/// still, whatever the host does meanwhile: only a test moves it on.
 pub(super) struct Play {
     pub(super) core: Core<Script>,
     pub(super) sock: Socket,
@@ -36,6 +38,7 @@ impl Play {
     pub(super) fn with_limits(kind: Kind, limits: Limits) -> Self {
         let thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };
         let mut core = Core::new(Script::default(), limits, thresholds, 1);
+        core.clock = Some(core.started);
         let (fd, peer) = UnixStream::pair().unwrap();
         let sock = core.attach_as(OwnedFd::from(fd), kind).unwrap();
         Play { core, sock, events: Events::new(), _peer: peer }
