@@ -6,6 +6,7 @@ pub(crate) mod engine;
 mod forks;
 mod matrix;
 mod others;
+mod release_delay;
 mod results;
 mod soundness;
 mod stalls;

@@ -6,6 +6,7 @@
 //! reason.
 
 mod aborts;
+mod chains;
 mod completions;
 mod error_queue;
 mod lifetimes;
