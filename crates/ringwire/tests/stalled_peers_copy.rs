@@ -1,5 +1,5 @@
 //! A hundred peers of a thousand acknowledge nothing, on the engine `copy`. A program of
-//! its own, so that no other test takes time from what is measured.
+//! its own, because it takes thousands of files.
 
 #[path = "contract/engine.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]
