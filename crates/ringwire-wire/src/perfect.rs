@@ -122,6 +122,15 @@ impl PerfectBuilder {
     /// [`Unavailable`] with the reason where the host does not allow it; pass it to
     /// [`crate::skip`].
     pub fn build(self) -> Result<Perfect, Unavailable> {
+        let mut wire = self.build_still()?;
+        let thread = wire.acker.start(self.acker_cpu);
+        let failed = |why| Unavailable::new(format!("cannot start the acknowledger: {why}"));
+        wire.thread = Some(thread.map_err(failed)?);
+        Ok(wire)
+    }
+
+    /// The wire without its thread: nobody acknowledges.
+    fn build_still(&self) -> Result<Perfect, Unavailable> {
         if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&self.mtu_bytes) {
             let why = format!("an MTU of {} bytes: 1280 to 65535 can be had", self.mtu_bytes);
             return Err(Unavailable::new(why));
@@ -137,16 +146,14 @@ impl PerfectBuilder {
         let device = ground.set_up(self.mtu_bytes, self.first_segments).map_err(unavailable)?;
         let raw = |family| ground.raw_socket(family).map_err(|why| unavailable((RAW_REFUSED, why)));
         let (raw_v4, raw_v6) = (raw(Family::V4)?, raw(Family::V6)?);
-        let (acker, thread) = Acker::start(self.ack_every, self.acker_cpu)
-            .map_err(|why| unavailable(("cannot start the acknowledger", why)))?;
         let wire = Perfect {
             ground,
             device,
             mtu_bytes: self.mtu_bytes,
             raw_v4,
             raw_v6,
-            acker,
-            thread: Some(thread),
+            acker: Acker::new(self.ack_every),
+            thread: None,
         };
         // Connections, so that what refuses them is known now.
         for family in Family::BOTH {
@@ -198,6 +205,7 @@ pub struct Perfect {
     raw_v4: Raw,
     raw_v6: Raw,
     acker: Arc<Acker>,
+    /// The acknowledger's.
     thread: Option<JoinHandle<()>>,
 }
 

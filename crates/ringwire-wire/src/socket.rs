@@ -30,6 +30,14 @@ pub fn option_memory_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(sys::meminfo(socket.as_fd())?[6].into())
 }
 
+/// Segments that a TCP socket has sent again since the connection began.
+///
+/// # Kernel
+/// `tcpi_total_retrans` of `TCP_INFO`, Linux 2.6.
+pub fn sent_again(socket: impl AsFd) -> io::Result<u32> {
+    Ok(sys::tcp_info(socket.as_fd())?.tcpi_total_retrans)
+}
+
 /// Lets a TCP socket send at most `bytes_per_s`, evenly.
 ///
 /// # Kernel

@@ -9,12 +9,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ringwire_wire::{
-    Family, Perfect, Side, Unavailable, Veth, Wire, loopback, skip, unacknowledged_bytes,
+    Family, Perfect, Side, Unavailable, Veth, Wire, loopback, sent_again, skip,
+    unacknowledged_bytes,
 };
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
 /// Long enough for anything here; what hits it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn veth(test: &str) -> Option<Veth> {
     Veth::new().map_err(|why| skip(test, why.reason())).ok()
@@ -183,10 +184,12 @@ fn withheld_acks_stay_away_until_they_are_let_through() {
         assert!(received == pattern(10_000));
         far.write_all(b"heard").unwrap();
 
-        // Long enough for a retransmission or two, which must be in vain as well.
-        near.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+        // The second time it is sent again shows that the first was answered in vain as well.
+        wait_until("it is sent again, twice", || sent_again(&near).unwrap() >= 2);
+        near.set_nonblocking(true).unwrap();
         let silence = near.read(&mut [0; 8]).unwrap_err();
         assert_eq!(silence.kind(), io::ErrorKind::WouldBlock);
+        near.set_nonblocking(false).unwrap();
         assert_eq!(unacknowledged_bytes(&near).unwrap(), 10_000);
         assert_eq!(unacknowledged_bytes(&idle).unwrap(), 39);
 

@@ -32,6 +32,9 @@ use super::flow::{Shared, Written};
 use super::sent::{Reading, Sent};
 use super::sys::{self, CpuClock};
 
+#[cfg(test)]
+mod stepped;
+
 /// Without progress for so long, a flow with bytes under way is asked for TCP_INFO.
 const STALL: Duration = Duration::from_micros(50);
 /// Flows that are looked at in a look though they are quiet.
@@ -62,6 +65,8 @@ pub struct AckerUse {
     pub spin: Duration,
     /// Looks at the flows.
     pub looks: u64,
+    /// Flows that were looked at in them, one by one.
+    pub flow_looks: u64,
     /// Acknowledgements sent.
     pub acks: u64,
     /// Looks at a flow that needed TCP_INFO.
@@ -128,17 +133,15 @@ pub(super) struct Acker {
     clock: OnceLock<CpuClock>,
     spin_nanos: AtomicU64,
     looks: AtomicU64,
+    flow_looks: AtomicU64,
     acks: AtomicU64,
     fallbacks: AtomicU64,
 }
 
 impl Acker {
-    /// Starts the thread.
-    pub(super) fn start(
-        ack_every: Duration,
-        cpu: Option<usize>,
-    ) -> io::Result<(Arc<Acker>, JoinHandle<()>)> {
-        let acker = Arc::new(Acker {
+    /// What is shared, before there is a thread.
+    pub(super) fn new(ack_every: Duration) -> Arc<Acker> {
+        let acker = Acker {
             sleeps: Lone(AtomicBool::new(false)),
             ack_every_nanos: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -148,11 +151,17 @@ impl Acker {
             clock: OnceLock::new(),
             spin_nanos: AtomicU64::new(0),
             looks: AtomicU64::new(0),
+            flow_looks: AtomicU64::new(0),
             acks: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
-        });
+        };
         acker.set_ack_every(ack_every);
-        let (of_thread, (pinned, is_pinned)) = (Arc::clone(&acker), mpsc::channel());
+        Arc::new(acker)
+    }
+
+    /// Starts the thread, on one processor if that is given.
+    pub(super) fn start(self: &Arc<Acker>, cpu: Option<usize>) -> io::Result<JoinHandle<()>> {
+        let (of_thread, (pinned, is_pinned)) = (Arc::clone(self), mpsc::channel());
         let handle =
             std::thread::Builder::new().name("wire-acker".to_owned()).spawn(move || {
                 let result = cpu.map_or(Ok(()), pin_to_cpu);
@@ -160,13 +169,13 @@ impl Acker {
                 // It is waited for.
                 let _ = pinned.send(result);
                 if goes_on {
-                    Looker::new(of_thread).run();
+                    Looker::new(of_thread, Host).run();
                 }
             })?;
         is_pinned.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
         // Nobody can have a flow yet, so nobody misses it.
-        let _ = acker.thread.set(handle.thread().clone());
-        Ok((acker, handle))
+        let _ = self.thread.set(handle.thread().clone());
+        Ok(handle)
     }
 
     pub(super) fn set_ack_every(&self, ack_every: Duration) {
@@ -226,6 +235,7 @@ impl Acker {
             cpu: self.clock.get().and_then(|clock| clock.now()).unwrap_or_default(),
             spin,
             looks: get(&self.looks),
+            flow_looks: get(&self.flow_looks),
             acks: get(&self.acks),
             fallbacks: get(&self.fallbacks),
         }
@@ -261,54 +271,84 @@ enum Found {
 #[derive(Default)]
 struct Count {
     looks: u64,
+    flow_looks: u64,
     acks: u64,
     fallbacks: u64,
 }
 
-struct Looker {
+/// The time that the thread goes by: the host's, or one that a test hands it.
+trait Time {
+    fn now(&self) -> Instant;
+
+    /// Sleeps for so long, or until somebody wakes the thread.
+    fn park(&self, at_most: Duration);
+}
+
+/// The host's.
+struct Host;
+
+impl Time for Host {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn park(&self, at_most: Duration) {
+        std::thread::park_timeout(at_most);
+    }
+}
+
+struct Looker<T> {
     acker: Arc<Acker>,
+    time: T,
     watched: Vec<Watched>,
     /// The quiet flow that was looked at last.
     quiet_at: usize,
+    /// When a look last found something.
+    busy_at: Instant,
     spin: Duration,
     count: Count,
 }
 
-impl Looker {
-    fn new(acker: Arc<Acker>) -> Looker {
-        let (watched, count) = (Vec::new(), Count::default());
-        Looker { acker, watched, quiet_at: 0, spin: Duration::ZERO, count }
+impl<T: Time> Looker<T> {
+    fn new(acker: Arc<Acker>, time: T) -> Looker<T> {
+        let (watched, count, busy_at) = (Vec::new(), Count::default(), time.now());
+        Looker { acker, time, watched, quiet_at: 0, busy_at, spin: Duration::ZERO, count }
     }
 
     fn run(mut self) {
         if let Some(clock) = CpuClock::of_this_thread() {
             let _ = self.acker.clock.set(clock);
         }
-        let mut now = Instant::now();
-        let mut busy_at = now;
+        let mut now = self.busy_at;
         while !self.acker.stop.load(Ordering::Acquire) {
-            self.refresh(now);
-            let looked_at = now;
-            let found = self.look(now);
-            now = Instant::now();
-            if found != Found::Nothing {
-                busy_at = now;
-            }
-            if now - busy_at > SLEEP_AFTER {
-                self.sleep();
-                now = Instant::now();
-            } else if self.acker.ack_every().is_zero() {
-                if found != Found::Progress && now - looked_at < PREEMPTED {
-                    self.spin += now - looked_at;
-                }
-            } else {
-                now = self.wait(now, looked_at);
-            }
+            now = self.step(now);
             self.publish();
         }
         // From now on nobody acknowledges them.
         self.refresh(now);
         self.watched.iter().for_each(|flow| flow.shared.abort());
+    }
+
+    /// A look at `now`, and the wait for the next one. Returns when that is.
+    fn step(&mut self, now: Instant) -> Instant {
+        self.refresh(now);
+        let looked_at = now;
+        let found = self.look(now);
+        let now = self.time.now();
+        if found != Found::Nothing {
+            self.busy_at = now;
+        }
+        if now - self.busy_at > SLEEP_AFTER {
+            self.sleep();
+            return self.time.now();
+        }
+        if !self.acker.ack_every().is_zero() {
+            return self.wait(now, looked_at);
+        }
+        if found != Found::Progress && now - looked_at < PREEMPTED {
+            self.spin += now - looked_at;
+        }
+        now
     }
 
     /// Takes in new flows and lets go of closed ones.
@@ -335,6 +375,7 @@ impl Looker {
         let mut quiet_per_look = QUIET_PER_LOOK;
         for flow in &mut self.watched {
             if flow.is_active(now) {
+                self.count.flow_looks += 1;
                 found = found.max(flow.look(now, &mut self.count));
                 quiet_per_look = QUIET_PER_BUSY_LOOK;
             }
@@ -342,7 +383,11 @@ impl Looker {
         for _ in 0..self.watched.len().min(quiet_per_look) {
             self.quiet_at = (self.quiet_at + 1) % self.watched.len();
             let flow = &mut self.watched[self.quiet_at];
-            if !flow.is_active(now) && flow.may_have_sent() {
+            if flow.is_active(now) {
+                continue;
+            }
+            self.count.flow_looks += 1;
+            if flow.may_have_sent() {
                 found = found.max(flow.look(now, &mut self.count));
             }
         }
@@ -358,12 +403,12 @@ impl Looker {
                 break;
             }
             if left > LATE_MAX * 2 {
-                std::thread::park_timeout(left - LATE_MAX);
+                self.time.park(left - LATE_MAX);
             } else {
                 std::hint::spin_loop();
             }
             self.refresh(now);
-            let next = Instant::now();
+            let next = self.time.now();
             if next - now < PREEMPTED {
                 self.spin += next - now;
             }
@@ -374,7 +419,7 @@ impl Looker {
 
     fn sleep(&self) {
         self.acker.sleeps.0.store(true, Ordering::Relaxed);
-        std::thread::park_timeout(SLEEP);
+        self.time.park(SLEEP);
         self.acker.sleeps.0.store(false, Ordering::Relaxed);
     }
 
@@ -382,6 +427,7 @@ impl Looker {
         let spin = u64::try_from(self.spin.as_nanos()).unwrap_or(u64::MAX);
         self.acker.spin_nanos.store(spin, Ordering::Relaxed);
         self.acker.looks.store(self.count.looks, Ordering::Relaxed);
+        self.acker.flow_looks.store(self.count.flow_looks, Ordering::Relaxed);
         self.acker.acks.store(self.count.acks, Ordering::Relaxed);
         self.acker.fallbacks.store(self.count.fallbacks, Ordering::Relaxed);
     }

@@ -106,6 +106,14 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_to_be_sent_is_not_under_way() {
+        // Corked, or without a window; then with 200 bytes sent.
+        assert!(!reading(1000, 1000, 1000).is_under_way());
+        assert!(reading(800, 1000, 800).is_under_way());
+        assert!(!reading(0, 0, 0).is_under_way());
+    }
+
+    #[test]
     fn a_silent_writer_is_seen_by_what_is_under_way() {
         let mut sent = Sent::default();
         assert_eq!(sent.sent_by_socket(reading(100, 600, 100)), 500);

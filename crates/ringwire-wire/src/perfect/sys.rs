@@ -178,7 +178,7 @@ mod tests {
     use crate::{Family, Perfect, skip};
 
     const PAYLOAD: usize = 256 << 10;
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(180);
 
     /// One write on a fresh connection, watched by another thread: did `unacknowledged` and
     /// `unsent` show a part of it? `TCP_INFO`, which waits for the lock, must not.
