@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::measure::process_cpu;
+use crate::measure::{Clocks, HostClocks};
 use crate::net::{Flow, keep_on};
 use crate::ratio::Round;
 use crate::sys;
@@ -220,6 +220,7 @@ pub struct Alternation<'s> {
     sent_bytes: u64,
     random: fastrand::Rng,
     turns: Turns,
+    clocks: &'s dyn Clocks,
 }
 
 impl<'s> Alternation<'s> {
@@ -235,6 +236,16 @@ impl<'s> Alternation<'s> {
         far: Far<'s>,
         unit_bytes: u64,
     ) -> Result<Self, Error> {
+        Alternation::by(&HostClocks, sides, warm, far, unit_bytes)
+    }
+
+    fn by(
+        clocks: &'s dyn Clocks,
+        sides: &'s mut [Box<dyn Side>],
+        warm: usize,
+        far: Far<'s>,
+        unit_bytes: u64,
+    ) -> Result<Self, Error> {
         let mut alternation = Alternation {
             sides,
             far,
@@ -243,6 +254,7 @@ impl<'s> Alternation<'s> {
             sent_bytes: 0,
             random: fastrand::Rng::with_seed(1),
             turns: Turns::default(),
+            clocks,
         };
         alternation.calibrate()?;
         for side in 0..warm.min(alternation.sides.len()) {
@@ -299,14 +311,14 @@ impl<'s> Alternation<'s> {
 
     fn turn(&mut self, side: usize) -> Result<Turn, Error> {
         let total = self.sent_bytes + self.turn_bytes();
-        let (cpu, started) = (process_cpu(), Instant::now());
+        let (cpu, started) = (self.clocks.cpu(), self.clocks.wall());
         self.sides[side].send(self.units_a_turn)?;
         match self.far {
             Far::Reads(sink) => sink.wait(total)?,
             Far::Acknowledges(flow) => flow.drain()?,
         }
-        let seconds = started.elapsed().as_secs_f64();
-        let cpu_s = process_cpu().saturating_sub(cpu).as_secs_f64();
+        let seconds = (self.clocks.wall() - started).as_secs_f64();
+        let cpu_s = self.clocks.cpu().saturating_sub(cpu).as_secs_f64();
         self.sent_bytes = total;
         Ok(Turn { seconds, cpu_s })
     }
@@ -314,15 +326,25 @@ impl<'s> Alternation<'s> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::io::Write as _;
+    use std::rc::Rc;
 
     use super::*;
+    use crate::measure::Handed;
 
-    /// Writes each payload `copies` times; only the first is the connection's.
+    const UNIT_BYTES: u64 = 16 << 10;
+
+    /// What was asked of the sides: who, and how many units.
+    type Asked = Rc<RefCell<Vec<(usize, usize)>>>;
+
+    /// Writes, and takes so many microseconds for a unit, of the wall's time and the processor's.
     struct Writer {
+        number: usize,
         stream: TcpStream,
-        payload: Vec<u8>,
-        pause: Duration,
+        unit_us: [u64; 2],
+        clocks: Rc<Handed>,
+        asked: Asked,
     }
 
     impl Side for Writer {
@@ -331,39 +353,57 @@ mod tests {
         }
 
         fn send(&mut self, units: usize) -> Result<(), Error> {
-            let began = process_cpu();
+            let unit = [7; UNIT_BYTES as usize];
             for _ in 0..units {
-                self.stream.write_all(&self.payload).map_err(|e| Error::io("write", e))?;
+                self.stream.write_all(&unit).map_err(|e| Error::io("write", e))?;
             }
-            while process_cpu() - began < self.pause {}
+            let [wall, cpu] = self.unit_us.map(|us| Duration::from_micros(us * units as u64));
+            self.clocks.add(wall, cpu, Duration::ZERO);
+            self.asked.borrow_mut().push((self.number, units));
             Ok(())
         }
     }
 
-    fn sides(stream: &TcpStream, pauses: &[Duration]) -> Vec<Box<dyn Side>> {
-        let side = |pause: &Duration| -> Box<dyn Side> {
-            let stream = stream.try_clone().unwrap();
-            Box::new(Writer { stream, payload: vec![7; 16 << 10], pause: *pause })
-        };
-        pauses.iter().map(side).collect()
-    }
-
     #[test]
-    fn a_side_that_burns_time_shows_in_both_ratios() {
+    fn sides_take_turns_of_equal_bytes_and_are_measured_one_by_one() {
         let (near, far) = ringwire_wire::loopback::tcp_pair(ringwire_wire::Family::V4).unwrap();
         let sink = Sink::new(far, None).unwrap();
-        // The third takes 20 ms of CPU time where the others take about 3.
-        let pauses = [Duration::ZERO, Duration::ZERO, Duration::from_millis(20)];
-        let mut sides = sides(&near, &pauses);
-        let mut alternation = Alternation::new(&mut sides, 3, Far::Reads(&sink), 16 << 10).unwrap();
+        let (clocks, asked) = (Rc::new(Handed::new()), Asked::default());
+        let side = |(number, unit_us)| -> Box<dyn Side> {
+            let (stream, clocks) = (near.try_clone().unwrap(), Rc::clone(&clocks));
+            Box::new(Writer { number, stream, unit_us, clocks, asked: Rc::clone(&asked) })
+        };
+        let costs = [[100, 100], [200, 100], [600, 400]];
+        let mut sides: Vec<Box<dyn Side>> = costs.into_iter().enumerate().map(side).collect();
+        let far = Far::Reads(&sink);
+        let mut alternation = Alternation::by(&*clocks, &mut sides, 2, far, UNIT_BYTES).unwrap();
+        // 1, 2, 4, 8 units take the first side less than half of 3 ms, and 30 take 3 ms; then the
+        // first two are warmed up.
+        let mut first: Vec<_> = [1, 2, 4, 8, 16].iter().flat_map(|n| [(0, *n); 4]).collect();
+        first.extend([(0, 30); 4].into_iter().chain([(1, 30); 4]).chain([(0, 30); 4]));
+        assert_eq!(asked.take(), first);
+        assert_eq!(alternation.turn_bytes(), 30 * 16_384);
         for _ in 0..10 {
             alternation.round().unwrap();
+            // Nothing of a round is under way after it.
+            let read = sink.shared.read.load(Ordering::SeqCst);
+            assert_eq!(read, alternation.sent_bytes);
         }
+        let asked = asked.take();
+        let rounds: Vec<_> = asked.chunks(3).collect();
+        for round in &rounds {
+            let mut sorted = round.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [(0, 30), (1, 30), (2, 30)], "each side once");
+        }
+        assert!(rounds.iter().any(|round| *round != rounds[0]), "always in one order");
         let turns = alternation.turns();
+        let turn = |seconds, cpu_s| Turn { seconds, cpu_s };
+        let round = vec![turn(0.003, 0.003), turn(0.006, 0.003), turn(0.018, 0.012)];
+        assert_eq!(turns.rounds, vec![round; 10]);
         let ratio = |rounds: Vec<Round>| crate::ratio::Interval::of(&rounds).unwrap().ratio;
-        assert_eq!(turns.len(), 10);
-        assert!(ratio(turns.throughput(2, &[0, 1])) < 0.9, "{turns:?}");
-        assert!(ratio(turns.cpu(2, &[0, 1])) > 1.5, "{turns:?}");
+        assert!((ratio(turns.throughput(2, &[0, 1])) - 0.25).abs() < 1e-9, "{turns:?}");
+        assert!((ratio(turns.cpu(2, &[0, 1])) - 4.0).abs() < 1e-9, "{turns:?}");
         drop((sides, near));
     }
 

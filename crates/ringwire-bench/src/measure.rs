@@ -23,11 +23,42 @@ pub fn process_cpu() -> Duration {
 /// The second number of /proc/PID/task/TID/schedstat (`CONFIG_SCHED_INFO`), in nanoseconds.
 pub fn waited() -> Duration {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Duration::ZERO };
-    let of_task = |task: fs::DirEntry| {
-        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    Duration::from_nanos(tasks.flatten().filter_map(of_task).sum())
+    let of_task =
+        |task: fs::DirEntry| waited_of(&fs::read_to_string(task.path().join("schedstat")).ok()?);
+    tasks.flatten().filter_map(of_task).sum()
+}
+
+/// How long a thread has waited, of the text of its schedstat.
+fn waited_of(schedstat: &str) -> Option<Duration> {
+    schedstat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
+/// What a measurement reads: the host's clocks, or such as a test hands it.
+pub(crate) trait Clocks {
+    fn wall(&self) -> Instant;
+
+    /// See [`process_cpu`].
+    fn cpu(&self) -> Duration;
+
+    /// See [`waited`].
+    fn waited(&self) -> Duration;
+}
+
+/// The host's.
+pub(crate) struct HostClocks;
+
+impl Clocks for HostClocks {
+    fn wall(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn cpu(&self) -> Duration {
+        process_cpu()
+    }
+
+    fn waited(&self) -> Duration {
+        waited()
+    }
 }
 
 /// What a loop has counted. All that it needs not to count is left at 0.
@@ -85,6 +116,8 @@ pub struct Clock {
     started: Instant,
     now: Instant,
     time: Duration,
+    /// It was asked before.
+    began: bool,
 }
 
 /// What a sender of small payloads sends between two looks at the clock.
@@ -94,14 +127,16 @@ impl Clock {
     /// A clock of a run of `time` that begins now.
     pub fn start(time: Duration) -> Clock {
         let started = Instant::now();
-        Clock { started, now: started, time }
+        Clock { started, now: started, time, began: false }
     }
 
-    /// Reads the clock, and says whether the run goes on.
+    /// Reads the clock, and says whether the run goes on. The first time it does: a run has
+    /// something in it, however late it begins.
     #[inline]
     pub fn runs(&mut self) -> bool {
         self.now = Instant::now();
-        self.now - self.started < self.time
+        let begins = !std::mem::replace(&mut self.began, true);
+        begins || self.now - self.started < self.time
     }
 
     /// When it was read last.
@@ -119,13 +154,21 @@ pub fn around<E>(
     spun: impl Fn() -> Duration,
     work: impl FnOnce() -> Result<Tally, E>,
 ) -> Result<Measurement, E> {
-    let waited_before = waited();
-    let (spun_before, cpu_before, started) = (spun(), process_cpu(), Instant::now());
+    around_by(&HostClocks, spun, work)
+}
+
+fn around_by<E>(
+    clocks: &impl Clocks,
+    spun: impl Fn() -> Duration,
+    work: impl FnOnce() -> Result<Tally, E>,
+) -> Result<Measurement, E> {
+    let waited_before = clocks.waited();
+    let (spun_before, cpu_before, started) = (spun(), clocks.cpu(), clocks.wall());
     let mut tally = work()?;
-    let seconds = started.elapsed().as_secs_f64();
-    let cpu = process_cpu().saturating_sub(cpu_before);
+    let seconds = (clocks.wall() - started).as_secs_f64();
+    let cpu = clocks.cpu().saturating_sub(cpu_before);
     let spin = spun().saturating_sub(spun_before);
-    let waited = waited().saturating_sub(waited_before);
+    let waited = clocks.waited().saturating_sub(waited_before);
     let known = tally.copied_bytes + tally.uncopied_bytes;
     Ok(Measurement {
         seconds,
@@ -145,9 +188,49 @@ pub fn around<E>(
     })
 }
 
+/// Clocks that a test moves.
+#[cfg(test)]
+pub(crate) struct Handed {
+    began: Instant,
+    /// Wall time, CPU time and waiting since then.
+    pub(crate) took: std::cell::Cell<[Duration; 3]>,
+}
+
+#[cfg(test)]
+impl Handed {
+    pub(crate) fn new() -> Handed {
+        Handed { began: Instant::now(), took: std::cell::Cell::default() }
+    }
+
+    pub(crate) fn add(&self, wall: Duration, cpu: Duration, waited: Duration) {
+        let took = self.took.get();
+        self.took.set([took[0] + wall, took[1] + cpu, took[2] + waited]);
+    }
+}
+
+#[cfg(test)]
+impl Clocks for Handed {
+    fn wall(&self) -> Instant {
+        self.began + self.took.get()[0]
+    }
+
+    fn cpu(&self) -> Duration {
+        self.took.get()[1]
+    }
+
+    fn waited(&self) -> Duration {
+        self.took.get()[2]
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
 
     #[test]
     fn quantiles_are_samples() {
@@ -162,45 +245,75 @@ mod tests {
     }
 
     #[test]
-    fn two_threads_on_one_processor_wait_for_each_other() {
-        let one_cpu = || {
-            let all = rustix::thread::sched_getaffinity(None).unwrap();
-            let cpu = (0..).find(|cpu| all.is_set(*cpu)).unwrap();
-            ringwire_wire::pin_to_cpu(cpu).unwrap();
-        };
-        let measured = std::thread::spawn(move || {
-            one_cpu();
-            let ends = Instant::now() + Duration::from_millis(100);
-            let spin = move || while Instant::now() < ends {};
-            let work = || {
-                let other = std::thread::spawn(spin);
-                spin();
-                // While both are still there to be asked.
-                let waited = waited();
-                other.join().unwrap();
-                Ok::<_, ()>(Tally { payloads: waited.as_millis() as u64, ..Tally::default() })
-            };
-            around(|| Duration::ZERO, work).unwrap()
-        });
-        let measured = measured.join().unwrap();
-        assert!(measured.waited_s > 0.01 || measured.payloads > 10, "{measured:?}");
+    fn a_run_has_something_in_it_and_ends() {
+        let mut clock = Clock::start(Duration::ZERO);
+        assert!(clock.runs() && !clock.runs());
+        let mut clock = Clock::start(Duration::from_secs(1 << 32));
+        assert!(clock.runs() && clock.runs());
+        assert!(clock.now() >= clock.started);
     }
 
     #[test]
-    fn spinning_is_taken_off_and_stated() {
+    fn waiting_is_read_from_the_kernels_account_of_a_thread() {
+        assert_eq!(waited_of("1234567 89000 12\n"), Some(Duration::from_micros(89)));
+        assert_eq!(waited_of("12"), None);
+        assert_eq!(waited_of(""), None);
+    }
+
+    /// Until this thread and another have waited for each other: which they must, where both want
+    /// the one processor that they have.
+    #[test]
+    fn two_threads_on_one_processor_wait_for_each_other() {
+        const LONG: Duration = Duration::from_secs(180);
+        let spins = Arc::new(AtomicBool::new(true));
+        let spun = Arc::clone(&spins);
+        let waits = std::thread::spawn(move || {
+            let all = rustix::thread::sched_getaffinity(None).unwrap();
+            let cpu = (0..).find(|cpu| all.is_set(*cpu)).unwrap();
+            ringwire_wire::pin_to_cpu(cpu).unwrap();
+            // It begins where this one is.
+            let other = std::thread::spawn(move || while spun.load(Ordering::Relaxed) {});
+            let (before, started) = (waited(), Instant::now());
+            // Threads of other tests come and go, and these two wait more and more.
+            let waits = loop {
+                match waited() >= before + MS {
+                    false if started.elapsed() < LONG => {}
+                    waits => break waits,
+                }
+            };
+            spins.store(false, Ordering::Relaxed);
+            other.join().unwrap();
+            waits
+        });
+        assert!(waits.join().unwrap(), "no thread waited for 1 ms within {LONG:?}");
+    }
+
+    #[test]
+    fn what_a_loop_took_is_the_difference_of_clocks() {
+        let clocks = Handed::new();
+        clocks.add(7 * MS, 7 * MS, 7 * MS);
+        let spun = std::cell::Cell::new(3 * MS);
+        let work = || {
+            clocks.add(40 * MS, 20 * MS, 5 * MS);
+            spun.set(18 * MS);
+            Ok::<_, ()>(Tally { copied_bytes: 1, uncopied_bytes: 3, ..Tally::default() })
+        };
+        let measured = around_by(&clocks, || spun.get(), work).unwrap();
+        // What the wire's acknowledger spun is no work.
+        assert_eq!((measured.seconds, measured.cpu_s, measured.spin_s), (0.040, 0.005, 0.015));
+        assert_eq!((measured.waited_s, measured.copied_share), (0.005, Some(0.25)));
+    }
+
+    #[test]
+    fn more_waiting_than_work_is_no_work() {
+        let clocks = Handed::new();
         let spun = std::cell::Cell::new(Duration::ZERO);
-        let measured = around(
-            || spun.get(),
-            || {
-                let began = process_cpu();
-                while process_cpu() - began < Duration::from_millis(20) {}
-                spun.set(Duration::from_millis(15));
-                Ok::<_, ()>(Tally { copied_bytes: 1, uncopied_bytes: 3, ..Tally::default() })
-            },
-        )
-        .unwrap();
-        assert_eq!(measured.spin_s, 0.015);
-        assert!((0.004..0.1).contains(&measured.cpu_s), "{}", measured.cpu_s);
-        assert_eq!(measured.copied_share, Some(0.25));
+        let work = || {
+            clocks.add(MS, MS, Duration::ZERO);
+            spun.set(2 * MS);
+            Ok::<_, ()>(Tally::default())
+        };
+        let measured = around_by(&clocks, || spun.get(), work).unwrap();
+        assert_eq!((measured.cpu_s, measured.copied_share), (0.0, None));
     }
 }

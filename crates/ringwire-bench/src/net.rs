@@ -128,16 +128,27 @@ impl Net {
         }
     }
 
-    /// Changes how often the perfect wire acknowledges; returns when the acknowledger, unless it is
-    /// kept from its processor, has begun to wait as long as that.
-    pub(crate) fn set_ack_every(&self, ack_every: Duration) {
-        if let Wire::Perfect(wire) = &self.wire {
-            let before = wire.ack_every();
-            wire.set_ack_every(ack_every);
-            if before < ack_every {
-                thread::sleep(2 * before + Duration::from_micros(100));
+    /// Has the peers of `flows` acknowledge nothing, until the same is asked with `false`; returns
+    /// when that holds. On wires other than the perfect one, nothing.
+    ///
+    /// # Errors
+    /// `Stuck` if the acknowledger does not look at its flows for ten seconds.
+    pub(crate) fn hold(&self, flows: &[Flow], hold: bool) -> Result<(), Error> {
+        let Wire::Perfect(wire) = &self.wire else { return Ok(()) };
+        for flow in flows {
+            if let FlowSocket::Perfect(flow) = &flow.socket {
+                flow.hold(hold);
             }
         }
+        // The look that is going on may have begun before that; the next one begins after it.
+        let (looks, started) = (wire.acker().looks, Instant::now());
+        while wire.acker().looks < looks + 2 {
+            if started.elapsed() > DRAIN_MAX {
+                return Err(Error::Stuck("the perfect wire's acknowledger does nothing".into()));
+            }
+            thread::sleep(Duration::from_micros(10));
+        }
+        Ok(())
     }
 
     /// The processor for whoever reads at the other end; `None` where there is none to spare.

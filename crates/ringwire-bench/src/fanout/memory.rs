@@ -27,6 +27,14 @@ impl KernelMemory {
         let page_bytes = rustix::param::page_size() as u64;
         Ok(KernelMemory { tcp_bytes: pages * page_bytes, slab_bytes: slab * 1024 })
     }
+
+    /// What it uses more than it did `before`; nothing where it uses less.
+    pub(super) fn since(self, before: KernelMemory) -> KernelMemory {
+        KernelMemory {
+            tcp_bytes: self.tcp_bytes.saturating_sub(before.tcp_bytes),
+            slab_bytes: self.slab_bytes.saturating_sub(before.slab_bytes),
+        }
+    }
 }
 
 /// Pages charged to TCP sockets, of the text of /proc/net/sockstat.
@@ -45,6 +53,14 @@ fn slab_kib(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_give_back_is_not_counted() {
+        let memory = |tcp_bytes, slab_bytes| KernelMemory { tcp_bytes, slab_bytes };
+        assert_eq!(memory(9, 5).since(memory(2, 1)), memory(7, 4));
+        assert_eq!(memory(9, 5).since(memory(2, 8)), memory(7, 0));
+        assert_eq!(memory(1, 5).since(memory(2, 1)), memory(0, 4));
+    }
 
     #[test]
     fn the_kernel_says_what_it_uses() {

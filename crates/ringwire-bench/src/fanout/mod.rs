@@ -16,8 +16,6 @@
 mod memory;
 mod spread;
 
-use std::time::Duration;
-
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -41,11 +39,6 @@ pub const BLOCK_BYTES: usize = 1 << 20;
 const OTHER_DESCRIPTORS: u64 = 200;
 /// Descriptors of a flow: its own, and the ring's duplicate, on two sets of flows.
 const DESCRIPTORS_A_FLOW: u64 = 4;
-/// How long peers keep their acknowledgements for the look at memory: long enough to hand out a
-/// gigabyte on a busy machine.
-const HELD_BACK: Duration = Duration::from_secs(1);
-/// How often that is tried.
-const HELD_TRIES: usize = 5;
 
 /// One run: some rounds of one method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -277,48 +270,31 @@ impl Bench<'_> {
 
     /// What the kernel holds when all flows have the block and no peer has acknowledged any of it.
     fn held(&mut self, method: usize, backing: Backing) -> Result<KernelMemory, Error> {
-        let mut left = 0.0;
-        for _ in 0..HELD_TRIES {
-            match self.held_once(method, backing)? {
-                (held, part) if part >= 1.0 => return Ok(held),
-                (_, part) => left = part,
-            }
-        }
-        Err(Error::Stuck(format!(
-            "peers were to keep their acknowledgements while the block was handed out, and \
-             acknowledged {:.1} % of it, {HELD_TRIES} times: the machine is too busy",
-            (1.0 - left) * 100.0,
-        )))
-    }
-
-    /// A try at that, and the part of all bytes that was not acknowledged. An acknowledger that
-    /// sleeps, or that does not get its processor, acknowledges once more before it waits.
-    fn held_once(&mut self, method: usize, backing: Backing) -> Result<(KernelMemory, f64), Error> {
         // The set with the large send buffers, which take the block without an acknowledgement.
         let set = self.sets.len() - 1;
-        // Keeps the acknowledger awake, and the flows warm.
-        let row = self.rounds(method, set, backing, 1)?;
+        // What a round needs is there after the first.
+        self.rounds(method, set, backing, 1)?;
         let (spread, set) = (&mut self.methods[method], &self.sets[set]);
-        self.net.set_ack_every(HELD_BACK);
+        self.net.hold(&set.flows, true)?;
         let mut look = || -> Result<_, Error> {
             let before = KernelMemory::read()?;
             spread.hand_out(set, backing)?;
             let during = KernelMemory::read()?;
             let left = set.flows.iter().map(Flow::unacknowledged).sum::<Result<u64, _>>()?;
-            Ok((before, during, left))
+            Ok((during.since(before), left))
         };
         let looked = look();
         // Whatever came of it: what follows needs its acknowledgements.
-        self.net.set_ack_every(Duration::from_micros(self.plan.wire.ack_us));
-        let (before, during, unacknowledged) = looked?;
+        self.net.hold(&set.flows, false)?;
+        let (held, unacknowledged) = looked?;
         let events = spread.wait_until_free(set)?;
         self.events = [events, 1];
-        let held = KernelMemory {
-            tcp_bytes: during.tcp_bytes.saturating_sub(before.tcp_bytes),
-            slab_bytes: during.slab_bytes.saturating_sub(before.slab_bytes),
-        };
-        let all = f64::from(row.flows) * BLOCK_BYTES as f64;
-        Ok((held, unacknowledged as f64 / all))
+        match (set.flows.len() * BLOCK_BYTES) as u64 {
+            all if all == unacknowledged => Ok(held),
+            all => Err(Error::Stuck(format!(
+                "peers were to acknowledge nothing, and {unacknowledged} of {all} bytes are left"
+            ))),
+        }
     }
 }
 
@@ -329,12 +305,14 @@ mod tests {
     use crate::job::{WireKind, WireSpec};
     use crate::plan::Bench as Part;
 
-    /// Hears nothing, never stops.
+    /// Never stops. What there is to note is what keeps something from being measured.
     struct Deaf;
 
     impl Watch for Deaf {
         fn step(&mut self, _: u64, _: u64, _: &str) {}
-        fn note(&mut self, _: &str) {}
+        fn note(&mut self, note: &str) {
+            panic!("{note}");
+        }
         fn stops(&self) -> bool {
             false
         }
@@ -359,16 +337,7 @@ mod tests {
             Ok(net) => net,
             Err(why) => return ringwire_wire::skip(test, &why.to_string()),
         };
-        // On a busy machine peers acknowledge before the kernel's memory was looked at.
-        let looked_at =
-            |fanout: &Fanout| fanout.medians.iter().all(|median| median.tcp_memory_bytes.is_some());
-        let mut measured = when_memory_is_back(|| measure_to(20, &plan, &net, &mut Deaf));
-        for _ in 0..9 {
-            if measured.as_ref().is_ok_and(|fanout| !looked_at(fanout)) {
-                measured = measure_to(20, &plan, &net, &mut Deaf);
-            }
-        }
-        let fanout = match measured {
+        let fanout = match when_memory_is_back(|| measure_to(20, &plan, &net, &mut Deaf)) {
             Ok(fanout) => fanout,
             Err(why @ (Error::Unavailable(_) | Error::Ring(_))) => {
                 return ringwire_wire::skip(test, &why.to_string());
@@ -385,8 +354,16 @@ mod tests {
             ("minimal", Some(20.0))
         );
         assert_eq!((plain.median.errors, ringwire.median.errors), (0, 0));
-        let held = [plain, ringwire].map(|row| row.tcp_memory_bytes.expect("looked at"));
-        assert!(held[0] > held[1], "{fanout:?}");
+        // A notification for each request of those that lend the block: none of them copied it.
+        let told = |row: &FanoutMedian| {
+            (row.median.requests_per_payload, row.median.notifications_per_payload)
+        };
+        assert_eq!((told(plain).1, told(minimal), told(ringwire)), (0.0, (1.0, 1.0), (1.0, 1.0)));
+        // The kernel's memory was looked at with the whole block held by it; how much of it that
+        // took is the host's, and other programs change it.
+        let looked =
+            |row: &FanoutMedian| row.tcp_memory_bytes.is_some() && row.slab_bytes.is_some();
+        assert!(fanout.medians.iter().all(looked), "{fanout:?}");
         // Every row says how many flows it was, beside all that other rows say.
         let row = serde_json::to_value(&fanout.rows[0]).unwrap();
         assert_eq!((&row["flows"], &row["bench"]), (&20.into(), &"fanout".into()));

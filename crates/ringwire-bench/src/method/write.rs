@@ -2,14 +2,14 @@
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Job, Protocol};
-use crate::measure::{LOOK_BYTES, Tally};
+use crate::measure::{Clock, LOOK_BYTES, Tally};
 use crate::net::Flow;
 use crate::stage::Stage;
 use crate::walk::Layout;
@@ -36,8 +36,8 @@ impl Loop for Write {
         let payload_bytes = walk.payload_bytes();
         let a_look = (LOOK_BYTES / payload_bytes).max(1);
         let mut tally = Tally::default();
-        let started = Instant::now();
-        while started.elapsed() < time {
+        let mut clock = Clock::start(time);
+        while clock.runs() {
             for _ in 0..a_look {
                 let offset = walk.next();
                 let mut rest = &bytes[offset..offset + payload_bytes];
