@@ -5,8 +5,7 @@
 
 use std::os::unix::net::UnixStream;
 
-use ringwire_doctor::facts::Facts;
-use ringwire_doctor::{Asked, Framing, NoAddress, examine, judge};
+use ringwire_doctor::{Asked, Framing, examine, judge};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::args::Doctor;
@@ -31,7 +30,7 @@ pub(crate) fn run(args: &Doctor, signals: &Signals, output: &Output) -> Result<E
             bytes: PROBE_BYTES,
         },
     });
-    let facts = examined(asked, signals)?.map_err(|no_address| {
+    let facts = unless_told(signals, move || examine(asked.as_ref()))?.map_err(|no_address| {
         Failure::new(no_address).hint("check the name; an address in numbers needs no resolving")
     })?;
     let report = judge(&facts);
@@ -48,10 +47,13 @@ pub(crate) fn run(args: &Doctor, signals: &Signals, output: &Output) -> Result<E
 
 /// What was found, unless a signal came first. The looking is left behind then: it changes nothing,
 /// and what it has open ends with the program.
-fn examined(asked: Option<Asked>, signals: &Signals) -> Result<Result<Facts, NoAddress>, Failure> {
+fn unless_told<T: Send + 'static>(
+    signals: &Signals,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
     let (ended, ends) = UnixStream::pair().map_err(Failure::new)?;
     let looking = std::thread::Builder::new().name("doctor".into()).spawn(move || {
-        let found = examine(asked.as_ref());
+        let found = look();
         // Closed by now or by a panic, it wakes who waits.
         drop(ends);
         found
@@ -72,5 +74,28 @@ fn examined(asked: Option<Asked>, signals: &Signals) -> Result<Result<Facts, NoA
             let found = looking.join();
             return found.map_err(|_| Failure::new("a bug of ringwire doctor ended the looking"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_ends_it_whatever_the_looking_waits_for() {
+        let signals = Signals::told(signal_hook::consts::SIGTERM).unwrap();
+        let (never, ever) = mpsc::channel::<()>();
+        let why = unless_told(&signals, move || ever.recv()).unwrap_err();
+        assert_eq!(why.first_line(), "told to exit by SIGTERM before all was seen");
+        drop(never);
+    }
+
+    #[test]
+    fn without_one_it_waits_for_what_is_found() {
+        let signals = Signals::told(0).unwrap();
+        assert_eq!(unless_told(&signals, || 7).ok(), Some(7));
+        assert!(unless_told(&signals, || panic!("a bug")).map(|(): ()| ()).is_err());
     }
 }

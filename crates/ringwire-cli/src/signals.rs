@@ -31,6 +31,16 @@ impl Signals {
         Ok(Signals { seen, readable })
     }
 
+    /// As if the process had been told to exit by `signal`, or by none (0).
+    #[cfg(test)]
+    pub(crate) fn told(signal: i32) -> io::Result<Signals> {
+        let (readable, mut written) = UnixStream::pair()?;
+        if signal != 0 {
+            io::Write::write_all(&mut written, &[1])?;
+        }
+        Ok(Signals { seen: Arc::new(AtomicUsize::new(signal as usize)), readable })
+    }
+
     /// The name of the signal that told the process to exit, if one did.
     pub(crate) fn seen(&self) -> Option<&'static str> {
         match self.seen.load(Ordering::SeqCst) as i32 {

@@ -467,3 +467,65 @@ impl<'a> Transfer<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::protocol::FromReceiver;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Connections to two receivers, and their other ends, from which nobody reads.
+    fn pairs() -> [(TcpStream, TcpStream); 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        [0; 2].map(|_| {
+            let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (near, listener.accept().unwrap().0)
+        })
+    }
+
+    /// The times are the test's: the ring is never turned, so nothing but what is heard is a sign.
+    #[test]
+    fn who_gives_no_sign_is_dropped_and_who_is_alive_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"content").unwrap();
+        let files = super::super::source::plan(&[path]).unwrap();
+        let (returns, output) = (Returns::new(), Output::new());
+        let mut ring = Ring::builder().engine(ringwire::EngineChoice::Copy).build().unwrap();
+        let (mut sockets, mut far) = (Vec::new(), Vec::new());
+        for (near, other) in pairs() {
+            sockets.push(ring.attach(near).unwrap());
+            far.push(other);
+        }
+        let names = ["alive".to_owned(), "silent".to_owned()];
+        let patience = 10 * SECOND;
+        let mut transfer =
+            Transfer::new(ring, sockets, &names, &files, patience, &returns, &output).unwrap();
+        let t0 = transfer.started;
+        let (tell, heard) = mpsc::channel();
+        let take_part = |transfer: &Transfer<'_>| {
+            transfer.receivers.iter().map(Receiver::takes_part).collect::<Vec<_>>()
+        };
+
+        transfer.on_read(Read::File { file: 0, size: 7 });
+        transfer.hand_over(t0).unwrap();
+        tell.send(Heard::Frame(0, FromReceiver::Alive { received_bytes: 0 })).unwrap();
+        transfer.hear(t0 + 9 * SECOND, &heard).unwrap();
+        transfer.look(t0 + 10 * SECOND).unwrap();
+        assert_eq!(take_part(&transfer), [true, true]);
+        transfer.look(t0 + 11 * SECOND).unwrap();
+        assert_eq!(take_part(&transfer), [true, false]);
+        // The others go on, for as long as they say that they are alive.
+        tell.send(Heard::Frame(0, FromReceiver::Alive { received_bytes: 0 })).unwrap();
+        transfer.hear(t0 + 19 * SECOND, &heard).unwrap();
+        transfer.look(t0 + 29 * SECOND).unwrap();
+        assert_eq!(take_part(&transfer), [true, false]);
+        transfer.look(t0 + 30 * SECOND).unwrap();
+        assert_eq!(take_part(&transfer), [false, false]);
+        drop(far);
+    }
+}

@@ -196,8 +196,9 @@ fn told_to_exit_it_says_what_was_measured_so_far() {
     });
     program.signal(Signal::INT);
     let end = program.end().expect(2);
+    // All of it would have taken more than five hours.
     let report: Value = serde_json::from_str(&end.stdout).unwrap();
-    assert!(report["rows"].as_array().unwrap().len() < 1000, "it went on");
+    assert!(report["rows"].as_array().unwrap().iter().all(|row| row["method"] == "write"));
     assert_eq!(end.warnings(), ["SIGINT: this is what was measured until then"]);
 }
 

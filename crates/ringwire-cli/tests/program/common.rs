@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// Longer than anything takes that works, on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(300);
 
 /// A directory on the disk that the tests are built on, not on a tmpfs that /tmp may be; for a user
 /// who did not build them, wherever temporary files go.
@@ -105,6 +105,15 @@ impl Program {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Stops it, and returns when it has stopped.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", self.pid());
+        until("the program to stop", || {
+            fs::read_to_string(&stat).unwrap().contains(") T ").then_some(())
+        });
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -251,6 +260,15 @@ impl Receiver {
         self.dir.path().join(name)
     }
 
+    /// Does something while the receiver does not run, so that all of it is there when it goes on,
+    /// however slowly it was done.
+    pub(crate) fn while_stopped<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.program.stop();
+        let done = act();
+        self.program.signal(Signal::CONT);
+        done
+    }
+
     /// Connects to it as a sender that has greeted and was greeted.
     pub(crate) fn greeted(&self) -> TcpStream {
         let mut stream = self.connect();
@@ -380,4 +398,103 @@ pub(crate) fn stand_in<T: Send + 'static>(
         act(stream)
     });
     (address, thread)
+}
+
+/// Where a [`Gate`] keeps a sender's stream from going on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Held {
+    /// After so many bytes of the first file, the next frame's head left out.
+    Data(u64),
+    /// Before the frame that says that a file is whole.
+    End,
+    /// Before the goodbye.
+    Bye,
+}
+
+/// Stands between a sender and a receiver, and lets the sender's stream through up to a point.
+/// What the receiver says goes through all the time. Dropped, it ends both connections.
+pub(crate) struct Gate {
+    pub(crate) address: String,
+    open: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Gate {
+    pub(crate) fn before(receiver: &Receiver, held: Held) -> Gate {
+        let (open, opens) = std::sync::mpsc::channel();
+        let to = receiver.address.clone();
+        let (address, thread) = stand_in(move |sender| {
+            let receiver = TcpStream::connect(to).unwrap();
+            let back = (receiver.try_clone().unwrap(), sender.try_clone().unwrap());
+            let back = std::thread::spawn(move || {
+                let (mut from, mut to) = back;
+                // Either may be killed.
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+            // A stream that breaks off is broken off behind it, too.
+            let _ = pass(&sender, &receiver, held, &opens);
+            let both = std::net::Shutdown::Both;
+            let _ = (receiver.shutdown(both), sender.shutdown(both));
+            back.join().unwrap();
+        });
+        Gate { address, open: Some(open), thread: Some(thread) }
+    }
+
+    /// Lets everything through.
+    pub(crate) fn open(&self) {
+        self.open.as_ref().unwrap().send(()).unwrap();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open = None;
+        // It has failed with a test that has failed.
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// Passes a sender's stream on up to `held`, and the rest once that `opens`.
+fn pass(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    held: Held,
+    opens: &std::sync::mpsc::Receiver<()>,
+) -> std::io::Result<()> {
+    let mut greeting = [0; 16];
+    from.read_exact(&mut greeting)?;
+    to.write_all(&greeting)?;
+    let mut left = match held {
+        Held::Data(bytes) => bytes,
+        Held::End | Held::Bye => u64::MAX,
+    };
+    let mut in_file = false;
+    // A head that was read already.
+    let mut kept = Vec::new();
+    while !(in_file && left == 0) {
+        let mut head = [0; 5];
+        from.read_exact(&mut head)?;
+        if matches!((held, head[0]), (Held::End, 3) | (Held::Bye, 6)) {
+            kept.extend(head);
+            break;
+        }
+        to.write_all(&head)?;
+        let bytes = u64::from(u32::from_be_bytes([head[1], head[2], head[3], head[4]]));
+        let passed = if head[0] == 2 { bytes.min(left) } else { bytes };
+        std::io::copy(&mut from.take(passed), &mut to)?;
+        match head[0] {
+            1 => in_file = true,
+            2 => left -= passed,
+            _ => {}
+        }
+    }
+    if opens.recv().is_ok() {
+        to.write_all(&kept)?;
+        std::io::copy(&mut from, &mut to)?;
+        to.shutdown(std::net::Shutdown::Write)?;
+        // The receiver's word on it is still to come, and its end.
+        let _ = opens.recv();
+    }
+    Ok(())
 }

@@ -5,12 +5,26 @@ use std::process::Command;
 
 use crate::common::*;
 
+/// Connects as a sender that has said all of `bytes`, the greeting among them, when the receiver
+/// sees it; and takes the receiver's greeting. However patient it is, it need not wait.
+fn all_at_once(receiver: &Receiver, bytes: &[u8]) -> std::net::TcpStream {
+    let mut stream = receiver.while_stopped(|| {
+        let mut stream = receiver.connect();
+        stream.write_all(bytes).unwrap();
+        stream
+    });
+    let mut greeting = [0; 16];
+    stream.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, RECEIVER);
+    stream
+}
+
 /// After whatever a peer did: nothing is left but `there`, and the next sender is served.
 fn still_serves(receiver: &Receiver, there: &[&str]) {
     until("the temporary to go", || temporary_bytes(receiver.dir()).is_none().then_some(()));
     assert_eq!(names(receiver.dir()), there);
-    let mut stream = receiver.greeted();
-    stream.write_all(&[file(2, b"next"), data(b"ok"), end(b"ok"), BYE.to_vec()].concat()).unwrap();
+    let all = [SENDER.to_vec(), file(2, b"next"), data(b"ok"), end(b"ok"), BYE.to_vec()].concat();
+    let mut stream = all_at_once(receiver, &all);
     assert_eq!(said(&mut stream), "stored 0: 2 B verified");
     assert_same(&receiver.path("next"), b"ok");
     std::fs::remove_file(receiver.path("next")).unwrap();
@@ -160,8 +174,8 @@ fn a_sender_that_is_silent_is_not_waited_for() {
     silent.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, RECEIVER);
     // and in a file.
-    let mut stream = receiver.greeted();
-    stream.write_all(&[file(5, b"f"), data(b"he")].concat()).unwrap();
+    let beginning = [SENDER.to_vec(), file(5, b"f"), data(b"he")].concat();
+    let mut stream = all_at_once(&receiver, &beginning);
     assert_eq!(said(&mut stream), "closing: the sender was silent for 300 ms");
     drop(stream);
     still_serves(&receiver, &[]);

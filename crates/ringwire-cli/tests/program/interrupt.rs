@@ -7,19 +7,55 @@ use rustix::process::Signal;
 
 use crate::common::*;
 
-const ROUNDS: u64 = 20;
-const BYTES: u64 = 24 << 20;
+const BYTES: usize = 24 << 20;
+const BLOCK: usize = 64 << 10;
 
-/// Starts a transfer and returns when the receiver has written a random part of it.
-fn transfer_under_way(round: u64, content: &[u8]) -> (Receiver, Program, tempfile::TempDir) {
+/// Rounds in which nothing is held back: the signal comes whenever it does.
+const FREE_ROUNDS: u64 = 10;
+
+/// Parts of the file after which a transfer is held: its ends and those of a block, and any.
+fn parts(seed: u64) -> Vec<u64> {
+    let any = |round| u64::from_le_bytes(random(8, seed + round).try_into().unwrap());
+    let any = (0..5).map(|round| any(round) % BYTES as u64);
+    [0, 1, BLOCK as u64, BYTES as u64].into_iter().chain(any).collect()
+}
+
+/// Starts a sender.
+fn send(to: &str, content: &[u8]) -> (Program, tempfile::TempDir) {
     let source = scratch();
     let path = write(source.path().join("f"), content);
-    let receiver = Receiver::start(&["--count", "1"]);
     let mut command = ringwire(["send"]);
-    command.arg(path).args(["--arena", "1MiB", "--block", "64KiB", "--to", &receiver.address]);
-    let sender = Program::start(command);
+    command.arg(path).args(["--arena", "1MiB", "--block", "64KiB", "--to", to]);
+    (Program::start(command), source)
+}
+
+/// A transfer of which the receiver has written so many bytes, and gets no more.
+struct UnderWay {
+    receiver: Receiver,
+    gate: Gate,
+    sender: Program,
+    _source: tempfile::TempDir,
+}
+
+fn held_after(part: u64, content: &[u8]) -> UnderWay {
+    let receiver = Receiver::start(&["--count", "1"]);
+    // All of it means that its end is still missing.
+    let held = if part == BYTES as u64 { Held::End } else { Held::Data(part) };
+    let gate = Gate::before(&receiver, held);
+    let (sender, source) = send(&gate.address, content);
+    until("the part to be written", || {
+        temporary_bytes(receiver.dir()).filter(|&bytes| bytes == part)
+    });
+    UnderWay { receiver, gate, sender, _source: source }
+}
+
+/// Starts a transfer and returns when the receiver has written a random part of it. It goes on, and
+/// may be over.
+fn transfer_under_way(round: u64, content: &[u8]) -> (Receiver, Program, tempfile::TempDir) {
+    let receiver = Receiver::start(&["--count", "1"]);
+    let (sender, source) = send(&receiver.address, content);
     let seed = random(8, round);
-    let at = u64::from_le_bytes(seed.try_into().unwrap()) % BYTES;
+    let at = u64::from_le_bytes(seed.try_into().unwrap()) % BYTES as u64;
     until("the transfer's random point", || {
         let there = receiver.path("f").exists();
         (there || temporary_bytes(receiver.dir()).is_some_and(|bytes| bytes >= at)).then_some(())
@@ -39,10 +75,51 @@ fn whole_or_nothing(dir: &std::path::Path, content: &[u8]) -> bool {
 }
 
 #[test]
+fn a_transfer_that_stood_still_and_goes_on_is_whole() {
+    let content = random(BYTES, 5);
+    for part in [BLOCK as u64 + 1, BYTES as u64] {
+        let UnderWay { receiver, gate, sender, _source } = held_after(part, &content);
+        gate.open();
+        sender.end().expect(0);
+        let (received, dir) = receiver.end();
+        received.expect(0);
+        assert!(whole_or_nothing(dir.path(), &content));
+        drop(gate);
+    }
+}
+
+/// What either side says of a signal.
+fn name(signal: Signal) -> &'static str {
+    if signal == Signal::INT { "SIGINT" } else { "SIGTERM" }
+}
+
+/// Whether the sender was told in time; what it says then.
+fn sender_was_told(sent: &End, signal: Signal) -> bool {
+    let why = "files that were under way are not kept anywhere";
+    let text = format!("error: told to exit by {}; {why}", name(signal));
+    let told = sent.status.code() == Some(2);
+    assert!(!told || sent.stderr.contains(&text), "{}", sent.shown());
+    told
+}
+
+#[test]
 fn a_sender_told_to_exit_leaves_nothing_half_written() {
-    let content = random(BYTES as usize, 1);
-    let mut interrupted = 0;
-    for round in 0..ROUNDS {
+    let content = random(BYTES, 1);
+    for (round, part) in parts(0).into_iter().enumerate() {
+        let UnderWay { receiver, gate, sender, _source } = held_after(part, &content);
+        let signal = [Signal::INT, Signal::TERM, Signal::KILL][round % 3];
+        sender.signal(signal);
+        let sent = sender.end();
+        drop(gate);
+        let (received, dir) = receiver.end();
+        assert!(!whole_or_nothing(dir.path(), &content), "after {part} bytes");
+        received.expect(1);
+        match signal {
+            Signal::KILL => assert_eq!(sent.status.code(), None),
+            _ => assert!(sender_was_told(&sent, signal), "{}", sent.shown()),
+        }
+    }
+    for round in 0..FREE_ROUNDS {
         let (receiver, sender, _source) = transfer_under_way(round, &content);
         let signal = [Signal::INT, Signal::TERM, Signal::KILL][round as usize % 3];
         sender.signal(signal);
@@ -52,29 +129,51 @@ fn a_sender_told_to_exit_leaves_nothing_half_written() {
         // Whole, it may still miss the goodbye; it cannot know that there was but one file.
         let right = matches!((received.status.code(), whole), (Some(1), _) | (Some(0), true));
         assert!(right, "{}", received.shown());
-        match (sent.status.code(), whole) {
-            (Some(2), _) => {
-                let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
-                let text = format!(
-                    "error: told to exit by {name}; files that were under way are not kept anywhere"
-                );
-                assert!(sent.stderr.contains(&text), "{}", sent.shown());
-                interrupted += u64::from(!whole);
-            }
-            // Killed, or at its end already.
-            (None, _) => interrupted += u64::from(!whole),
-            (Some(0), true) => {}
-            _ => panic!("{}", sent.shown()),
-        }
+        // Told, killed, or at its end already.
+        let right = sender_was_told(&sent, signal)
+            || matches!((sent.status.code(), whole), (None, _) | (Some(0), true));
+        assert!(right, "{}", sent.shown());
     }
-    assert!(interrupted >= ROUNDS / 2, "only {interrupted} of {ROUNDS} were under way");
+}
+
+/// A receiver that was told to exit before the file was whole, and its sender.
+fn receiver_was_told(received: &End, sent: End, signal: Signal) {
+    assert_eq!(received.status.code(), Some(2), "{}", received.shown());
+    let name = name(signal);
+    let text = format!(
+        "error: told to exit by {name} during a transfer; nothing of its unfinished file is kept\n"
+    );
+    assert!(received.stderr.ends_with(&text), "{}", received.shown());
+    let text = format!("ended the transfer: told to exit by {name}");
+    assert!(sent.stderr.contains(&text), "{}", sent.shown());
+    sent.expect(1);
 }
 
 #[test]
 fn a_receiver_told_to_exit_leaves_nothing_half_written() {
-    let content = random(BYTES as usize, 2);
-    let mut interrupted = 0;
-    for round in 0..ROUNDS {
+    let content = random(BYTES, 2);
+    for (round, part) in parts(100).into_iter().enumerate() {
+        let UnderWay { receiver, gate, sender, _source } = held_after(part, &content);
+        let signal = [Signal::INT, Signal::TERM][round % 2];
+        receiver.program.signal(signal);
+        let (received, dir) = receiver.end();
+        assert!(!whole_or_nothing(dir.path(), &content), "after {part} bytes");
+        receiver_was_told(&received, sender.end(), signal);
+        drop(gate);
+    }
+    // Between the file and the goodbye the file is kept, and it says that it was told.
+    let receiver = Receiver::start(&["--count", "1"]);
+    let gate = Gate::before(&receiver, Held::Bye);
+    let (sender, _source) = send(&gate.address, &content);
+    until("the file", || receiver.path("f").exists().then_some(()));
+    sender.end().expect(0);
+    receiver.program.signal(Signal::TERM);
+    let (received, dir) = receiver.end();
+    assert!(whole_or_nothing(dir.path(), &content));
+    received.expect(2);
+    drop(gate);
+
+    for round in 0..FREE_ROUNDS {
         let (receiver, sender, _source) = transfer_under_way(100 + round, &content);
         let signal = [Signal::INT, Signal::TERM][round as usize % 2];
         receiver.program.signal(signal);
@@ -82,48 +181,51 @@ fn a_receiver_told_to_exit_leaves_nothing_half_written() {
         let whole = whole_or_nothing(dir.path(), &content);
         let sent = sender.end();
         if whole {
-            // Told to exit between the file and the goodbye, it says so.
             assert!(matches!(received.status.code(), Some(0 | 2)), "{}", received.shown());
             sent.expect(0);
-            continue;
+        } else {
+            receiver_was_told(&received, sent, signal);
         }
-        interrupted += 1;
-        assert_eq!(received.status.code(), Some(2), "{}", received.shown());
-        let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
-        let text = format!(
-            "error: told to exit by {name} during a transfer; nothing of its unfinished file is \
-             kept\n"
-        );
-        assert!(received.stderr.ends_with(&text), "{}", received.shown());
-        let text = format!("ended the transfer: told to exit by {name}");
-        assert!(sent.stderr.contains(&text), "{}", sent.shown());
-        assert_eq!(sent.status.code(), Some(1));
     }
-    assert!(interrupted >= ROUNDS / 2, "only {interrupted} of {ROUNDS} were under way");
+}
+
+/// What a receiver that was killed leaves: nothing, the whole file, or one whose name says that it
+/// is a part. Whether it is the part.
+fn left_a_part(dir: &std::path::Path, content: &[u8]) -> bool {
+    match &names(dir)[..] {
+        [] => false,
+        [name] if name == "f" => {
+            assert_same(&dir.join("f"), content);
+            false
+        }
+        [name] => {
+            // It had no chance to clean up; the name says what it is.
+            assert!(name.starts_with(".ringwire-") && name.ends_with(".partial"), "{name}");
+            true
+        }
+        more => panic!("{more:?}"),
+    }
 }
 
 #[test]
 fn a_receiver_that_is_killed_leaves_nothing_that_looks_whole() {
-    let content = random(BYTES as usize, 3);
-    let mut interrupted = 0;
-    for round in 0..ROUNDS {
+    let content = random(BYTES, 3);
+    for part in parts(200) {
+        let UnderWay { receiver, gate, sender, _source } = held_after(part, &content);
+        receiver.program.signal(Signal::KILL);
+        let (_, dir) = receiver.end();
+        assert!(left_a_part(dir.path(), &content), "after {part} bytes");
+        sender.end().expect(1);
+        drop(gate);
+    }
+    for round in 0..FREE_ROUNDS {
         let (receiver, sender, _source) = transfer_under_way(200 + round, &content);
         receiver.program.signal(Signal::KILL);
         let (_, dir) = receiver.end();
-        match &names(dir.path())[..] {
-            [] => {}
-            [name] if name == "f" => assert_same(&dir.path().join("f"), &content),
-            [name] => {
-                // It had no chance to clean up; the name says what it is.
-                assert!(name.starts_with(".ringwire-") && name.ends_with(".partial"), "{name}");
-                interrupted += 1;
-            }
-            more => panic!("{more:?}"),
-        }
+        left_a_part(dir.path(), &content);
         let sent = sender.end();
         assert!(matches!(sent.status.code(), Some(0 | 1)), "{}", sent.shown());
     }
-    assert!(interrupted >= ROUNDS / 2, "only {interrupted} of {ROUNDS} were under way");
 }
 
 #[test]
@@ -181,7 +283,6 @@ fn unacknowledged_bytes(local: u16, remote: u16) -> u64 {
 /// was accepted to the kernel: a right beginning, and then an end or a reset.
 #[test]
 fn what_a_peer_has_is_right_up_to_where_the_sender_was_told_to_exit() {
-    const BLOCK: usize = 64 << 10;
     const FILE: usize = 16 << 20;
     let dir = scratch();
     let content = random(FILE, 4);

@@ -32,8 +32,13 @@ fn two_gib_to_four_receivers_while_one_is_killed_and_one_is_stopped() {
     let killed = Receiver::start(&[]);
     let stopped = Receiver::start(&[]);
     let mut command = ringwire(["send"]);
-    command.arg(&path).args(["--arena", "64MiB", "--patience", "3s"]);
-    for receiver in good.iter().chain([&killed, &stopped]) {
+    // Longer than a receiver that is alive waits for its disk.
+    command.arg(&path).args(["--arena", "64MiB", "--patience", "20s"]);
+    // One of the good ones gets half of the file for now, and the others no more than it and an
+    // arena.
+    let gate = Gate::before(&good[0], Held::Data(BYTES / 2));
+    command.args(["--to", &gate.address]);
+    for receiver in good[1..].iter().chain([&killed, &stopped]) {
         command.args(["--to", &receiver.address]);
     }
     let sender = Program::start(command);
@@ -45,7 +50,8 @@ fn two_gib_to_four_receivers_while_one_is_killed_and_one_is_stopped() {
     has_half(&killed);
     killed.program.signal(Signal::KILL);
     has_half(&stopped);
-    stopped.program.signal(Signal::STOP);
+    stopped.program.stop();
+    gate.open();
     // The kernel's own account of the most that it ever had, as late as it can be read.
     let mut rss_bytes_max = 0;
     for receiver in good {

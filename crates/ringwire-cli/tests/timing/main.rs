@@ -1,0 +1,69 @@
+//! How soon the program does what it does. On a machine that has nothing else to do.
+
+#[path = "../program/common.rs"]
+#[expect(dead_code, reason = "it needs a part of what the other tests share")]
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use common::*;
+use rustix::process::Signal;
+
+/// Longer than `ringwire doctor` promises to take.
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+#[test]
+fn the_doctor_takes_less_than_ten_seconds() {
+    let started = Instant::now();
+    run(["doctor", "--json"]);
+    assert!(started.elapsed() < TEN_SECONDS, "{:?}", started.elapsed());
+    // A server that says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let started = Instant::now();
+    run(["doctor", "--json", "--to", &to]).expect(1);
+    assert!(started.elapsed() < TEN_SECONDS, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_signal_ends_the_doctor_at_once() {
+    // It waits long for this server, which takes a connection, and not one byte of a probe.
+    let listener = small_listener();
+    let to = listener.local_addr().unwrap().to_string();
+    for signal in [Signal::INT, Signal::TERM] {
+        let program = Program::start(ringwire(["doctor", "--to", &to, "--probe-bytes", "1GiB"]));
+        let (_stalled, _) = listener.accept().unwrap();
+        let told = Instant::now();
+        program.signal(signal);
+        program.end().expect(2);
+        assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+    }
+}
+
+#[test]
+fn a_receiver_that_says_it_is_alive_is_waited_for() {
+    let (address, stand_in) = stand_in(move |mut stream| {
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(RECEIVER).unwrap();
+        while !matches!(read_frame(&mut stream), Ok((6, _)) | Err(_)) {}
+        // A slow disk: alive for four times the sender's patience.
+        let started = Instant::now();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        while started.elapsed().as_millis() < 1600 {
+            stream.write_all(b"\x82\0\0\0\x08\0\0\0\0\0\0\0\x07").unwrap();
+            // The sender has said all; this waits for the time to pass, or for it to give up.
+            assert!(stream.read(&mut [0; 16]).map_or(true, |bytes| bytes == 0));
+            // paces: a receiver that says ten times a second that it is alive
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        stream.write_all(b"\x81\0\0\0\x05\0\0\0\0\x00").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let dir = scratch();
+    let path = write(dir.path().join("f"), b"content");
+    let args = ["send", path.to_str().unwrap(), "--to", &address, "--patience", "400ms"];
+    run(args).expect(0);
+    stand_in.join().unwrap();
+}
