@@ -29,12 +29,12 @@ pub(crate) fn fill(bytes: &mut [u8], seed: u64, at: u64) {
     let first = at + front.len() as u64;
     front.iter_mut().zip(at..).for_each(|(to, at)| *to = byte(seed, at));
     let mut next = word(seed, first / WORD as u64);
-    let mut words = rest.chunks_exact_mut(WORD);
-    for to in &mut words {
-        to.copy_from_slice(&next.to_le_bytes());
+    let (words, back) = rest.as_chunks_mut::<WORD>();
+    for to in words {
+        *to = next.to_le_bytes();
         next = next.wrapping_add(STEP);
     }
-    words.into_remainder().iter_mut().zip(next.to_le_bytes()).for_each(|(to, byte)| *to = byte);
+    back.iter_mut().zip(next.to_le_bytes()).for_each(|(to, byte)| *to = byte);
 }
 
 /// Writes over memory that was released, so that whoever still reads it is found out. The compiler
@@ -50,11 +50,9 @@ pub(crate) fn wrong_bytes(bytes: &[u8], seed: u64, at: u64) -> u64 {
     let first = at + front.len() as u64;
     let mut next = word(seed, first / WORD as u64);
     let mut difference = 0;
-    let words = rest.chunks_exact(WORD);
-    let back = words.remainder();
+    let (words, back) = rest.as_chunks::<WORD>();
     for seen in words {
-        let seen = <[u8; WORD]>::try_from(seen).map_or(0, u64::from_le_bytes);
-        difference |= seen ^ next;
+        difference |= u64::from_le_bytes(*seen) ^ next;
         next = next.wrapping_add(STEP);
     }
     let whole = difference == 0
