@@ -18,13 +18,14 @@ use std::collections::BTreeMap;
 
 use self::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
-/// The atomics of this file: loom's when its models run, otherwise the standard library's.
+/// The atomics of this file: loom's when its models run, otherwise the standard library's. The
+/// models are tests, so whoever builds a program of their own for loom gets a library that works.
 pub(super) mod sync {
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(in crate::arena) use loom::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, Ordering, fence,
     };
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     pub(in crate::arena) use std::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, Ordering, fence,
     };
@@ -411,7 +412,7 @@ impl Stack {
 pub(super) struct Count(AtomicU32);
 
 impl Count {
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(super) fn new() -> Count {
         Count(AtomicU32::new(0))
     }

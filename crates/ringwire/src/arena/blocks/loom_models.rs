@@ -1,5 +1,5 @@
-//! What threads can do to one another, in every order (up to a bound): `RUSTFLAGS="--cfg loom"
-//! cargo test --lib --release loom_`.
+//! What threads can do to one another, in every order (up to a bound): `cargo xtask test` runs it;
+//! alone, `RUSTFLAGS="--cfg loom" cargo test -p ringwire --lib loom_` does.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
