@@ -13,6 +13,13 @@ fn programs_that_break_the_rules_do_not_compile() {
     cases.compile_fail("tests/ui/send_a_block_that_is_not_frozen.rs");
     cases.compile_fail("tests/ui/move_a_ring_to_another_thread.rs");
     cases.compile_fail("tests/ui/write_to_a_payload_that_is_lent.rs");
-    // The same calls, as they are meant.
-    cases.pass("tests/ui/as_it_is_meant.rs");
+}
+
+/// The same calls as they are meant do compile, as a part of this program.
+#[path = "ui/as_it_is_meant.rs"]
+mod as_it_is_meant;
+
+#[test]
+fn a_program_that_keeps_the_rules_compiles_and_runs() {
+    as_it_is_meant::main();
 }

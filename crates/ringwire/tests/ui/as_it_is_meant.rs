@@ -29,7 +29,7 @@ fn send(
     Ok(())
 }
 
-fn main() {
+pub(crate) fn main() {
     let builder = Ring::builder();
     std::thread::spawn(move || builder.build().map(drop)).join().unwrap().ok();
     let _ = send;
