@@ -26,8 +26,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a condition is looked at that no event need announce.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Both ways in which completions are posted.
-pub(crate) const TASK_RUNS: [TaskRun; 2] = [TaskRun::Interrupt, TaskRun::Deferred];
+/// The rings that tests run with: those that builders make. `TaskRun::Interrupt` only changes when
+/// the kernel posts completions; its smoke runs, on each engine, are
+/// `every_message_arrives_whole_interrupt` and `a_dropped_ring`.
+pub(crate) const TASK_RUNS: [TaskRun; 1] = [TaskRun::Deferred];
 
 /// Everything goes zero-copy, whatever its size.
 pub(crate) const ZERO_COPY: Thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };

@@ -38,7 +38,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 const MIB: usize = 1 << 20;
 
-/// Both kinds of ring, everything zero-copy and everything copied.
+/// Everything zero-copy and everything copied.
 fn every_way(test: impl Fn(&mut Driver, &str)) {
     every_way_within(Limits::default(), test);
 }

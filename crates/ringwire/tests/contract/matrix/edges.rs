@@ -189,7 +189,7 @@ fn segments_that_come_later_are_registered_too() {
 fn rings_share_an_arena_and_its_blocks() {
     let test = "rings_share_an_arena_and_its_blocks";
     let Some((arena, blocks)) = full_arena(test, 256 * KIB, 256 * KIB, 64 * KIB) else { return };
-    let threads = TASK_RUNS.map(|task_run| {
+    let threads = [TaskRun::Deferred, TaskRun::Interrupt].map(|task_run| {
         let (arena, blocks) = (arena.clone(), blocks.clone());
         thread::spawn(move || {
             let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);

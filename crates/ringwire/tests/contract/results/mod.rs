@@ -36,7 +36,7 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Both kinds of ring, everything zero-copy and everything copied.
+/// Everything zero-copy and everything copied.
 fn every_way(test: impl Fn(&mut Driver, &str)) {
     for task_run in TASK_RUNS {
         for (thresholds, way) in [(ZERO_COPY, "zero copy"), (COPY, "copy")] {
@@ -48,7 +48,7 @@ fn every_way(test: impl Fn(&mut Driver, &str)) {
     }
 }
 
-/// Both kinds of ring, everything zero-copy.
+/// Everything zero-copy.
 fn zero_copy(test: impl Fn(&mut Driver, TaskRun)) {
     for task_run in TASK_RUNS {
         let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
