@@ -70,7 +70,9 @@ pub(crate) struct Built {
 /// Builds with `args` and says which programs came out. Errors and warnings show as they come.
 pub(crate) fn build(args: &[&str]) -> Result<Vec<Built>> {
     let mut command = command();
-    command.args(args).arg("--message-format=json-render-diagnostics");
+    // Behind the subcommand, because what follows a `--` is not for cargo.
+    let (subcommand, rest) = args.split_at(1.min(args.len()));
+    command.args(subcommand).arg("--message-format=json-render-diagnostics").args(rest);
     let mut built = Vec::new();
     let status = run_lines(&mut command, |line| built.extend(parse_artifact(line)))?;
     if status.success() {

@@ -1,13 +1,22 @@
 //! `cargo xtask test`: all tests, and an account of those that could not run.
+//!
+//! ```text
+//!  programs.rs  which test programs there are, and which a user runs, too    (pure)
+//!  run.rs       runs them, several at once
+//!  tally.rs     counts what they say                                         (pure)
+//! ```
 
+mod programs;
+mod run;
 mod tally;
 
 use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tally::{Skip, Tally};
@@ -19,10 +28,11 @@ use crate::{Error, Result, workspace};
 /// How to test.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run the test programs that the last `cargo xtask test` built, without cargo
+    /// Run those test programs of the last `cargo xtask test` in which a user's rights matter,
+    /// without cargo
     ///
-    /// For another user than the one who built them. Leaves out what needs the compiler: the
-    /// documentation's examples, the loom models, and tests that must not compile.
+    /// For another user than the one who built them: locked memory, namespaces, filters, files.
+    /// Which programs these are, and why, is the table in xtask/src/test/programs.rs.
     #[arg(long)]
     no_build: bool,
     /// Run each of them as an ordinary user, one whom nobody else is, who may lock 8 MiB
@@ -40,6 +50,9 @@ pub(crate) struct Args {
 
 /// The example that must run to its end; it checks itself.
 const EXAMPLE: &str = "notification_slots";
+
+/// How many programs run at once, each with a thread for every processor: most wait for peers.
+const AT_ONCE: usize = 2;
 
 /// Below are users that a system knows.
 const FIRST_USER: u32 = 1_500_000_000;
@@ -63,6 +76,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .map_err(Error::from("limit the users' locked memory"))?;
     }
     let mut session = Session::new(if root { &[] } else { &["--test-threads=1"] })?;
+    session.at_once = match (root, args.as_users) {
+        (true, _) => AT_ONCE,
+        (false, true) => std::thread::available_parallelism().map_or(AT_ONCE, |n| n.get() + 1),
+        (false, false) => 1,
+    };
     if args.no_build {
         session.run_built(args.as_users)?;
     } else {
@@ -76,18 +94,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 pub(crate) struct Session {
     /// What each of them is told.
     harness: &'static [&'static str],
+    /// How many of them run at once.
+    at_once: usize,
     /// Where those that cannot run say so.
     skips: NamedTempFile,
     tally: Tally,
+    /// What took how long.
+    times: Vec<(&'static str, Duration)>,
 }
 
 impl Session {
+    /// One that runs programs one after the other.
     pub(crate) fn new(harness: &'static [&'static str]) -> Result<Session> {
         let skips = NamedTempFile::new().map_err(Error::from("make a temporary file"))?;
         // For all whom we run as.
         std::fs::set_permissions(skips.path(), Permissions::from_mode(0o666))
             .map_err(Error::from("let others write the list of skips"))?;
-        Ok(Session { harness, skips, tally: Tally::default() })
+        let (tally, times) = (Tally::default(), Vec::new());
+        Ok(Session { harness, at_once: 1, skips, tally, times })
     }
 
     /// Prints the sum, and says whether all is well.
@@ -95,6 +119,10 @@ impl Session {
         let text = std::fs::read_to_string(self.skips.path())
             .map_err(Error::from("read the list of skips"))?;
         self.tally.skips = tally::parse_skips(&text);
+        println!("\n=== summary");
+        for (what, time) in &self.times {
+            println!("{:6.0} s  {what}", time.as_secs_f64());
+        }
         Ok(report(&self.tally, strict, root))
     }
 
@@ -104,65 +132,127 @@ impl Session {
     }
 
     fn run_with_cargo(&mut self) -> Result<()> {
-        match cargo::build(&["test", "--workspace", "--no-run"]) {
-            Ok(built) => remember(&built)?,
+        let started = Instant::now();
+        let built = match cargo::build(&["test", "--workspace", "--no-run"]) {
+            Ok(built) => built,
             Err(Error(what)) => {
                 self.tally.fail(&what);
                 return Ok(()); // there is nothing to run
             }
-        }
+        };
+        let programs = Program::all(&built);
+        remember(&programs)?;
+        let sources: Vec<&str> = programs.iter().map(|program| program.source.as_str()).collect();
+        programs::undecided(&sources).iter().for_each(|what| self.tally.fail(what));
+        self.took("building", started);
 
-        // Documentation's examples are among these.
-        let mut all = cargo::command();
-        all.args(["test", "--workspace", "--no-fail-fast"]);
+        let started = Instant::now();
+        self.programs(programs.iter().map(|program| program.command(self.harness)).collect())?;
+        self.took("the programs", started);
+
+        let started = Instant::now();
+        let mut documentation = cargo::command();
+        documentation.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
         if !self.harness.is_empty() {
-            all.arg("--").args(self.harness);
+            documentation.arg("--").args(self.harness);
         }
-        self.step(&mut all)?;
+        self.step(&mut documentation)?;
+        self.took("the documentation's examples", started);
 
-        let mut loom = cargo::command();
-        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        loom.args(["test", "-p", "ringwire", "--lib", "--release", "loom_"])
-            .env("RUSTFLAGS", format!("{flags} --cfg loom").trim())
-            .env("CARGO_TARGET_DIR", cargo::target_dir()?.join("loom"));
-        let models = self.step(&mut loom)?;
-        if models == 0 {
-            self.tally.fail("there is no loom model (a test named loom_…)");
+        let started = Instant::now();
+        self.loom_models()?;
+        self.took("the loom models", started);
+
+        match built.iter().find(|built| built.target == EXAMPLE && !built.test) {
+            Some(built) => {
+                self.whole(&mut Command::new(&built.executable), &format!("example {EXAMPLE}"))
+            }
+            None => {
+                self.tally.fail(&format!("there is no example {EXAMPLE}"));
+                Ok(())
+            }
         }
-
-        let mut example = cargo::command();
-        example.args(["run", "-p", "ringwire", "--example", EXAMPLE]);
-        self.whole(&mut example, &format!("example {EXAMPLE}"))
     }
 
-    fn run_built(&mut self, as_users: bool) -> Result<()> {
-        let first_user = FIRST_USER + std::process::id() % 1_000_000 * USERS_A_RUN;
-        for (user, built) in (first_user..).zip(recall()?) {
-            let mut command = self.program(&built.package, &built.executable);
-            if as_users {
-                command.uid(user).gid(user);
+    /// The core's own tests with loom's atomics, made of the same parts as all other programs.
+    fn loom_models(&mut self) -> Result<()> {
+        let args = ["rustc", "-p", "ringwire", "--lib", "--profile", "test", "--", "--cfg", "loom"];
+        let built = match cargo::build(&args) {
+            Ok(built) => built,
+            Err(Error(what)) => {
+                self.tally.fail(&what);
+                return Ok(());
             }
-            self.step(&mut command)?;
+        };
+        let before = self.tally.passed;
+        if let Some(built) = built.iter().find(|built| built.test) {
+            let mut command = Command::new(&built.executable);
+            command.arg("loom_").current_dir(&built.package);
+            self.programs(vec![("the loom models".to_owned(), command)])?;
+        }
+        if self.tally.passed == before {
+            self.tally.fail("there is no loom model (a test named loom_…)");
         }
         Ok(())
     }
 
-    /// Runs a test program without cargo, where cargo would run it. Says how many tests ran.
+    fn run_built(&mut self, as_users: bool) -> Result<()> {
+        let started = Instant::now();
+        let first_user = FIRST_USER + std::process::id() % 1_000_000 * USERS_A_RUN;
+        let mut commands = Vec::new();
+        for (user, program) in (first_user..).zip(recall()?) {
+            let found = programs::find(&program.source);
+            let Some(skips) = found.and_then(|(_, as_user)| as_user.skips()) else { continue };
+            let (name, mut command) = program.command(self.harness);
+            command.args(skips.iter().flat_map(|test| ["--skip", test]));
+            if as_users {
+                command.uid(user).gid(user);
+            }
+            commands.push((name, command));
+        }
+        self.programs(commands)?;
+        self.took("the programs", started);
+        Ok(())
+    }
+
+    /// Runs test programs and takes their results down.
+    fn programs(&mut self, mut programs: Vec<(String, Command)>) -> Result<()> {
+        for (_, command) in &mut programs {
+            command.env("RINGWIRE_SKIPS", self.skips.path());
+        }
+        let at_once = self.at_once;
+        run::all(programs, at_once, |ran| {
+            println!("\n=== {} ({:.1} s)", ran.name, ran.time.as_secs_f64());
+            let (failed, failures) = (self.tally.failed, self.tally.failures.len());
+            for line in &ran.lines {
+                println!("{line}");
+                self.tally.take(line);
+            }
+            match ran.ended {
+                Ok(status) if status.success() => {}
+                // It crashed before it could say what failed.
+                Ok(status) if self.tally.failed == failed => {
+                    self.tally.fail(&format!("it ended with {status}"));
+                }
+                Ok(_) => {}
+                Err(Error(why)) => self.tally.fail(&why),
+            }
+            self.tally.place(failures, &ran.name);
+            Ok(())
+        })
+    }
+
+    /// Runs a test program by itself, and shows what it says at once. Says how many tests ran.
     pub(crate) fn run_program(&mut self, built: &Built) -> Result<u64> {
+        let before = self.tally.passed + self.tally.failed;
+        let (_, mut command) = Program::of(built).command(self.harness);
+        self.step(&mut command)?;
+        Ok(self.tally.passed + self.tally.failed - before)
+    }
+
+    /// Runs tests, or cargo that does, shows what they say at once, and takes their results down.
+    fn step(&mut self, command: &mut Command) -> Result<()> {
         let failed = self.tally.failed;
-        let passed = self.step(&mut self.program(&built.package, &built.executable))?;
-        Ok(passed + self.tally.failed - failed)
-    }
-
-    fn program(&self, package: &Path, executable: &Path) -> Command {
-        let mut command = Command::new(executable);
-        command.args(self.harness).current_dir(package).env("CARGO_MANIFEST_DIR", package);
-        command
-    }
-
-    /// Runs test programs and takes their results down. Says how many passed.
-    fn step(&mut self, command: &mut Command) -> Result<u64> {
-        let before = (self.tally.passed, self.tally.failed);
         announce(command);
         command.env("RINGWIRE_SKIPS", self.skips.path());
         let tally = &mut self.tally;
@@ -171,10 +261,10 @@ impl Session {
             tally.take(line);
         })?;
         // It did not compile, or it crashed before it could say what failed.
-        if !status.success() && self.tally.failed == before.1 {
+        if !status.success() && self.tally.failed == failed {
             self.tally.fail(&format!("`{}` ended with {status}", cargo::shown(command)));
         }
-        Ok(self.tally.passed - before.0)
+        Ok(())
     }
 
     /// Runs a program that passes or fails as a whole.
@@ -188,6 +278,10 @@ impl Session {
             self.tally.fail(&format!("{name} ended with {status}"));
         }
         Ok(())
+    }
+
+    fn took(&mut self, what: &'static str, started: Instant) {
+        self.times.push((what, started.elapsed()));
     }
 }
 
@@ -203,7 +297,6 @@ pub(crate) fn may_skip(reason: &str) -> bool {
 }
 
 fn report(tally: &Tally, strict: bool, root: bool) -> ExitCode {
-    println!("\n=== summary");
     for what in &tally.failures {
         println!("FAILED {what}");
     }
@@ -223,36 +316,64 @@ fn list_of_built() -> Result<PathBuf> {
     Ok(cargo::target_dir()?.join("test-programs.txt"))
 }
 
-/// Writes down which test programs there are, for `--no-build`.
-fn remember(built: &[Built]) -> Result<()> {
-    let mut list = String::new();
-    for built in built.iter().filter(|built| built.test && !needs_compiler(built)) {
-        list += &format!("{}\t{}\n", built.package.display(), built.executable.display());
+/// A test program, by the file that it begins in.
+#[derive(Debug, PartialEq, Eq)]
+struct Program {
+    /// From the workspace's directory.
+    source: String,
+    package: PathBuf,
+    executable: PathBuf,
+}
+
+impl Program {
+    fn of(built: &Built) -> Program {
+        let source = built.source.strip_prefix(workspace()).unwrap_or(&built.source);
+        Program {
+            source: source.display().to_string(),
+            package: built.package.clone(),
+            executable: built.executable.clone(),
+        }
     }
+
+    /// The test programs among what cargo built, in the order in which they are to be started.
+    fn all(built: &[Built]) -> Vec<Program> {
+        let tests = built.iter().filter(|built| built.test);
+        let mut all: Vec<Program> = tests.map(Program::of).collect();
+        all.sort_by_key(|program| programs::find(&program.source).map(|(at, _)| at));
+        all
+    }
+
+    /// Its name, and what runs it as cargo would.
+    fn command(&self, harness: &[&str]) -> (String, Command) {
+        let mut command = Command::new(&self.executable);
+        command.args(harness).current_dir(&self.package).env("CARGO_MANIFEST_DIR", &self.package);
+        (self.source.clone(), command)
+    }
+}
+
+/// Writes down which test programs there are, for `--no-build`.
+fn remember(programs: &[Program]) -> Result<()> {
+    let line = |program: &Program| {
+        let (package, executable) = (program.package.display(), program.executable.display());
+        format!("{}\t{package}\t{executable}\n", program.source)
+    };
+    let list: String = programs.iter().map(line).collect();
     let path = list_of_built()?;
     std::fs::write(&path, list).map_err(Error::from(format_args!("write {}", path.display())))
 }
 
-fn recall() -> Result<Vec<Recalled>> {
+fn recall() -> Result<Vec<Program>> {
     let path = list_of_built()?;
     let list = std::fs::read_to_string(&path).map_err(|why| {
         let path = path.display();
         Error::new(format!("cannot read {path}: {why}; `cargo xtask test` writes it"))
     })?;
     let programs = list.lines().filter_map(|line| {
-        let (package, executable) = line.split_once('\t')?;
-        Some(Recalled { package: package.into(), executable: executable.into() })
+        let [source, package, executable] = line.split('\t').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let (package, executable) = (package.into(), executable.into());
+        Some(Program { source: source.into(), package, executable })
     });
     Ok(programs.collect())
-}
-
-struct Recalled {
-    package: PathBuf,
-    executable: PathBuf,
-}
-
-/// Tests of what must not compile run the compiler; the chores' own tests need no second user.
-fn needs_compiler(built: &Built) -> bool {
-    built.package == workspace().join("xtask")
-        || std::fs::read_to_string(&built.source).is_ok_and(|text| text.contains("trybuild::"))
 }

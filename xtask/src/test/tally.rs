@@ -60,6 +60,11 @@ impl Tally {
         }
     }
 
+    /// Says of the failures from the `since`th on in which program they were.
+    pub(crate) fn place(&mut self, since: usize, program: &str) {
+        self.failures.iter_mut().skip(since).for_each(|test| *test += &format!(" in {program}"));
+    }
+
     /// Counts a failure that no test program counted.
     pub(crate) fn fail(&mut self, what: &str) {
         self.failed += 1;
@@ -121,6 +126,10 @@ test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 7 filtered out; fini
         let tally = tally("");
         assert_eq!((tally.passed_wholly(), tally.failed, tally.skipped()), (7, 1, 2));
         assert_eq!(tally.failures, ["waits"]);
+        let mut two = tally;
+        two.fail("it crashed");
+        two.place(1, "tests/a.rs");
+        assert_eq!(two.failures, ["waits", "it crashed in tests/a.rs"]);
     }
 
     #[test]
