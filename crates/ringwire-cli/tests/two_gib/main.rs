@@ -22,13 +22,14 @@ fn two_gib_to_four_receivers_while_one_is_killed_and_one_is_stopped() {
     let test = "two_gib_to_four_receivers_while_one_is_killed_and_one_is_stopped";
     let source = scratch();
     let disk = rustix::fs::statvfs(source.path()).unwrap();
-    if disk.f_bavail * disk.f_frsize < 8 * BYTES {
-        return ringwire_wire::skip(test, "less than 16 GiB of disk are free");
+    // The file itself, and what each receiver may have of it.
+    if disk.f_bavail * disk.f_frsize < 5 * BYTES {
+        return ringwire_wire::skip(test, "less than 10 GiB of disk are free");
     }
     let path = source.path().join("big.bin");
     let hash = write_random(&path);
 
-    let good: Vec<Receiver> = (0..4).map(|_| Receiver::start(&["--count", "1"])).collect();
+    let good: Vec<Receiver> = (0..2).map(|_| Receiver::start(&["--count", "1"])).collect();
     let killed = Receiver::start(&[]);
     let stopped = Receiver::start(&[]);
     let mut command = ringwire(["send"]);
@@ -69,7 +70,7 @@ fn two_gib_to_four_receivers_while_one_is_killed_and_one_is_stopped() {
     }
     let end = sender.end().expect(1);
     let stored = end.stdout.lines().filter(|line| line.ends_with(": 1 file stored")).count();
-    assert_eq!(stored, 4, "{}", end.shown());
+    assert_eq!(stored, 2, "{}", end.shown());
     for lost in [&killed, &stopped] {
         let line = format!("{}: 0 of 1 file stored; ", lost.address);
         assert!(end.stdout.contains(&line), "{}", end.shown());
