@@ -1,10 +1,11 @@
 //! `cargo xtask figures`: README's figures, from the JSON of a measurement.
 //!
-//! The JSON is committed (`docs/figures.json`; `cargo xtask gates --full --json` writes it). What
-//! it comes to in words is [`mod@render`], which is pure; `cargo xtask tidy` holds that README says
-//! the same, so no figure is ever typed.
+//! The JSON is committed (`docs/figures.json`; `cargo xtask gates --json` writes it, and with
+//! `--wires` adds the figures of wires that copy). What it comes to in words is [`mod@render`],
+//! which is pure; `cargo xtask tidy` holds that README says the same, so no figure is ever typed.
 
 mod render;
+mod wires;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,8 +26,8 @@ const END: &str = "<!-- end of figures -->";
 /// Where the figures come from.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Measure first (`cargo xtask gates --full --json docs/figures.json`); on a quiet machine, as
-    /// root, a quarter of an hour
+    /// Measure first (`cargo xtask gates --full --json docs/figures.json`, then the same with
+    /// --wires); on a quiet machine, as root, twenty minutes
     #[arg(long)]
     measure: bool,
 }
@@ -38,8 +39,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let read = |path: &str| {
         std::fs::read_to_string(at(path)).map_err(Error::from(format_args!("read {path}")))
     };
-    let code =
-        if args.measure { gates::run(&gates::Args::full(at(JSON)))? } else { ExitCode::SUCCESS };
+    let mut code = ExitCode::SUCCESS;
+    if args.measure {
+        for measured in [gates::Args::full(at(JSON)), gates::Args::wires(at(JSON))] {
+            let ended = gates::run(&measured)?;
+            if ended != ExitCode::SUCCESS {
+                code = ended;
+            }
+        }
+    }
     let readme = with_block(&read(README)?, &render(&Gates::parse(&read(JSON)?)?))?;
     std::fs::write(at(README), readme).map_err(Error::from(format_args!("write {README}")))?;
     println!("{README} has the figures of {JSON}");

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::wires;
 use crate::gates::report::{Gates, Measurement, Median};
 use crate::gates::{Part, is_other_choice, is_train, size};
 
@@ -31,6 +32,7 @@ pub(crate) fn render(gates: &Gates) -> String {
         paragraphs.push(table);
     }
     paragraphs.push(wrapped(&summary(gates)));
+    paragraphs.extend(gates.wires.iter().flat_map(wires::render));
     paragraphs.join("\n\n")
 }
 
@@ -315,19 +317,19 @@ impl<'a> Compared<'a> {
 }
 
 /// A table in Markdown.
-struct Table {
-    text: String,
+pub(super) struct Table {
+    pub(super) text: String,
 }
 
 impl Table {
     /// The first column holds names, the others figures.
-    fn new(head: &[&str]) -> Table {
+    pub(super) fn new(head: &[&str]) -> Table {
         let columns: Vec<&str> =
             (0..head.len()).map(|column| if column == 0 { "---" } else { "---:" }).collect();
         Table { text: format!("| {} |\n|{}|", head.join(" | "), columns.join("|")) }
     }
 
-    fn row(&mut self, cells: &[String]) {
+    pub(super) fn row(&mut self, cells: &[String]) {
         self.text += &format!("\n| {} |", cells.join(" | "));
     }
 }
@@ -371,7 +373,7 @@ fn cost(median: Option<&Median>) -> String {
 }
 
 /// Three digits of a number, and no exponent; what has more before its point keeps them.
-fn three_digits(value: f64) -> String {
+pub(super) fn three_digits(value: f64) -> String {
     if !value.is_finite() {
         return none();
     }
@@ -396,7 +398,7 @@ fn grouped(number: u64) -> String {
 const COLUMNS_MAX: usize = 100;
 
 /// Text in lines that fit.
-fn wrapped(text: &str) -> String {
+pub(super) fn wrapped(text: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         match lines.last_mut() {
@@ -435,7 +437,7 @@ mod tests {
 
     fn gates(measurements: Vec<Measurement>, gates: Vec<Outcome>) -> Gates {
         let command = "cargo xtask gates --full".into();
-        Gates { schema: SCHEMA, command, gates, measurements }
+        Gates { schema: SCHEMA, command, gates, measurements, wires: None }
     }
 
     #[test]

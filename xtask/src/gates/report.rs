@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::wires;
 use crate::{Error, Result};
 
 /// The version of `ringwire bench --json` that is read here.
@@ -76,6 +77,9 @@ pub(crate) struct Gates {
     pub(crate) gates: Vec<Outcome>,
     /// Every measurement, in the order they were made.
     pub(crate) measurements: Vec<Measurement>,
+    /// What was measured on wires that copy, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wires: Option<wires::Measured>,
 }
 
 /// What became of a gate.
@@ -130,6 +134,13 @@ impl Gates {
             return Err(Error::new(what));
         }
         Ok(gates)
+    }
+
+    /// Reads a file of it.
+    pub(crate) fn read(path: &Path) -> Result<Gates> {
+        let text = std::fs::read_to_string(path)
+            .map_err(Error::from(format_args!("read {}", path.display())))?;
+        Gates::parse(&text)
     }
 
     /// Writes the document to a file.
@@ -265,6 +276,10 @@ pub(crate) mod tests {
                 attempt: 1,
                 report: report(vec![median("tcp", "write", 4096, 2.0)]),
             }],
+            wires: Some(wires::Measured {
+                host: report(Vec::new()).host,
+                rows: vec![wires::tests::row("equal", "constant", 64, "pass")],
+            }),
         };
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("gates.json");
@@ -274,6 +289,6 @@ pub(crate) mod tests {
         let median =
             text.lines().find(|line| line.contains("\"method\":\"write\"")).expect("a line");
         assert!(median.starts_with("    {") && median.ends_with('}'), "{median}");
-        assert_eq!(text.lines().count(), 18, "{text}");
+        assert_eq!(text.lines().count(), 24, "{text}");
     }
 }

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::report::Host;
 use super::{bench, size};
 use crate::{Error, Result};
 
@@ -24,34 +25,30 @@ const ROW_TIME_MIN: Duration = Duration::from_secs(12);
 /// How long to wait for an idle machine.
 const IDLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What of a row is read.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-struct Row {
-    wire: String,
-    payload_bytes: u64,
-    payloads: String,
-    path: String,
-    method: String,
-    throughput_ratio: f64,
-    throughput_low: f64,
-    throughput_high: f64,
-    cpu_ratio: f64,
-    cpu_low: f64,
-    cpu_high: f64,
-    aa_low: f64,
-    aa_high: f64,
-    verdict: String,
+/// What of a row is read, and kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) wire: String,
+    pub(crate) payload_bytes: u64,
+    pub(crate) payloads: String,
+    pub(crate) path: String,
+    pub(crate) method: String,
+    pub(crate) throughput_ratio: f64,
+    pub(crate) throughput_low: f64,
+    pub(crate) throughput_high: f64,
+    pub(crate) cpu_ratio: f64,
+    pub(crate) cpu_low: f64,
+    pub(crate) cpu_high: f64,
+    pub(crate) aa_low: f64,
+    pub(crate) aa_high: f64,
+    pub(crate) verdict: String,
 }
 
-#[derive(Debug, Deserialize)]
-struct Document {
-    rows: Vec<Row>,
-    host: Host,
-}
-
-#[derive(Debug, Deserialize)]
-struct Host {
-    notes: Vec<String>,
+/// What `ringwire bench` writes, and, with the last try of each row, what is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) host: Host,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// The header's bytes, which are in the size of a payload of two pieces, and not in that of a body.
@@ -111,11 +108,11 @@ impl Row {
 }
 
 /// Measures, measures again what failed, and says what became of it.
-pub(super) fn run(program: &Path) -> Result<ExitCode> {
+pub(super) fn run(program: &Path) -> Result<(Measured, ExitCode)> {
     let deadline = Instant::now() + TIME_MAX;
     let left = || deadline.saturating_duration_since(Instant::now());
     bench::wait_until_idle(IDLE_WAIT_MAX);
-    let mut rows = measure(program, &[], left())?;
+    let Measured { host, mut rows } = measure(program, &[], left())?;
     if rows.is_empty() {
         return Err(Error::new("the benchmark measured no wire"));
     }
@@ -147,14 +144,15 @@ pub(super) fn run(program: &Path) -> Result<ExitCode> {
         println!("{untold} could not be told: run this again on a machine that is idle");
     }
     println!("{passed} passed, {failed} failed, 0 skipped");
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let code = if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    Ok((Measured { host, rows }, code))
 }
 
 /// The same row, measured by itself; the old one if that gives none.
 fn again(program: &Path, row: &Row, time_max: Duration) -> Result<Row> {
     eprintln!("again: {}", row.line());
     bench::wait_until_idle(IDLE_WAIT_MAX);
-    let rows = measure(program, &row.args(), time_max)?;
+    let Measured { rows, .. } = measure(program, &row.args(), time_max)?;
     Ok(rows.into_iter().find(|again| again.is_of(row)).unwrap_or_else(|| row.clone()))
 }
 
@@ -165,27 +163,29 @@ fn counts(rows: &[Row]) -> (usize, usize, usize) {
     (passed, rows.len() - passed - untold, untold)
 }
 
-fn measure(program: &Path, more: &[String], time_max: Duration) -> Result<Vec<Row>> {
+fn measure(program: &Path, more: &[String], time_max: Duration) -> Result<Measured> {
     let mut args: Vec<String> =
         ["bench", "wires", "--method", "ringwire"].map(str::to_owned).into();
     args.extend_from_slice(more);
     parse(&bench::run(program, &args, time_max)?)
 }
 
-fn parse(text: &str) -> Result<Vec<Row>> {
-    let document: Document =
+fn parse(text: &str) -> Result<Measured> {
+    let mut measured: Measured =
         serde_json::from_str(text).map_err(Error::from("read the benchmark's JSON"))?;
-    for note in &document.host.notes {
+    for note in &measured.host.notes {
         eprintln!("note: {note}");
     }
-    Ok(document.rows.into_iter().filter(|row| row.method == "ringwire").collect())
+    measured.rows.retain(|row| row.method == "ringwire");
+    Ok(measured)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn row(payloads: &str, path: &str, payload_bytes: u64, verdict: &str) -> Row {
+    /// A row of this kind.
+    pub(crate) fn row(payloads: &str, path: &str, payload_bytes: u64, verdict: &str) -> Row {
         Row {
             wire: "veth".into(),
             payload_bytes,
@@ -231,7 +231,9 @@ mod tests {
 
     #[test]
     fn rows_of_other_methods_are_not_held() {
-        let text = r#"{"schema": 1, "host": {"notes": []}, "medians": [], "rows": [
+        let text = r#"{"schema": 1, "host": {"kernel": "6.18", "cpu": "C", "cpus": 2,
+            "device": "lo", "mtu": 9000, "ack_us": 0, "working_set_bytes": 1,
+            "commit": "abc", "notes": []}, "medians": [], "rows": [
             {"wire": "veth", "payload_bytes": 64, "throughput_ratio": 1, "throughput_low": 1,
              "throughput_high": 1, "cpu_ratio": 1, "cpu_low": 1, "cpu_high": 1, "aa_low": 1,
              "aa_high": 1, "verdict": "pass", "method": "ringwire", "payloads": "equal",
@@ -240,7 +242,7 @@ mod tests {
              "throughput_high": 1, "cpu_ratio": 1, "cpu_low": 1, "cpu_high": 1, "aa_low": 1,
              "aa_high": 1, "verdict": "fail", "method": "send-zc", "payloads": "equal",
              "path": "constant"}]}"#;
-        let rows = parse(text).map_err(|Error(what)| what).expect("read");
+        let Measured { rows, .. } = parse(text).map_err(|Error(what)| what).expect("read");
         assert_eq!((rows.len(), counts(&rows)), (1, (1, 0, 0)));
         assert!(parse("{}").is_err());
     }
