@@ -241,8 +241,8 @@ impl Epoll {
         }
     }
 
-    /// Releases all that is out of a socket if the kernel holds no notification for it: then nobody's
-    /// memory is read any more, whosever the numbers were. Returns whether it did.
+    /// Releases all that is out of a socket if the kernel holds no notification for it: then
+    /// nobody's memory is read any more, whosever the numbers were. Returns whether it did.
     fn settle_by_memory(&mut self, at: u32) -> bool {
         let Some(place) = self.places.get_mut(at as usize) else { return false };
         let Some(held) = place.held else { return false };

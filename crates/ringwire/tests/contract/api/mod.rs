@@ -31,7 +31,7 @@ use ringwire::{
     Copied, Deadline, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece,
     Report, Ring, RingBuilder, SendError, Socket, TaskRun, Waker,
 };
-use ringwire_wire::{Family, acknowledged_bytes, loopback, skip};
+use ringwire_wire::{Family, loopback, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
