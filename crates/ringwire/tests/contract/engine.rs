@@ -32,6 +32,8 @@ pub(crate) struct Engine {
     pub(crate) reset_says: Errno,
     /// The system calls of a turn that sends a kilobyte over a stream, without a copy if it may.
     pub(crate) calls_of_a_turn: &'static [&'static str],
+    /// Those behind them if the notification is there already.
+    pub(crate) calls_if_it_has_come: &'static [&'static str],
     /// `SO_ZEROCOPY` set by somebody else does not matter. Otherwise such a socket is copied,
     /// because notifications could not be told apart.
     pub(crate) shares_zero_copy: bool,
@@ -51,6 +53,7 @@ impl Engine {
         heirs_of_mptcp_refuse: true,
         reset_says: Errno::PIPE,
         calls_of_a_turn: &["io_uring_enter"],
+        calls_if_it_has_come: &[],
         shares_zero_copy: true,
     };
     pub(crate) const MSG_ZEROCOPY: Engine = Engine {
@@ -73,10 +76,9 @@ impl Engine {
             "getsockopt",
             "sendto",
             "epoll_wait",
-            "recvmmsg",
-            // Whether anything is out.
-            "getsockopt",
         ],
+        // What it is, and whether anything is out.
+        calls_if_it_has_come: &["recvmmsg", "getsockopt"],
         shares_zero_copy: false,
     };
     pub(crate) const COPY: Engine = Engine {
@@ -91,6 +93,7 @@ impl Engine {
         heirs_of_mptcp_refuse: false,
         reset_says: Errno::CONNRESET,
         calls_of_a_turn: &["sendto"],
+        calls_if_it_has_come: &[],
         shares_zero_copy: true,
     };
 

@@ -432,7 +432,7 @@ fn datagrams_are_copied_where_nobody_vouches_for_their_notifications() {
         match (ENGINE.zero_copy, ENGINE.shares_zero_copy) {
             (false, _) => (Some(Route::Copy), Some(Reason::EngineCopies)),
             (true, false) => (Some(Route::Copy), Some(Reason::UnsureNotifications)),
-            (true, true) => (Some(Route::ZeroCopy), Some(Reason::Forced)),
+            (true, true) => (Some(Route::ZeroCopy), Some(Reason::Best)),
         }
     );
     assert_eq!(driver.ring.stats().retries, 0);

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use super::builder;
 use crate::ENGINE;
 use crate::support::{
-    COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear, is_child,
-    narrow_pair, noise, read_exactly, run_child,
+    COPY, Driver, EVERY_TASK_RUN, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear,
+    is_child, narrow_pair, noise, read_exactly, run_child,
 };
 use ringwire::{
     Copied, Deadline, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece,

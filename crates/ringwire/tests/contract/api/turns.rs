@@ -194,12 +194,15 @@ fn a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is() {
     for kind in between.chunks(10) {
         assert_eq!(names(kind[0]), NONE, "a fresh ring");
         assert_eq!(names(kind[2]), NONE, "when everything was released");
-        assert_eq!(names(kind[4]), ENGINE.calls_of_a_turn, "to submit and to reap");
+        let calls = names(kind[4]);
+        let (sent, came) = calls.split_at(ENGINE.calls_of_a_turn.len().min(calls.len()));
+        assert_eq!(sent, ENGINE.calls_of_a_turn, "to submit and to reap");
+        assert!(came.is_empty() || came == ENGINE.calls_if_it_has_come, "to reap: {came:?}");
         assert_eq!(names(kind[6]), NONE, "with a waker that nobody calls");
         assert_eq!(kind[8].iter().find(|call| !never_waits(call)), None, "for a peer");
         assert!(!kind[8].is_empty(), "something was out");
     }
-    assert_eq!(between.len(), 19, "both kinds of ring");
+    assert_eq!(between.len(), 9, "one kind of ring");
 }
 
 /// Whether a system call, as strace shows it, returns at once whatever a peer does.

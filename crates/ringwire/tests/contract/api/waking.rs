@@ -111,7 +111,7 @@ fn the_descriptor_may_be_polled_on_another_thread() {
 
 #[test]
 fn a_waker_ends_a_wait_from_another_thread() {
-    for task_run in TASK_RUNS {
+    for task_run in EVERY_TASK_RUN {
         let (give, wakers) = mpsc::channel::<Waker>();
         let (say, turns) = mpsc::channel::<u32>();
         let thread = thread::spawn(move || {
@@ -145,7 +145,7 @@ fn sleeps(thread: Pid) -> bool {
 
 #[test]
 fn a_waker_called_before_the_wait_counts_once() {
-    for task_run in TASK_RUNS {
+    for task_run in EVERY_TASK_RUN {
         let (give, given) = mpsc::channel::<(Waker, Pid)>();
         let (ask, asked) = mpsc::channel::<Deadline>();
         let (say, turned) = mpsc::channel::<()>();

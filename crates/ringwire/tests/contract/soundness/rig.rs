@@ -22,7 +22,7 @@ use super::pattern;
 use super::peer::{self, End, PATIENCE, Peer};
 
 /// How long a round waits for memory that an ordinary user may lock.
-pub(crate) const RETRY_TIME: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_TIME: Duration = Duration::from_secs(60);
 /// Rounds of each case.
 const ROUNDS: u32 = 100;
 /// Rounds that need bytes in flight at the event.
