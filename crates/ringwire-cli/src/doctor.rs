@@ -80,15 +80,19 @@ fn unless_told<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
 
     #[test]
     fn a_signal_ends_it_whatever_the_looking_waits_for() {
-        let signals = Signals::told(signal_hook::consts::SIGTERM).unwrap();
-        let (never, ever) = mpsc::channel::<()>();
-        let why = unless_told(&signals, move || ever.recv()).unwrap_err();
-        assert_eq!(why.first_line(), "told to exit by SIGTERM before all was seen");
+        let ((never, ever), (tell, told)) = (mpsc::channel::<()>(), mpsc::channel());
+        std::thread::spawn(move || {
+            let signals = Signals::told(signal_hook::consts::SIGTERM).unwrap();
+            tell.send(unless_told(&signals, move || ever.recv()).map_err(|why| why.first_line()))
+        });
+        let why = told.recv_timeout(Duration::from_secs(180)).expect("it waits for the looking");
+        assert_eq!(why.unwrap_err(), "told to exit by SIGTERM before all was seen");
         drop(never);
     }
 

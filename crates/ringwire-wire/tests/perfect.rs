@@ -342,7 +342,7 @@ fn no_sender_waits_whatever_all_of_them_do() {
             let (wire, bytes) = (&alone.wire, &bytes);
             scope.spawn(move || {
                 let mut dice = Dice(seed << 32 | 0x9e37_79b9);
-                (0..60).for_each(|_| live(wire, &mut dice, bytes));
+                (0..120).for_each(|_| live(wire, &mut dice, bytes));
             });
         }
     });

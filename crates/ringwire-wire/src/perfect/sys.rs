@@ -169,43 +169,113 @@ fn last_error() -> Errno {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::fs::{self, File};
+    use std::io::Read as _;
     use std::os::fd::AsFd as _;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::{Duration, Instant};
+    use std::sync::mpsc;
+    use std::time::Instant;
 
-    use super::{tcp_info, unacknowledged, unsent};
+    use rustix::io::Errno;
+    use rustix::ioctl::{Opcode, Updater, ioctl};
+    use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags, mmap_anonymous, munmap, userfaultfd};
+    use rustix::net::SendFlags;
+
+    use super::*;
     use crate::{Family, Perfect, skip};
 
     const PAYLOAD: usize = 256 << 10;
+    /// Where a send of it stops: enough has gone before for a window, and more.
+    const HOLE: usize = 128 << 10;
     const PATIENCE: Duration = Duration::from_secs(180);
 
-    /// One write on a fresh connection, watched by another thread: did `unacknowledged` and
-    /// `unsent` show a part of it? `TCP_INFO`, which waits for the lock, must not.
-    fn parts_seen(wire: &Perfect) -> (bool, bool) {
-        let flow = wire.tcp(Family::V4).unwrap();
-        // Room for all of it, so that the writer never waits and keeps the lock throughout.
-        rustix::net::sockopt::set_socket_send_buffer_size(flow.stream(), PAYLOAD).unwrap();
-        let (socket, written) = (flow.stream().as_fd(), AtomicBool::new(false));
-        let is_part = |bytes: i64| bytes > 0 && bytes < PAYLOAD as i64;
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut stream = flow.stream();
-                stream.write_all(&[1; PAYLOAD]).unwrap();
-                written.store(true, Ordering::Release);
-            });
-            let mut seen = (false, false);
-            while !written.load(Ordering::Acquire) {
-                seen.0 |= is_part(unacknowledged(socket).unwrap());
-                // What does not fit the first window stays unsent for good; less than that is seen
-                // before it is all there.
-                seen.1 |= (1..100_000).contains(&unsent(socket).unwrap());
-                let info = tcp_info(socket).unwrap();
-                let taken = info.tcpi_bytes_sent + u64::from(info.tcpi_notsent_bytes);
-                assert!(!is_part(taken as i64), "TCP_INFO showed {taken} bytes of a write");
-            }
-            seen
-        })
+    // linux/userfaultfd.h
+    const UFFDIO_API: Opcode = 0xc018_aa3f;
+    const UFFDIO_REGISTER: Opcode = 0xc020_aa00;
+    const UFFDIO_ZEROPAGE: Opcode = 0xc020_aa04;
+    const UFFD_API: u64 = 0xaa;
+    const MODE_MISSING: u64 = 1;
+
+    /// Memory of which one page is missing: whoever reads it, the kernel included, waits there
+    /// until it is [filled](Holed::fill).
+    struct Holed {
+        start: *mut u8,
+        /// The kernel's word of who waits, and ours to go on.
+        faults: File,
+        page_bytes: usize,
+    }
+
+    impl Holed {
+        fn new() -> io::Result<Holed> {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            // SAFETY: a new mapping, where the kernel likes; nobody else has it.
+            let start = unsafe {
+                mmap_anonymous(std::ptr::null_mut(), PAYLOAD, protection, MapFlags::PRIVATE)
+            }?;
+            let (start, page_bytes) = (start.cast::<u8>(), rustix::param::page_size());
+            // SAFETY: what is done with it concerns the mapping above alone, to which nobody
+            // writes from now on (userfaultfd(2)).
+            let faults = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) };
+            let holed = faults.map(|faults| Holed { start, faults: faults.into(), page_bytes });
+            let holed = holed.inspect_err(|_| unmap(start))?;
+            holed.tell::<UFFDIO_API, 3>([UFFD_API, 0, 0])?;
+            holed.tell::<UFFDIO_REGISTER, 4>([holed.hole(), page_bytes as u64, MODE_MISSING, 0])?;
+            Ok(holed)
+        }
+
+        fn hole(&self) -> u64 {
+            self.start as u64 + HOLE as u64
+        }
+
+        /// Makes a request whose argument is so many numbers.
+        fn tell<const OPCODE: Opcode, const NUMBERS: usize>(
+            &self,
+            mut argument: [u64; NUMBERS],
+        ) -> io::Result<()> {
+            // SAFETY: the kernel reads and writes NUMBERS numbers there, while the call runs:
+            // `struct uffdio_api`, `uffdio_register` and `uffdio_zeropage` are 3, 4 and 4.
+            let request = unsafe { Updater::<'_, OPCODE, [u64; NUMBERS]>::new(&mut argument) };
+            // SAFETY: as above; the page that it is about is the mapping's, which lives.
+            unsafe { ioctl(&self.faults, request) }
+        }
+
+        fn bytes(&self) -> &[u8] {
+            // SAFETY: the mapping is so long, lives as long as `self`, and nobody writes to it;
+            // a read of the missing page waits until there is one of zeros.
+            unsafe { std::slice::from_raw_parts(self.start, PAYLOAD) }
+        }
+
+        /// Waits until somebody waits for the page.
+        fn until_read(&self) {
+            // `struct uffd_msg`; it blocks.
+            let mut message = [0; 32];
+            let mut faults = &self.faults;
+            assert_eq!(faults.read(&mut message).unwrap(), 32);
+            assert_eq!(message[0], 0x12, "UFFD_EVENT_PAGEFAULT");
+        }
+
+        fn fill(&self) -> io::Result<()> {
+            self.tell::<UFFDIO_ZEROPAGE, 4>([self.hole(), self.page_bytes as u64, 0, 0])
+        }
+    }
+
+    // SAFETY: the mapping is only read, from any thread.
+    unsafe impl Sync for Holed {}
+
+    impl Drop for Holed {
+        fn drop(&mut self) {
+            unmap(self.start);
+        }
+    }
+
+    fn unmap(start: *mut u8) {
+        // SAFETY: the mapping has that length, and who has it gives it up.
+        let _ = unsafe { munmap(start.cast(), PAYLOAD) };
+    }
+
+    /// Bytes that the socket has taken, sent or not, by TCP_INFO's word.
+    fn taken(socket: BorrowedFd<'_>) -> u64 {
+        let info = tcp_info(socket).unwrap();
+        info.tcpi_bytes_sent + u64::from(info.tcpi_notsent_bytes)
     }
 
     #[test]
@@ -216,11 +286,50 @@ mod tests {
             Ok(wire) => wire,
             Err(why) => return skip(test, why.reason()),
         };
-        let (started, mut seen) = (Instant::now(), (false, false));
-        while seen != (true, true) {
-            assert!(started.elapsed() < PATIENCE, "seen so far: {seen:?}");
-            let now = parts_seen(&wire);
-            seen = (seen.0 | now.0, seen.1 | now.1);
-        }
+        let holed = match Holed::new() {
+            Ok(holed) => holed,
+            Err(Errno::PERM) => return skip(test, "needs root: a page that the kernel waits for"),
+            Err(why) => panic!("userfaultfd: {why}"),
+        };
+        let flow = wire.tcp(Family::V4).unwrap();
+        let socket = flow.stream().as_fd();
+        // Room for all of it, so that the writer keeps the lock throughout.
+        rustix::net::sockopt::set_socket_send_buffer_size(socket, PAYLOAD).unwrap();
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| rustix::net::send(socket, holed.bytes(), SendFlags::empty()));
+            // It goes on when `stands` is dropped, by a failure too, or hangs for so long.
+            let (stands, goes_on) = mpsc::channel::<()>();
+            let holed = &holed;
+            scope.spawn(move || {
+                let _ = goes_on.recv_timeout(PATIENCE);
+                holed.fill().unwrap();
+            });
+            // Now it is in the middle of it, and stays there.
+            holed.until_read();
+            let queued = unacknowledged(socket).unwrap();
+            assert!((1..=HOLE as i64).contains(&queued), "{queued} bytes");
+            // A window has left.
+            let waiting = unsent(socket).unwrap();
+            assert!((1..queued).contains(&waiting), "{waiting} of {queued} bytes");
+            let (tell, told) = mpsc::channel();
+            let asked = scope.spawn(move || {
+                tell.send(rustix::thread::gettid()).unwrap();
+                taken(socket)
+            });
+            let stat = format!("/proc/self/task/{}/stat", told.recv().unwrap());
+            let began = Instant::now();
+            // It waits in the kernel, uninterruptibly, or it has got an answer.
+            while !fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") D "))
+                && !asked.is_finished()
+            {
+                assert!(began.elapsed() < PATIENCE, "TCP_INFO neither waits nor answers");
+            }
+            let answered_early = asked.is_finished();
+            drop(stands);
+            assert_eq!(sent.join().unwrap(), Ok(PAYLOAD));
+            let taken = asked.join().unwrap();
+            assert!(!answered_early, "TCP_INFO showed {taken} bytes of a send");
+            assert_eq!(taken, PAYLOAD as u64);
+        });
     }
 }
