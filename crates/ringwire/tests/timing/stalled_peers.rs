@@ -25,6 +25,8 @@ const PAIRS: usize = 20;
 const TRIES: usize = 4;
 const PHASE: Duration = Duration::from_millis(60);
 const SETTLE: Duration = Duration::from_millis(20);
+/// Turns without a release that mean that none will come.
+const TURNS_AT_REST: u32 = 5;
 
 /// The others may lose so much.
 const SLOWER_MAX: f64 = 0.05;
@@ -52,6 +54,16 @@ impl Rig {
         let bytes = (self.bytes() - bytes) as f64;
         let (time, cpu) = (started.elapsed().as_secs_f64(), cpu_time() - cpu);
         Rate { bytes_per_s: bytes / time, bytes_per_cpu_s: bytes / cpu.as_secs_f64() }
+    }
+
+    /// Until the send buffers of the silent are full, and nothing of theirs comes back any more.
+    fn come_to_rest(&mut self) {
+        let mut turns_at_rest = 0;
+        while turns_at_rest < TURNS_AT_REST {
+            let before = self.released.len();
+            self.turn(Duration::from_millis(1));
+            turns_at_rest = if self.released.len() == before { turns_at_rest + 1 } else { 0 };
+        }
     }
 
     /// The others begin.
@@ -130,6 +142,7 @@ impl Rig {
         let (mut without, mut with) = (vec![self.rate()], Vec::new());
         for _ in 0..PAIRS {
             self.fall_silent();
+            self.come_to_rest();
             self.begin();
             with.push(self.rate());
             self.come_back();
