@@ -11,7 +11,7 @@ use ringwire_wire::{Family, loopback};
 use super::builder;
 use crate::support::forked::{forked_before_exec, in_a_child};
 use crate::support::{
-    Driver, EVERY_TASK_RUN, ZERO_COPY, assert_same, build, hear, is_child, narrow_pair, noise,
+    BOTH_TASK_RUNS, Driver, ZERO_COPY, assert_same, build, hear, is_child, narrow_pair, noise,
     read_exactly, run_child,
 };
 
@@ -107,7 +107,7 @@ fn alone(test: &str, act: impl Fn()) {
 #[test]
 fn a_ring_in_a_child_refuses_and_can_be_dropped() {
     alone("a_ring_in_a_child_refuses_and_can_be_dropped", || {
-        for task_run in EVERY_TASK_RUN {
+        for task_run in BOTH_TASK_RUNS {
             let mut parent = Parent::new(task_run);
             let _waker = parent.driver.ring.waker().unwrap();
             in_a_child(|| nothing_comes_of_it(&mut parent.driver, parent.sock));
@@ -158,7 +158,7 @@ fn a_child_builds_rings_of_its_own() {
 #[test]
 fn a_ring_outlives_programs_that_are_started() {
     alone("a_ring_outlives_programs_that_are_started", || {
-        for task_run in EVERY_TASK_RUN {
+        for task_run in BOTH_TASK_RUNS {
             let parent = Parent::new(task_run);
             assert!(forked_before_exec(&mut Command::new("true")).status().unwrap().success());
             parent.goes_on();

@@ -26,14 +26,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a condition is looked at that no event need announce.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// The rings that tests run with: those that builders make. `TaskRun::Interrupt` only changes when
-/// the kernel posts completions; its smoke runs, on each engine, are
-/// `every_message_arrives_whole_interrupt` and `a_dropped_ring`. Beside them, what depends on the
-/// ring's descriptor or mappings runs with [`EVERY_TASK_RUN`].
+/// The rings that tests run with: those that builders make. What `TaskRun::Interrupt` does not
+/// change has smoke runs of it: `every_message_arrives_whole_interrupt` and `a_dropped_ring`.
 pub(crate) const TASK_RUNS: [TaskRun; 1] = [TaskRun::Deferred];
 
-/// All ways in which completions are posted.
-pub(crate) const EVERY_TASK_RUN: [TaskRun; 2] = [TaskRun::Interrupt, TaskRun::Deferred];
+/// Both kinds, where they differ: how a program is woken, which calls a turn makes, how completions
+/// come that did not fit, and to whom a ring belongs.
+pub(crate) const BOTH_TASK_RUNS: [TaskRun; 2] = [TaskRun::Interrupt, TaskRun::Deferred];
 
 /// Everything goes zero-copy, whatever its size.
 pub(crate) const ZERO_COPY: Thresholds = Thresholds { registered_bytes: 0, normal_bytes: 0 };

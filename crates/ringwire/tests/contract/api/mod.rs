@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use super::builder;
 use crate::ENGINE;
 use crate::support::{
-    COPY, Driver, EVERY_TASK_RUN, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear,
+    BOTH_TASK_RUNS, COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear,
     is_child, narrow_pair, noise, read_exactly, run_child,
 };
 use ringwire::{
@@ -44,7 +44,11 @@ fn every_way(test: impl Fn(&mut Driver, &str)) {
 }
 
 fn every_way_within(limits: Limits, test: impl Fn(&mut Driver, &str)) {
-    for task_run in TASK_RUNS {
+    every_way_of(&TASK_RUNS, limits, test);
+}
+
+fn every_way_of(task_runs: &[TaskRun], limits: Limits, test: impl Fn(&mut Driver, &str)) {
+    for &task_run in task_runs {
         for (thresholds, way) in [(ZERO_COPY, "zero copy"), (COPY, "copy")] {
             let builder = builder().task_run(task_run).thresholds(thresholds);
             let mut driver = Driver::build(builder.limits(limits.clone()));

@@ -223,7 +223,7 @@ fn never_waits(call: &str) -> bool {
 }
 
 fn turns_between_marks() {
-    for task_run in TASK_RUNS {
+    for task_run in BOTH_TASK_RUNS {
         let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
         let mut ring = build(builder);
         let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn every_kind(test: impl Fn(&mut Driver, &str)) {
+    every_way_of(&BOTH_TASK_RUNS, Limits::default(), test);
+}
+
 /// Whether the ring's descriptor becomes readable in time.
 fn is_readable(ring: &Ring, patience: Duration) -> bool {
     let fd = ring.as_fd();
@@ -29,7 +33,7 @@ fn goes_quiet(driver: &mut Driver, what: &str) {
 
 #[test]
 fn the_descriptor_is_readable_when_completions_are_there() {
-    every_way(|driver, what| {
+    every_kind(|driver, what| {
         let (sock, far, stuck) = attach_stuck(driver);
         goes_quiet(driver, what);
         let heard = hear(far);
@@ -48,7 +52,7 @@ fn the_descriptor_is_readable_when_completions_are_there() {
 /// never sleep on something that will not wake it.
 #[test]
 fn a_program_that_sleeps_on_the_descriptor_is_always_woken() {
-    every_way(|driver, what| {
+    every_kind(|driver, what| {
         let pairs: Vec<(Socket, TcpStream)> = (0..6).map(|_| attach_narrow(driver)).collect();
         let heard: Vec<_> = pairs.iter().map(|(_, far)| hear(far.try_clone().unwrap())).collect();
         let (us, _peer) = loopback::udp_pair(Family::V4).unwrap();
@@ -82,7 +86,7 @@ fn a_program_that_sleeps_on_the_descriptor_is_always_woken() {
 /// A runtime's reactor may sleep on another thread than the one that owns the ring.
 #[test]
 fn the_descriptor_may_be_polled_on_another_thread() {
-    every_way(|driver, what| {
+    every_kind(|driver, what| {
         let (sock, far, stuck) = attach_stuck(driver);
         goes_quiet(driver, what);
         let polled = driver.ring.as_fd().try_clone_to_owned().unwrap();
@@ -111,7 +115,7 @@ fn the_descriptor_may_be_polled_on_another_thread() {
 
 #[test]
 fn a_waker_ends_a_wait_from_another_thread() {
-    for task_run in EVERY_TASK_RUN {
+    for task_run in BOTH_TASK_RUNS {
         let (give, wakers) = mpsc::channel::<Waker>();
         let (say, turns) = mpsc::channel::<u32>();
         let thread = thread::spawn(move || {
@@ -145,7 +149,7 @@ fn sleeps(thread: Pid) -> bool {
 
 #[test]
 fn a_waker_called_before_the_wait_counts_once() {
-    for task_run in EVERY_TASK_RUN {
+    for task_run in BOTH_TASK_RUNS {
         let (give, given) = mpsc::channel::<(Waker, Pid)>();
         let (ask, asked) = mpsc::channel::<Deadline>();
         let (say, turned) = mpsc::channel::<()>();
@@ -184,7 +188,7 @@ fn a_waker_called_before_the_wait_counts_once() {
 /// A waker works beside payloads, and wakes a program that sleeps on the descriptor.
 #[test]
 fn a_waker_makes_the_descriptor_readable() {
-    every_way(|driver, what| {
+    every_kind(|driver, what| {
         let waker = driver.ring.waker().unwrap();
         let (sock, _far, stuck) = attach_stuck(driver);
         for _ in 0..3 {

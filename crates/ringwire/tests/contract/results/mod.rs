@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use super::builder;
 use crate::ENGINE;
 use crate::support::{
-    COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, give_up_ipc_lock, hear,
-    is_child, narrow_pair, noise, read_exactly, run_child,
+    BOTH_TASK_RUNS, COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same,
+    give_up_ipc_lock, hear, is_child, narrow_pair, noise, read_exactly, run_child,
 };
 use bytes::Bytes;
 use ringwire::{

@@ -169,7 +169,7 @@ fn no_memlock_at_all() {
 
 #[test]
 fn completions_that_do_not_fit_are_not_lost() {
-    for (task_run, entries) in TASK_RUNS.into_iter().flat_map(|run| [(run, 1), (run, 4)]) {
+    for (task_run, entries) in BOTH_TASK_RUNS.into_iter().flat_map(|run| [(run, 1), (run, 4)]) {
         let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
         let mut driver = Driver::build(builder.completion_entries(entries));
         let (us, peer) = loopback::udp_pair(Family::V4).unwrap();
