@@ -202,7 +202,7 @@ fn a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is() {
         assert_eq!(kind[8].iter().find(|call| !never_waits(call)), None, "for a peer");
         assert!(!kind[8].is_empty(), "something was out");
     }
-    assert_eq!(between.len(), 9, "one kind of ring");
+    assert_eq!(between.len(), 19, "both kinds of ring");
 }
 
 /// Whether a system call, as strace shows it, returns at once whatever a peer does.
