@@ -21,13 +21,24 @@ pub fn acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(sys::tcp_info(socket.as_fd())?.tcpi_bytes_acked)
 }
 
-/// What the kernel holds for a socket's notifications of zero-copy sends, those in its error queue
-/// included, and for its options.
+/// What the kernel holds for a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What may be queued to be sent.
+    pub send_buffer_bytes: u64,
+    /// What is queued, with what the kernel needs beside it.
+    pub queued_bytes: u64,
+    /// For notifications of zero-copy sends, those in its error queue included, and for options.
+    pub option_bytes: u64,
+}
+
+/// What the kernel holds for a socket.
 ///
 /// # Kernel
-/// `SK_MEMINFO_OPTMEM` of `SO_MEMINFO`, Linux 4.12.
-pub fn option_memory_bytes(socket: impl AsFd) -> io::Result<u64> {
-    Ok(sys::meminfo(socket.as_fd())?[6].into())
+/// `SO_MEMINFO`, Linux 4.12.
+pub fn held(socket: impl AsFd) -> io::Result<Held> {
+    let places = sys::meminfo(socket.as_fd())?.map(u64::from);
+    Ok(Held { send_buffer_bytes: places[3], queued_bytes: places[5], option_bytes: places[6] })
 }
 
 /// Segments that a TCP socket has sent again since the connection began.

@@ -15,10 +15,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use io_uring::{IoUring, Submitter};
-use rustix::process::{Pid, getpid};
 
 use super::memory::{Map, Pages, Segment};
 use crate::error::{Errno, Error};
+use crate::sys::home::Home;
 use crate::sys::{memlock, register};
 
 /// Less than this is not worth a table entry. A multiple of every page size Linux has.
@@ -45,7 +45,7 @@ struct HiddenRing {
     ring: IoUring,
     /// Who made it. After a `fork` the child has other pages at the same addresses, while the ring,
     /// which it shares, has the parent's.
-    process: Pid,
+    home: Home,
 }
 
 impl HiddenRing {
@@ -56,11 +56,11 @@ impl HiddenRing {
         })?;
         register::sparse(&ring.submitter(), u32::from(entries))
             .map_err(|errno| refusal("IORING_REGISTER_BUFFERS2", errno))?;
-        Ok(HiddenRing { ring, process: getpid() })
+        Ok(HiddenRing { ring, home: Home::here() })
     }
 
     fn is_ours(&self) -> bool {
-        self.process == getpid()
+        self.home.is_here()
     }
 }
 
@@ -368,8 +368,7 @@ mod tests {
                 return ringwire_wire::skip("a_child_of_fork", &refusal.text(MIB));
             }
         };
-        let Some(parent) = rustix::process::getppid() else { return };
-        let hidden = Arc::new(HiddenRing { process: parent, ..ring });
+        let hidden = Arc::new(HiddenRing { home: Home::of_another(), ..ring });
         let mut registrar = Registrar {
             wish: Registration::Prefer,
             capacity_bytes: MIB,

@@ -112,6 +112,10 @@ impl Engine for AnyEngine {
         either!(self, engine => engine.give_up(target))
     }
 
+    fn before_break(&mut self, target: Target<'_>) {
+        either!(self, engine => Engine::before_break(engine.as_mut(), target))
+    }
+
     #[inline]
     fn copy_now(
         &mut self,

@@ -60,6 +60,8 @@ pub(crate) struct Epoll {
     results: Vec<Completion>,
     /// Places whose error queue had more than one look took.
     more: Vec<u32>,
+    /// Places of which something is out that is released when the kernel owes nobody a notification.
+    doubted: Vec<u32>,
     /// Places whose request waits for room, of which no event can tell.
     unwatched: Vec<u32>,
     /// Room for requests that wait.
@@ -90,6 +92,8 @@ struct Place {
     written_bytes: u64,
     /// Numbers are believed on the word of who built the ring.
     is_vouched_for: bool,
+    /// The ring has broken the connection, on which nobody else had written.
+    is_broken_off: bool,
     /// The next send is to begin a notification of its own.
     begins_anew: bool,
     waiting: Option<Waiting>,
@@ -114,8 +118,11 @@ enum ZeroCopy {
     #[default]
     Untried,
     On,
+    /// Somebody else has written while something was out, or the connection is over: it copies until
+    /// all that is out is free.
+    Doubted,
     Refused(Errno),
-    /// Somebody else sends without copying: its numbers mean nothing any more.
+    /// Somebody else has numbers, or took notifications, or the option back: it copies for good.
     Distrusted,
 }
 
@@ -160,6 +167,7 @@ impl Epoll {
             unreleased: 0,
             results: Vec::with_capacity(ROOM),
             more: Vec::new(),
+            doubted: Vec::new(),
             unwatched: Vec::new(),
             spare: Vec::new(),
             happened: Vec::with_capacity(ROOM),
@@ -430,6 +438,12 @@ impl Engine for Epoll {
         }
     }
 
+    fn before_break(&mut self, target: Target<'_>) {
+        if let Some(at) = target.file {
+            Epoll::before_break(self, at);
+        }
+    }
+
     fn copy_now(
         &mut self,
         target: Target<'_>,
@@ -458,10 +472,11 @@ impl Engine for Epoll {
             self.waker.is_some() && (deadline != Deadline::Now || self.polled.get());
         if self.waiting > 0 || self.unreleased > 0 || looks_for_waker {
             self.look_again();
+            self.look_at_doubted();
             self.try_unwatched();
             let at_once = completions.len() > before || !self.results.is_empty();
             let at_once = at_once || !self.more.is_empty();
-            self.poll(match (at_once, self.unwatched.is_empty()) {
+            self.poll(match (at_once, self.unwatched.is_empty() && self.doubted.is_empty()) {
                 (true, _) => Deadline::Now,
                 (false, true) => deadline,
                 (false, false) => deadline.no_later_than(LOOK_TIME),

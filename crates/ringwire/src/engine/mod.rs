@@ -210,6 +210,9 @@ pub(crate) trait Engine {
     /// The socket gets another owner, and nothing more is sent on it.
     fn give_up(&mut self, _: Target<'_>) {}
 
+    /// The ring is about to break a connection.
+    fn before_break(&mut self, _: Target<'_>) {}
+
     /// Copies what the socket takes right now, as datagrams of `segment_bytes` if given. Returns
     /// how many bytes that was; `EAGAIN` if none.
     fn copy_now(

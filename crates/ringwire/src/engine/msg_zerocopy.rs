@@ -1,21 +1,17 @@
-//! Step 6 of a send, on `MSG_ZEROCOPY`: which request a number in the error queue speaks of, and
-//! whether it may be believed. Pure.
+//! Step 6 of a send, on `MSG_ZEROCOPY`: which request a number in the error queue speaks of. Pure.
 //!
-//! The kernel numbers the successful zero-copy sends of a socket, from 0, in a `u32` that wraps,
-//! and says which ranges of them it has let go of, in any order (K40). Nothing in the queue says
-//! whose a number is, and everybody who holds the socket uses them up; so [`Ids`] counts along, and
-//! a number that has come back is believed only once it is *proven*:
+//! The kernel numbers the zero-copy sends of a socket, in a `u32` that wraps, and says which ranges
+//! of numbers it has let go of, in any order (K40). Nothing in the queue says whose a number is, and
+//! everybody who holds the socket uses them up; so [`Ids`] counts along, and what has come back is
+//! kept until its owner believes it (`epoll/trust.rs` says when):
 //!
-//! - Nobody but the ring had sent a byte on the socket at a moment after its send. Who asks the
-//!   kernel that (`epoll/attempt.rs`) calls [`Ids::prove`]; it then holds for good, whatever others
-//!   do later, because a number once given does not change.
-//! - Of each *run*, which begins with a send while nothing is out, the first number has come back.
-//!   Before that it may be that the numbers have been counted from a wrong one: somebody used some
-//!   between two runs, and took them out of the queue himself.
+//! - On a stream in unbroken order ([`Ids::settle_in_order`]), from the first number of a *run*,
+//!   which begins with a send while nothing is out.
+//! - On datagrams whatever comes, on somebody's word ([`Ids::settle_all`]).
 //!
 //! A range of which one was not given out, or has come before, shows that somebody else sends too.
-//! Invariants: `proven <= window.len()`; the window's newest number is `next - 1`, its oldest has
-//! not been believed. Neighbours: `epoll.rs` calls. Must not know: sockets, system calls.
+//! Invariants: the window's newest number is `next - 1`; its oldest has not been believed.
+//! Neighbours: `epoll/` calls. Must not know: sockets, system calls.
 
 use std::collections::VecDeque;
 
@@ -52,14 +48,8 @@ struct Came {
 pub(crate) struct Ids {
     next: u32,
     window: VecDeque<Given>,
-    /// How many of the window, from its oldest on, are the ring's for sure.
-    proven: usize,
-    /// Whether the first number of this run has come back.
-    begun: bool,
     /// What has come back and is not believed yet. Mostly empty, or short.
     came: Vec<Came>,
-    /// How many of the window are [`Given::Back`].
-    passed: usize,
     used: bool,
 }
 
@@ -88,7 +78,6 @@ impl Ids {
     }
 
     fn give(&mut self, given: Given) {
-        self.begun &= !self.window.is_empty();
         self.window.push_back(given);
         self.next = self.next.wrapping_add(1);
         self.used = true;
@@ -108,23 +97,11 @@ impl Ids {
     pub(crate) fn end_doubt(&mut self) -> bool {
         if self.is_in_doubt() {
             self.window.pop_back();
-            self.proven = self.proven.min(self.window.len());
             self.next = self.next.wrapping_sub(1);
             self.drop_front();
             return false;
         }
         true
-    }
-
-    /// All numbers given out so far are the ring's own.
-    pub(crate) fn prove(&mut self) {
-        self.proven = self.window.len();
-    }
-
-    /// As [`Ids::prove`], on somebody's word, who vouches for where the run begins, too.
-    pub(crate) fn vouch(&mut self) {
-        self.prove();
-        self.begun = true;
     }
 
     /// The error queue has `first` to `last`, both included.
@@ -144,10 +121,7 @@ impl Ids {
         for given in self.window.range_mut(from..=to) {
             *given = match *given {
                 Given::To(token) => Given::Came(token),
-                _ => {
-                    self.passed += 1;
-                    Given::Back
-                }
+                _ => Given::Back,
             };
         }
         self.came.push(Came { first, last, usage });
@@ -159,22 +133,26 @@ impl Ids {
         number.wrapping_sub(oldest) as usize
     }
 
-    /// Gives what has come back and is proven to `each`.
-    pub(crate) fn settle(&mut self, mut each: impl FnMut(Key, Usage)) {
-        let first_is_out =
-            matches!(self.window.front(), Some(Given::To(_) | Given::Doubtful) | None);
-        self.begun |= self.proven > 0 && !first_is_out;
-        if !self.begun {
-            return;
+    /// Whether the oldest that is out has come back, so that [`Ids::settle_in_order`] would give
+    /// something.
+    pub(crate) fn oldest_has_come(&self) -> bool {
+        matches!(self.window.front(), Some(Given::Came(_)))
+    }
+
+    /// Gives what has come back in unbroken order, from the oldest that is out, to `each`.
+    pub(crate) fn settle_in_order(&mut self, mut each: impl FnMut(Key, Usage)) {
+        while let Some(at) = self.came.iter().position(|came| self.place(came.first) == 0) {
+            let came = self.came.swap_remove(at);
+            self.hand_over(came, &mut each);
+            self.drop_front();
         }
+    }
+
+    /// Gives all that has come back to `each`.
+    pub(crate) fn settle_all(&mut self, mut each: impl FnMut(Key, Usage)) {
+        // Its room is kept for the next ones.
         let mut came = std::mem::take(&mut self.came);
-        came.retain(|came| {
-            let believed = self.place(came.last) < self.proven;
-            if believed {
-                self.hand_over(*came, &mut each);
-            }
-            !believed
-        });
+        came.drain(..).for_each(|came| self.hand_over(came, &mut each));
         self.came = came;
         self.drop_front();
     }
@@ -184,10 +162,14 @@ impl Ids {
         for (at, given) in self.window.range_mut(places).enumerate() {
             if let Given::Came(token) = *given {
                 *given = Given::Back;
-                self.passed += 1;
                 each(token, if at == 0 { came.usage } else { Usage::Unreported });
             }
         }
+    }
+
+    /// Whether nothing is out any more of what has come back or has not.
+    pub(crate) fn has_come_all(&self) -> bool {
+        !self.window.iter().any(|given| matches!(given, Given::To(_) | Given::Doubtful))
     }
 
     /// Whether something has come back that is not believed.
@@ -195,24 +177,10 @@ impl Ids {
         !self.came.is_empty()
     }
 
-    /// Whether one is out though a later one has come back and is believed. Rare on a stream, whose
-    /// packets are acknowledged in order; it may be that somebody else has read it.
-    pub(crate) fn has_gaps(&self) -> bool {
-        self.passed > 0
-    }
-
-    /// Whether all numbers that are out are the ring's for sure.
-    pub(crate) fn are_proven(&self) -> bool {
-        self.proven == self.window.len()
-    }
-
     /// The kernel has let go of everything that anybody has sent on the socket: gives all that is
     /// out to `each`. Returns whether all of it had come back.
     pub(crate) fn all_are_free(&mut self, mut each: impl FnMut(Key, Usage)) -> bool {
-        // Its room is kept for the next ones.
-        let mut came = std::mem::take(&mut self.came);
-        came.drain(..).for_each(|came| self.hand_over(came, &mut each));
-        self.came = came;
+        self.settle_all(&mut each);
         let mut complete = true;
         for given in self.window.drain(..) {
             if let Given::To(token) | Given::Came(token) = given {
@@ -220,15 +188,12 @@ impl Ids {
                 each(token, Usage::Unreported);
             }
         }
-        (self.proven, self.passed) = (0, 0);
         complete
     }
 
     fn drop_front(&mut self) {
         while self.window.front() == Some(&Given::Back) {
             self.window.pop_front();
-            self.passed -= 1;
-            self.proven = self.proven.saturating_sub(1);
         }
     }
 }
@@ -245,17 +210,18 @@ mod tests {
         Key { slot, generation: 1 }
     }
 
-    fn settled(ids: &mut Ids) -> Vec<u32> {
+    fn in_order(ids: &mut Ids) -> Vec<u32> {
         let mut slots = Vec::new();
-        ids.settle(|token, _| slots.push(token.slot));
+        ids.settle_in_order(|token, _| slots.push(token.slot));
         slots
     }
 
     /// What comes back where somebody vouches for all numbers.
     fn back(ids: &mut Ids, first: u32, last: u32) -> Result<Vec<u32>, NotOurs> {
         ids.came_back(first, last, Usage::ZeroCopy)?;
-        ids.vouch();
-        Ok(settled(ids))
+        let mut slots = Vec::new();
+        ids.settle_all(|token, _| slots.push(token.slot));
+        Ok(slots)
     }
 
     fn sent(start: u32, count: u32) -> Ids {
@@ -331,49 +297,28 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_believed_once_it_is_proven() {
-        let mut ids = sent(0, 3);
+    fn what_comes_back_can_be_believed_in_order_only() {
+        let mut ids = sent(0, 6);
+        assert_eq!(ids.came_back(2, 2, Usage::ZeroCopy), Ok(()));
+        assert_eq!((in_order(&mut ids), ids.oldest_has_come()), (vec![], false));
         assert_eq!(ids.came_back(0, 1, Usage::Copied), Ok(()));
-        assert_eq!((settled(&mut ids), ids.has_doubts()), (vec![], true));
-        ids.prove();
+        assert_eq!(ids.came_back(4, 5, Usage::ZeroCopy), Ok(()));
+        assert!(ids.oldest_has_come() && ids.has_doubts());
         let mut told = Vec::new();
-        ids.settle(|token, usage| told.push((token.slot, usage)));
-        assert_eq!(told, [(0, Usage::Copied), (1, Usage::Unreported)]);
-        assert!(!ids.has_doubts() && !ids.has_gaps() && ids.are_proven());
-        // Number 2 was given out before the proof, and those behind it were not.
-        ids.sent(key(3));
-        assert!(!ids.are_proven());
-        assert_eq!(ids.came_back(2, 2, Usage::ZeroCopy), Ok(()));
-        assert_eq!(settled(&mut ids), [2]);
-        // Of two that came together, one is not proven.
-        ids.prove();
-        ids.sent(key(4));
-        assert_eq!(ids.came_back(3, 4, Usage::ZeroCopy), Ok(()));
-        assert_eq!(settled(&mut ids), []);
-        ids.prove();
-        assert_eq!(settled(&mut ids), [3, 4]);
-        assert!(ids.is_empty());
-    }
-
-    #[test]
-    fn a_run_is_believed_once_its_first_number_has_come_back() {
-        let mut ids = sent(0, 3);
-        ids.prove();
-        assert_eq!(ids.came_back(2, 2, Usage::ZeroCopy), Ok(()));
-        assert_eq!((settled(&mut ids), ids.has_doubts()), (vec![], true));
-        assert_eq!(ids.came_back(0, 0, Usage::ZeroCopy), Ok(()));
-        assert_eq!(settled(&mut ids), [2, 0]);
-        assert!(ids.has_gaps(), "1 is out");
-        assert_eq!(ids.came_back(1, 1, Usage::ZeroCopy), Ok(()));
-        assert_eq!(settled(&mut ids), [1]);
-        assert!(!ids.has_gaps());
-        // The next run: somebody has used up number 3 meanwhile, so these are 4 and 5.
-        ids.sent(key(3));
-        ids.sent(key(4));
-        ids.prove();
-        assert_eq!(ids.came_back(4, 4, Usage::ZeroCopy), Ok(()), "the first of them");
-        assert_eq!(settled(&mut ids), [], "taken for the second");
-        assert_eq!(ids.came_back(5, 5, Usage::ZeroCopy), Err(NotOurs));
+        ids.settle_in_order(|token, usage| told.push((token.slot, usage)));
+        let (first, none) = (Usage::Copied, Usage::Unreported);
+        assert_eq!(told, [(0, first), (1, none), (2, Usage::ZeroCopy)]);
+        // 3 is out.
+        assert!(ids.has_doubts() && !ids.oldest_has_come());
+        assert_eq!(ids.came_back(3, 3, Usage::ZeroCopy), Ok(()));
+        assert_eq!(in_order(&mut ids), [3, 4, 5]);
+        assert!(ids.is_empty() && !ids.has_doubts());
+        // The next run: somebody has used up number 6 meanwhile, so these are 7 and 8.
+        ids.sent(key(6));
+        ids.sent(key(7));
+        assert_eq!(ids.came_back(7, 7, Usage::ZeroCopy), Ok(()), "the first of them");
+        assert_eq!(in_order(&mut ids), [], "taken for the second");
+        assert_eq!(ids.came_back(8, 8, Usage::ZeroCopy), Err(NotOurs));
     }
 
     #[test]

@@ -8,7 +8,6 @@
 
 use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::net::{AddressFamily, SocketType};
 
@@ -180,16 +179,16 @@ pub(crate) fn probe() -> Result<(), Error> {
         .map_err(|errno| unsupported(&format!("an error queue cannot be read ({errno})")))
 }
 
-/// Prepares a socket for `MSG_ZEROCOPY`, so that its numbers are the caller's alone; once a socket.
-/// Two rings of this process that share one do not both get it.
+/// Prepares a socket for `MSG_ZEROCOPY`, once a socket. Who has done so before may have sent, and
+/// how often cannot be asked.
+///
+/// Looking and setting are two calls, so two may both be told that they are the first, in one
+/// process or in two. Their sends are then others' to each other.
 ///
 /// # Errors
-/// `ALREADY` if somebody else did: they may have sent, and how often cannot be asked. `OPNOTSUPP`
-/// if the socket does not keep the option: its sends would be copied, and never notified of.
+/// `ALREADY` if somebody else did. `OPNOTSUPP` if the socket does not keep the option: its sends
+/// would be copied, and never notified of.
 pub(crate) fn claim_numbers(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    // Looking and setting are two calls.
-    static CLAIMING: Mutex<()> = Mutex::new(());
-    let _alone = CLAIMING.lock().unwrap_or_else(PoisonError::into_inner);
     if socket::zero_copy(fd)? {
         return Err(Errno::ALREADY);
     }

@@ -42,6 +42,12 @@ impl Home {
         Home(How::Marked(mark, number))
     }
 
+    /// Another process.
+    #[cfg(test)]
+    pub(crate) fn of_another() -> Home {
+        Home(How::Asked(rustix::process::getppid().expect("a parent")))
+    }
+
     /// Whether it is this one.
     #[inline]
     pub(crate) fn is_here(self) -> bool {
@@ -78,7 +84,12 @@ fn page() -> Option<*mut AtomicU64> {
     };
     let base = base.ok()?;
     // SAFETY: the range was just mapped, and nothing is on it yet that could be lost.
-    unsafe { rustix::mm::madvise(base, PAGE_BYTES, Advice::LinuxWipeOnFork) }.ok()?;
+    let wiped = unsafe { rustix::mm::madvise(base, PAGE_BYTES, Advice::LinuxWipeOnFork) };
+    if wiped.is_err() {
+        // SAFETY: the range was just mapped, and nobody knows it.
+        let _ = unsafe { rustix::mm::munmap(base, PAGE_BYTES) };
+        return None;
+    }
     Some(base.cast())
 }
 
@@ -95,8 +106,7 @@ mod tests {
 
     #[test]
     fn another_process_is_told_by_its_number() {
-        let parent = rustix::process::getppid().expect("a parent");
-        assert!(!Home(How::Asked(parent)).is_here());
+        assert!(!Home::of_another().is_here());
         assert!(Home(How::Asked(getpid())).is_here());
     }
 }

@@ -1,7 +1,7 @@
 //! Step 6 of a send, where notifications are numbers that everybody who holds the socket uses up:
 //! what the kernel counts itself, and so tells of what others do.
 //!
-//! Neighbours: `engine/epoll/attempt.rs` asks, and draws the conclusions. Nothing here is
+//! Neighbours: `engine/epoll/trust.rs` asks, and draws the conclusions. Nothing here is
 //! remembered. Where each fact comes from: K48, K49.
 #![allow(unsafe_code)]
 
@@ -64,13 +64,17 @@ pub(crate) fn senders(fd: BorrowedFd<'_>, written_bytes: u64) -> Senders {
         let Ok(counters) = Counters::read(fd) else { return Senders::Unknowable };
         let fin_bytes = match counters.stage {
             Stage::Open => 0,
+            // Nothing more is sent or acknowledged. If it ended with a FIN, or is a new one that is
+            // not yet connected, the sum does not tell.
+            Stage::Over if counters.written_bytes_most == written_bytes => return Senders::Us,
+            Stage::Over => return Senders::Unknowable,
             // A FIN has a place of its own among the bytes. It may have got it between two looks.
             Stage::Ended if before.is_none_or(|before| before.stage != Stage::Ended) => {
                 before = Some(counters);
                 continue;
             }
             Stage::Ended => 1,
-            Stage::NotOpen => return Senders::Unknowable,
+            Stage::Begins => return Senders::Unknowable,
         };
         // Never less than what was written. If that is `written_bytes`, it is not more either; and
         // if nothing was acknowledged since the look before, it is what was written.
@@ -93,8 +97,10 @@ enum Stage {
     Open,
     /// A FIN was sent behind the last byte.
     Ended,
-    /// Not yet there, or gone.
-    NotOpen,
+    /// Not yet there.
+    Begins,
+    /// Reset, or ended on both sides.
+    Over,
 }
 
 /// What the kernel counts of a connection.
@@ -141,7 +147,8 @@ impl Counters {
             TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_TIME_WAIT | TCP_LAST_ACK | TCP_CLOSING => {
                 Stage::Ended
             }
-            _ => Stage::NotOpen,
+            TCP_CLOSE => Stage::Over,
+            _ => Stage::Begins,
         };
         // The difference of two numbers of 32 bits, never as much as half of what they can tell.
         let unacknowledged = u64::from(unacknowledged.cast_unsigned());
@@ -155,6 +162,7 @@ const TCP_ESTABLISHED: u8 = 1;
 const TCP_FIN_WAIT1: u8 = 4;
 const TCP_FIN_WAIT2: u8 = 5;
 const TCP_TIME_WAIT: u8 = 6;
+const TCP_CLOSE: u8 = 7;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_LAST_ACK: u8 = 9;
 const TCP_CLOSING: u8 = 11;

@@ -5,7 +5,7 @@ mod api;
 pub(crate) mod engine;
 mod forks;
 mod matrix;
-mod others;
+pub(crate) mod others;
 mod release_delay;
 mod results;
 mod soundness;

@@ -2,19 +2,24 @@
 //! and that a descriptor which is watched by edges comes to rest.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ringwire::{Copied, Deadline, Errno, Reason, Route};
 use ringwire_wire::{
-    Family, Side, Veth, acknowledged_bytes, loopback, set_option, set_zerocopy, skip,
+    Family, Side, Veth, acknowledged_bytes, held, loopback, set_option, set_zerocopy, skip,
+    unacknowledged_bytes,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 
 use crate::ENGINE;
-use crate::support::{Driver, PATIENCE, ZERO_COPY, assert_same, noise, read_exactly, vouched};
+use crate::contract::others::{Careless, MIB, Reader, narrow_pair, send_as_stranger, strange};
+use crate::support::{
+    Driver, PATIENCE, ZERO_COPY, assert_same, child_of_test, is_child, noise, read_exactly, vouched,
+};
 
 const KIB: usize = 1 << 10;
 
@@ -323,4 +328,73 @@ fn the_descriptor_comes_to_rest() {
     let fate = driver.finish_one(sock, noise(1, 100));
     let (_, errno) = fate.failed.expect("failed");
     assert!([Errno::CONNRESET, Errno::PIPE].contains(&errno), "{errno}");
+}
+
+/// A stranger waits for room, and has a number meanwhile (K51); he ends before he has written
+/// anything, and his number is given out again. So the kernel's numbers are ahead of the ring's, and
+/// then are not.
+#[test]
+fn a_stranger_who_waits_for_room_and_ends_releases_nothing() {
+    let test = "a_stranger_who_waits_for_room_and_ends_releases_nothing";
+    let foreign = strange(MIB);
+    if is_child(test) {
+        // Joins no earlier notification.
+        return send_as_stranger(std::io::stdin(), foreign);
+    }
+    // Whether he finds a place in the newest packet is up to how what is before him fell into them.
+    let sizes = (0..60).map(|at| 8_000 + 500 * at);
+    assert!(sizes.into_iter().any(|bytes| waits_for_room_and_ends(test, bytes)), "never");
+}
+
+/// With so many bytes a payload. Returns whether he had to wait with his first byte until his end.
+fn waits_for_room_and_ends(test: &str, bytes: usize) -> bool {
+    let (near, far) = narrow_pair();
+    SockRef::from(&near).set_send_buffer_size(MIB).unwrap();
+    let stranger = near.try_clone().unwrap();
+    let mut ring = Careless::new();
+    let sock = ring.attach(near);
+    let written =
+        || acknowledged_bytes(&stranger).unwrap() + unacknowledged_bytes(&stranger).unwrap();
+    let room = || {
+        let held = held(&stranger).unwrap();
+        held.send_buffer_bytes.saturating_sub(held.queued_bytes)
+    };
+    let (begun, mut parts) = (written(), Vec::new());
+    let sum = |parts: &[Vec<u8>]| parts.iter().map(Vec::len).sum::<usize>();
+    // Returns whether the kernel has all that the ring has sent, and nothing else.
+    let accepted = |ring: &mut Careless, parts: &mut Vec<Vec<u8>>, bytes| {
+        parts.push(noise(parts.len() as u64, bytes));
+        ring.send(sock, parts.len() as u64 - 1, bytes);
+        written() == begun + sum(parts) as u64
+    };
+    while room() > 0 {
+        if !accepted(&mut ring, &mut parts, bytes) {
+            return false;
+        }
+    }
+    let options = held(&stranger).unwrap().option_bytes;
+    let mut child = child_of_test(module_path!(), test)
+        .stdin(Stdio::from(OwnedFd::from(stranger.try_clone().unwrap())))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    ring.until("the stranger has a number", |_| held(&stranger).unwrap().option_bytes > options);
+    // Room for little: he is not woken before a third of the buffer is free.
+    let (mut reader, mut read) = (Reader::new(far), 0);
+    while room() < 50_000 && read + 10_000 < sum(&parts) {
+        reader.read(10_000);
+        read += 10_000;
+    }
+    let waited = accepted(&mut ring, &mut parts, 4_000);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if !waited || !accepted(&mut ring, &mut parts, 24_000) {
+        return false;
+    }
+    reader.read(sum(&parts) - 24_000 - read);
+    ring.until_unacknowledged(&stranger, 24_000, 1);
+    let expected: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
+    ring.finish(reader, &expected);
+    true
 }

@@ -2,15 +2,15 @@
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
 use std::time::Instant;
 
-use ringwire_wire::{
-    Family, acknowledged_bytes, option_memory_bytes, set_zerocopy, unacknowledged_bytes,
-};
+use ringwire_wire::{Family, acknowledged_bytes, held, set_zerocopy, unacknowledged_bytes};
 use rustix::net::{SendFlags, connect, connect_unspec, send};
 
-use crate::rig::error_queue;
-use crate::support::{PATIENCE, narrow_pair, read_exactly};
+use crate::rig::{QueueEntry, error_queue};
+use crate::support::{PATIENCE, child_of_test, is_child, narrow_pair, read_exactly};
 
 /// Bytes that stay for good, since the kernel may read them for as long.
 static BYTES: [u8; 200_000] = [7; 200_000];
@@ -19,7 +19,7 @@ fn zero_copy() -> SendFlags {
     SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32) | SendFlags::DONTWAIT
 }
 
-fn wait_until(what: &str, met: impl Fn() -> bool) {
+fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !met() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
@@ -30,7 +30,7 @@ fn wait_until(what: &str, met: impl Fn() -> bool) {
 #[test]
 fn a_socket_holds_memory_for_each_notification_until_it_was_read() {
     let (near, mut far) = narrow_pair(Family::V4);
-    let holds = || option_memory_bytes(&near).unwrap();
+    let holds = || held(&near).unwrap().option_bytes;
     assert_eq!(holds(), 0);
     set_zerocopy(&near).unwrap();
     // Sends that copy need none.
@@ -111,4 +111,50 @@ fn a_connection_that_is_made_again_counts_from_the_start() {
     assert_eq!(send(&near, &BYTES[..100], zero_copy()), Ok(100));
     read_exactly(&mut far, 100).unwrap();
     number(1);
+}
+
+/// A send that waits for room has a number though none of its bytes is written, and gives it back
+/// if it never gets room: the newest is given out again, whosever that is.
+#[test]
+fn a_send_that_waits_has_a_number_before_it_has_written_a_byte() {
+    let test = "a_send_that_waits_has_a_number_before_it_has_written_a_byte";
+    // So much that it joins no earlier notification.
+    static MUCH: [u8; 1 << 20] = [7; 1 << 20];
+    if is_child(test) {
+        let flags = SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32);
+        let _ = send(std::io::stdin(), &MUCH, flags);
+        return;
+    }
+    let (near, mut far) = narrow_pair(Family::V4);
+    set_zerocopy(&near).unwrap();
+    let mut full = 0;
+    while let Ok(bytes) = send(&near, &BYTES[..10_000], zero_copy()) {
+        full += bytes;
+    }
+    let (bytes, options) =
+        (unacknowledged_bytes(&near).unwrap(), held(&near).unwrap().option_bytes);
+    near.set_nonblocking(false).unwrap();
+    let mut child = child_of_test(module_path!(), test)
+        .stdin(Stdio::from(OwnedFd::from(near.try_clone().unwrap())))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it holds a notification", || held(&near).unwrap().option_bytes > options);
+    assert_eq!(unacknowledged_bytes(&near).unwrap(), bytes, "and has written nothing");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(held(&near).unwrap().option_bytes, options, "it gave it back");
+    assert_eq!(unacknowledged_bytes(&near).unwrap(), bytes);
+    read_exactly(&mut far, full).unwrap();
+    wait_until("acknowledged", || unacknowledged_bytes(&near).unwrap() == 0);
+    let last = |entries: &[QueueEntry]| entries.last().map(|entry| entry.data);
+    let mut newest = None;
+    wait_until("all have come", || {
+        newest = last(&error_queue(&near)).or(newest);
+        held(&near).unwrap().option_bytes == 0
+    });
+    assert_eq!(send(&near, &BYTES[..10], zero_copy()), Ok(10));
+    read_exactly(&mut far, 10).unwrap();
+    let before = newest.expect("notifications");
+    wait_until("its notification", || last(&error_queue(&near)) == Some(before + 1));
 }

@@ -4,11 +4,17 @@
 //! that was theirs.
 //!
 //! On a stream the kernel itself is the witness (`sys/witness.rs`): it counts the bytes that it has
-//! taken, whoever sent them, and the notifications that it still owes, to whomever. So a number is
-//! believed if, at a moment after its send, the kernel has taken as many bytes as the ring has sent
-//! and no more. If it has taken more, somebody else sends too: the socket copies from then on, and
-//! what was out and not yet proven is released when the kernel owes nobody a notification any more.
-//! On datagrams nothing is counted; there it takes the word of who built the ring.
+//! taken, whoever sent them, and the notifications that it still owes, to whomever. A run of sends
+//! begins when it owes nobody one. Then a request of the run is free if all numbers from the run's
+//! first up to its own have come back, and nobody but the ring has written a byte since the run
+//! began: each of those numbers then came back for a send of the ring's, none of which can have a
+//! lower number than the ring counts, so the request is among them. A stranger may hold numbers
+//! meanwhile: one who waits for room has one before he has written a byte, and if he gives up it is
+//! given out again (K51); but none comes back for him.
+//!
+//! If others have written, the socket copies until all that is out is free, which it is at the
+//! latest when the kernel owes nobody a notification. On datagrams nothing is counted; there the
+//! engine takes the word of who built the ring.
 //!
 //! Neighbours: `attempt.rs` and `engine/epoll.rs` call; `msg_zerocopy.rs` keeps the numbers.
 
@@ -37,7 +43,7 @@ const FAILS_BEFORE_NUMBERS: [Errno; 9] = [
 
 /// How often a socket is looked at on which a notification is still held though all have come. One
 /// that was put into an earlier one is for a moment longer.
-const LOOKS_MAX: u32 = 100;
+const LOOKS_MAX: u32 = 16;
 
 impl Epoll {
     /// Makes sure that the next request of a socket may go without a copy.
@@ -114,6 +120,7 @@ impl Epoll {
         let Some(held) = place.held else { return Err(Errno::BADF) };
         match place.zero_copy {
             ZeroCopy::On => return Ok(()),
+            ZeroCopy::Doubted => return Err(Errno::BUSY),
             ZeroCopy::Refused(errno) => return Err(errno),
             ZeroCopy::Distrusted => return Err(Errno::ALREADY),
             ZeroCopy::Untried => {}
@@ -193,7 +200,6 @@ impl Epoll {
                 return false;
             }
         };
-        let came = !self.entries.is_empty();
         for entry in self.entries.drain(..) {
             let Entry::ZeroCopy { first, last, copied } = entry else {
                 self.foreign += 1;
@@ -206,11 +212,6 @@ impl Epoll {
             }
         }
         self.settle(at);
-        // A notification that was put into an earlier one counts as held for a moment longer, of
-        // which no event tells.
-        if came && self.places.get(at as usize).is_some_and(Place::waits_for_memory) {
-            self.look_later(at);
-        }
         more
     }
 
@@ -218,26 +219,73 @@ impl Epoll {
     fn settle(&mut self, at: u32) {
         let Some(place) = self.places.get_mut(at as usize) else { return };
         if place.is_vouched_for {
-            place.ids.vouch();
+            return place.ids.settle_all(releaser(&mut self.results, &mut self.unreleased));
         }
-        place.ids.settle(releaser(&mut self.results, &mut self.unreleased));
-        if !place.waits_for_memory() || self.settle_by_memory(at) {
+        let believes = place.zero_copy == ZeroCopy::On && place.ids.oldest_has_come();
+        if believes && !place.ids.has_come_all() {
+            self.settle_in_order(at);
+        }
+        // Cheaper, and surer, if nothing is out any more.
+        if !self.doubts(at) || self.settle_by_memory(at) {
             return;
         }
+        if believes {
+            self.settle_in_order(at);
+        }
+        if self.doubts(at) && !self.doubted.contains(&at) {
+            // Of what it waits for, no event need tell.
+            self.doubted.push(at);
+        }
+    }
+
+    /// Whether something of a socket is out, or has come back, that cannot be believed.
+    fn doubts(&self, at: u32) -> bool {
+        let doubts = |place: &Place| match place.zero_copy {
+            ZeroCopy::Doubted | ZeroCopy::Distrusted => !place.ids.is_empty(),
+            _ => place.ids.has_doubts(),
+        };
+        self.places.get(at as usize).is_some_and(doubts)
+    }
+
+    /// Releases what has come back in order, if nobody else has written anything until now.
+    fn settle_in_order(&mut self, at: u32) {
         let Some(place) = self.places.get_mut(at as usize) else { return };
-        if place.zero_copy == ZeroCopy::Distrusted || place.ids.are_proven() {
-            return;
-        }
         let Some(held) = place.held else { return };
-        match witness::senders(held.fd(), place.written_bytes) {
+        let senders = match place.is_broken_off {
+            // Asked before that.
+            true => Senders::Us,
+            false => witness::senders(held.fd(), place.written_bytes),
+        };
+        match senders {
             Senders::Us => {
-                place.ids.prove();
-                place.ids.settle(releaser(&mut self.results, &mut self.unreleased));
+                place.ids.settle_in_order(releaser(&mut self.results, &mut self.unreleased));
             }
-            Senders::Others { .. } => place.distrust("more was sent on it than the ring has sent"),
-            // Nothing more will be sent; what is out comes back all together.
-            Senders::Unknowable => place.zero_copy = ZeroCopy::Distrusted,
-            Senders::Unclear => self.look_later(at),
+            Senders::Others { .. } => {
+                tracing::debug!("somebody else has sent on a socket: it copies for a while");
+                place.zero_copy = ZeroCopy::Doubted;
+            }
+            // Nothing more will be sent.
+            Senders::Unknowable => place.zero_copy = ZeroCopy::Doubted,
+            Senders::Unclear => {}
+        }
+    }
+
+    /// The ring is about to break a connection, whose counters tell nothing afterwards.
+    pub(super) fn before_break(&mut self, at: u32) {
+        while self.look(at) {}
+        let Some(place) = self.places.get_mut(at as usize) else { return };
+        let Some(held) = place.held.filter(|_| place.zero_copy == ZeroCopy::On) else { return };
+        // Nothing is sent without a copy any more, and all that is out comes back.
+        place.is_broken_off = !place.ids.is_empty()
+            && witness::senders(held.fd(), place.written_bytes) == Senders::Us;
+    }
+
+    /// Looks again at sockets of which something is out that cannot be believed.
+    pub(super) fn look_at_doubted(&mut self) {
+        for _ in 0..self.doubted.len() {
+            // Which goes to the end again, if that is still so.
+            let at = self.doubted.remove(0);
+            self.reap(at);
         }
     }
 
@@ -249,8 +297,12 @@ impl Epoll {
         if witness::holds_notifications(held.fd()) != Ok(false) {
             return false;
         }
-        if !place.ids.all_are_free(releaser(&mut self.results, &mut self.unreleased)) {
-            place.distrust("notifications are missing");
+        let complete = place.ids.all_are_free(releaser(&mut self.results, &mut self.unreleased));
+        match place.zero_copy {
+            // Others have written, and had no numbers, or the count would not be complete.
+            ZeroCopy::Doubted if complete => place.zero_copy = ZeroCopy::On,
+            _ if complete => {}
+            _ => place.distrust("notifications are missing"),
         }
         true
     }
@@ -276,14 +328,8 @@ fn releaser<'a>(
 }
 
 impl Place {
-    /// Whether what is out is released when the kernel owes nobody a notification.
-    fn waits_for_memory(&self) -> bool {
-        let distrusted = self.zero_copy == ZeroCopy::Distrusted;
-        !self.ids.is_empty() && (distrusted || self.ids.has_doubts() || self.ids.has_gaps())
-    }
-
-    /// From now on the socket copies, and what is out of it and not proven is released when the
-    /// kernel owes nobody a notification.
+    /// From now on the socket copies, and what is out of it is released when the kernel owes nobody
+    /// a notification.
     fn distrust(&mut self, why: &str) {
         if self.zero_copy != ZeroCopy::Distrusted {
             tracing::warn!(
