@@ -130,14 +130,16 @@ pub enum EngineChoice {
     /// `MSG_ZEROCOPY` (4.14) and epoll, or an error: zero copy where io_uring is switched off,
     /// forbidden or too old.
     ///
-    /// The kernel's notifications do not say whose they are. On TCP the ring believes one only
-    /// where the kernel's own counters show that nobody else has sent a byte since the first
-    /// payload that is out. Who sends on a duplicate of the socket while something is out has the
-    /// memory of that lent for longer, and the socket copied from then on
-    /// ([`Reason::UnsureNotifications`](crate::Reason::UnsureNotifications)); while nothing is out,
-    /// anybody may. On UDP the kernel counts nothing, so it is copied, unless somebody vouches for
-    /// it ([`RingBuilder::vouch_for_datagrams`](crate::RingBuilder::vouch_for_datagrams)). Entries
-    /// of others in a socket's error queue (`MSG_ERRQUEUE`) are taken and left out.
+    /// The kernel's notifications do not say whose they are. On TCP the ring believes them only
+    /// where the kernel's own counters show that nobody else has written a byte since the first
+    /// payload that is out. If somebody has, on a duplicate of the socket, what is out is released
+    /// later, all together, and until then the socket is copied
+    /// ([`Reason::UnsureNotifications`](crate::Reason::UnsureNotifications)); if he sent with
+    /// `MSG_ZEROCOPY`, for good. So is a socket that comes back to a ring after it was detached
+    /// from one that had sent on it without a copy. While nothing is out, anybody may write. On UDP
+    /// the kernel counts nothing, so it is copied, unless somebody vouches for it
+    /// ([`RingBuilder::vouch_for_datagrams`](crate::RingBuilder::vouch_for_datagrams)). Entries of
+    /// others in a socket's error queue (`MSG_ERRQUEUE`) are taken and left out.
     #[doc(alias = "SO_ZEROCOPY")]
     MsgZerocopy,
     /// Plain non-blocking sends and epoll: nothing goes without a copy, and a release follows the

@@ -206,16 +206,17 @@ impl Ring {
 
     /// Takes a connected TCP socket or a UDP socket, over IPv4 or IPv6. No flag or option of it is
     /// changed, but for `SO_ZEROCOPY`, which the engine `msg-zerocopy` sets. Keep a `try_clone` to
-    /// read from it. Whatever is done with that, payloads are released when the kernel reads them
-    /// no more and not before; what is written on it stands wherever it fell among them.
+    /// read from it. Writing on that releases no payload early, on any engine; what is written
+    /// stands wherever it fell among them. With `msg-zerocopy` the socket then copies until what
+    /// was out is free ([`EngineChoice::MsgZerocopy`]).
     ///
     /// Equal datagrams leave a UDP socket together (see [`Ring::send_train`]), but not if
     /// `UDP_SEGMENT`, `UDP_CORK` or `SO_TIMESTAMPING` is set on it, which give each send a meaning
     /// of its own: set these before.
     ///
     /// # Errors
-    /// `Unsupported` for other kinds of socket, `Misuse` for a listening one, `LimitReached` for
-    /// too many sockets.
+    /// `Unsupported` for other kinds of socket, `Misuse` for a listening one, and in a child of
+    /// `fork`; `LimitReached` for too many sockets.
     pub fn attach(&mut self, socket: impl Into<OwnedFd>) -> Result<Socket, Error> {
         self.core.at_home()?;
         self.core.attach(socket.into())
@@ -413,7 +414,7 @@ impl Ring {
     /// - `uring`: one, which submits all requests and reaps.
     /// - `msg-zerocopy`: one to wait. For each zero-copy request three, of which two look for what
     ///   others have done, or five where nothing is out. For each socket of which something came
-    ///   back two, and two more if it was not yet proven whose that is.
+    ///   back three, or two if nothing of it is out any more.
     /// - `copy`: one to wait if a request waits for room, else none.
     ///
     /// A stream that is full takes one or two more on the last two, to be told of room.
@@ -421,7 +422,8 @@ impl Ring {
     /// Returns at once if nothing is out that could become an event and there is no waker.
     ///
     /// # Errors
-    /// `Io` or `Bug` if the ring itself fails. What is in flight stays lent.
+    /// `Io` or `Bug` if the ring itself fails. What is in flight stays lent. `Misuse` in a child of
+    /// `fork`.
     pub fn turn(
         &mut self,
         deadline: impl Into<Deadline>,

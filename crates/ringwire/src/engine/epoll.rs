@@ -60,7 +60,7 @@ pub(crate) struct Epoll {
     results: Vec<Completion>,
     /// Places whose error queue had more than one look took.
     more: Vec<u32>,
-    /// Places of which something is out that is released when the kernel owes nobody a notification.
+    /// Places of which something is out that cannot be believed to come back.
     doubted: Vec<u32>,
     /// Places whose request waits for room, of which no event can tell.
     unwatched: Vec<u32>,
@@ -118,8 +118,8 @@ enum ZeroCopy {
     #[default]
     Untried,
     On,
-    /// Somebody else has written while something was out, or the connection is over: it copies until
-    /// all that is out is free.
+    /// Somebody else has written while something was out, or the connection is over: it copies
+    /// until all that is out is free.
     Doubted,
     Refused(Errno),
     /// Somebody else has numbers, or took notifications, or the option back: it copies for good.

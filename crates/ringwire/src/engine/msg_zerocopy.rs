@@ -1,9 +1,9 @@
 //! Step 6 of a send, on `MSG_ZEROCOPY`: which request a number in the error queue speaks of. Pure.
 //!
 //! The kernel numbers the zero-copy sends of a socket, in a `u32` that wraps, and says which ranges
-//! of numbers it has let go of, in any order (K40). Nothing in the queue says whose a number is, and
-//! everybody who holds the socket uses them up; so [`Ids`] counts along, and what has come back is
-//! kept until its owner believes it (`epoll/trust.rs` says when):
+//! of numbers it has let go of, in any order (K40). Nothing in the queue says whose a number is,
+//! and everybody who holds the socket uses them up; so [`Ids`] counts along, and what has come back
+//! is kept until its owner believes it (`epoll/trust.rs` says when):
 //!
 //! - On a stream in unbroken order ([`Ids::settle_in_order`]), from the first number of a *run*,
 //!   which begins with a send while nothing is out.

@@ -63,9 +63,10 @@ pub enum Reason {
     /// The ring's engine is `copy`, which has no zero copy; `Ring::why` says why it is that.
     EngineCopies,
     /// Notifications could not be told from those of others, or cannot be read: `SO_ZEROCOPY` was
-    /// set on the socket before the ring wanted it; somebody else has sent on it while something
-    /// was out, or has notifications out himself (or the kernel holds memory of options for the
-    /// socket, such as a filter, which looks the same); a send failed in a way that leaves it open;
+    /// set on the socket before the ring wanted it, by somebody else or by a ring that it was
+    /// detached from; somebody else has written on it while something was out, or has notifications
+    /// out himself (or the kernel holds memory of options for the socket, such as a filter, which
+    /// looks the same); a send failed in a way that leaves it open;
     /// or it is UDP, and nobody vouches for it
     /// ([`RingBuilder::vouch_for_datagrams`](crate::RingBuilder::vouch_for_datagrams)). Only with
     /// the engine `msg-zerocopy`.
@@ -110,8 +111,9 @@ impl fmt::Display for Reason {
             Reason::EngineCopies => "the ring's engine is \"copy\"",
             Reason::UnsureNotifications => {
                 "notifications could not be told from those of others: SO_ZEROCOPY was set on the \
-                 socket by somebody else, others send on it, a send failed on its way out, or the \
-                 error queue cannot be read; or it is UDP, for which nobody vouches"
+                 socket before, others write on it, it has a filter or other options that take \
+                 memory, a send failed on its way out, or the error queue cannot be read; or it is \
+                 UDP, for which nobody vouches"
             }
         })
     }

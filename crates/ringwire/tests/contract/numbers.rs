@@ -331,8 +331,8 @@ fn the_descriptor_comes_to_rest() {
 }
 
 /// A stranger waits for room, and has a number meanwhile (K51); he ends before he has written
-/// anything, and his number is given out again. So the kernel's numbers are ahead of the ring's, and
-/// then are not.
+/// anything, and his number is given out again. So the kernel's numbers are ahead of the ring's,
+/// and then are not.
 #[test]
 fn a_stranger_who_waits_for_room_and_ends_releases_nothing() {
     let test = "a_stranger_who_waits_for_room_and_ends_releases_nothing";
