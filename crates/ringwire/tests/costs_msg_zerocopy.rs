@@ -24,10 +24,10 @@ const CALLS: Calls = Calls {
         "getsockopt",
         "setsockopt",
         "getsockopt",
-        // It is still set; nobody's notifications are out; nothing was written before.
-        "getsockopt",
+        // It is still set; nothing was written before; nobody's notifications are out.
         "getsockopt",
         "ioctl",
+        "getsockopt",
         "getsockopt",
         // The error queue is watched from now on.
         "epoll_ctl",

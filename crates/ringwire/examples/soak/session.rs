@@ -191,6 +191,11 @@ impl<'a> Session<'a> {
     fn feed(&mut self) -> Result<bool, Failure> {
         let mut sent = false;
         for at in 0..self.conns.len() {
+            // The ring's own come to rest meanwhile, so that there is a place for a stranger's.
+            if self.conns[at].plan.has_stranger && self.sender.rng.percent(60) {
+                sent |= self.send_as_stranger(at)?;
+                continue;
+            }
             // Many at a time are gathered, and wait behind one another.
             for _ in 0..self.sender.rng.pick(&[1, 2, 16]) {
                 let conn = &self.conns[at];
@@ -203,9 +208,6 @@ impl<'a> Session<'a> {
                     break;
                 }
                 sent = true;
-            }
-            if self.conns[at].plan.has_stranger && self.sender.rng.percent(40) {
-                sent |= self.send_as_stranger(at)?;
             }
         }
         self.fork_seldom()?;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::engine::epoll::Epoll;
@@ -112,8 +113,16 @@ impl Engine for AnyEngine {
         either!(self, engine => engine.give_up(target))
     }
 
-    fn before_break(&mut self, target: Target<'_>) {
-        either!(self, engine => Engine::before_break(engine.as_mut(), target))
+    fn on_break(&mut self, target: Target<'_>) {
+        either!(self, engine => Engine::on_break(engine.as_mut(), target))
+    }
+
+    fn on_break_failed(&mut self, target: Target<'_>) {
+        either!(self, engine => engine.on_break_failed(target))
+    }
+
+    fn look_within(&self) -> Option<Duration> {
+        either!(self, engine => engine.look_within())
     }
 
     #[inline]

@@ -417,6 +417,7 @@ impl Engine for Epoll {
     }
 
     fn remove_file(&mut self, place: u32) {
+        self.doubted.retain(|at| *at != place);
         let Some(place) = self.places.get_mut(place as usize) else { return };
         let place = std::mem::take(place);
         if place.waiting.is_some() {
@@ -438,10 +439,20 @@ impl Engine for Epoll {
         }
     }
 
-    fn before_break(&mut self, target: Target<'_>) {
+    fn on_break(&mut self, target: Target<'_>) {
         if let Some(at) = target.file {
-            Epoll::before_break(self, at);
+            Epoll::on_break(self, at);
         }
+    }
+
+    fn on_break_failed(&mut self, target: Target<'_>) {
+        if let Some(place) = target.file.and_then(|at| self.places.get_mut(at as usize)) {
+            place.is_broken_off = false;
+        }
+    }
+
+    fn look_within(&self) -> Option<Duration> {
+        (!self.doubted.is_empty()).then_some(LOOK_TIME)
     }
 
     fn copy_now(

@@ -25,7 +25,7 @@ pub(crate) mod uring;
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::arena::Arena;
 use crate::error::{Errno, Error};
@@ -120,7 +120,7 @@ pub enum Deadline {
 
 impl Deadline {
     /// This, or so much later than now, whichever comes first.
-    pub(crate) fn no_later_than(self, time: std::time::Duration) -> Deadline {
+    pub(crate) fn no_later_than(self, time: Duration) -> Deadline {
         match (self, Deadline::from(time)) {
             (Deadline::Never, soon) => soon,
             (Deadline::At(at), Deadline::At(soon)) => Deadline::At(at.min(soon)),
@@ -135,8 +135,8 @@ impl From<Instant> for Deadline {
     }
 }
 
-impl From<std::time::Duration> for Deadline {
-    fn from(after: std::time::Duration) -> Self {
+impl From<Duration> for Deadline {
+    fn from(after: Duration) -> Self {
         Instant::now().checked_add(after).map_or(Deadline::Never, Deadline::At)
     }
 }
@@ -211,7 +211,15 @@ pub(crate) trait Engine {
     fn give_up(&mut self, _: Target<'_>) {}
 
     /// The ring is about to break a connection.
-    fn before_break(&mut self, _: Target<'_>) {}
+    fn on_break(&mut self, _: Target<'_>) {}
+
+    /// It could not be broken.
+    fn on_break_failed(&mut self, _: Target<'_>) {}
+
+    /// When to turn again at the latest, for what no event need tell of.
+    fn look_within(&self) -> Option<Duration> {
+        None
+    }
 
     /// Copies what the socket takes right now, as datagrams of `segment_bytes` if given. Returns
     /// how many bytes that was; `EAGAIN` if none.

@@ -40,8 +40,9 @@ pub struct Turned {
     /// descriptor before that.
     pub backlog: bool,
     /// When to turn again at the latest, though nothing has happened: to notice in time that a peer
-    /// acknowledges nothing ([`Event::Stalled`](crate::Event::Stalled)). For who sleeps on the
-    /// ring's descriptor; a turn that waits sees to it by itself. `None` if nothing is in flight.
+    /// acknowledges nothing ([`Event::Stalled`](crate::Event::Stalled)), or that what somebody else
+    /// has written beside is free. For who sleeps on the ring's descriptor; a turn that waits sees
+    /// to it by itself. `None` if nothing is in flight.
     pub turn_by: Option<Instant>,
 }
 

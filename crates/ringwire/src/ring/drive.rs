@@ -80,7 +80,9 @@ impl<E: Engine> Core<E> {
             }
         }
         let backlog = !self.ready.is_empty() || self.engine.has_unsubmitted();
-        Ok(Turned { backlog, turn_by: self.next_look() })
+        let soon = self.engine.look_within().and_then(|time| self.now.checked_add(time));
+        let turn_by = self.next_look().into_iter().chain(soon).min();
+        Ok(Turned { backlog, turn_by })
     }
 
     /// Gives every ready socket one chance.

@@ -225,8 +225,11 @@ impl<E: Engine> Core<E> {
     pub(super) fn break_off(&mut self, slot: u32, error: Errno) -> Result<(), Error> {
         let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
         let was_broken = entry.broken.replace(error).is_some();
-        self.engine.before_break(entry.target());
+        self.engine.on_break(entry.target());
         let aborted = socket::abort(entry.fd.as_fd());
+        if aborted.is_err() {
+            self.engine.on_break_failed(entry.target());
+        }
         let waiting = entry.queue.head().slot;
         entry.queue.clear();
         let outstanding = entry.outstanding > 0;

@@ -240,6 +240,12 @@ pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
     })
 }
 
+/// What a send on a connection that is gone is refused with; `None` if it would not be.
+pub(crate) fn refusal(fd: BorrowedFd<'_>) -> Option<Errno> {
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    rustix::net::send(fd, &[], flags).err()
+}
+
 /// Dissolves a socket's association. TCP drops what is unacknowledged and sends a reset, so the
 /// kernel lets go of all memory at once, whoever else holds the socket (K12).
 #[doc(alias = "AF_UNSPEC")]

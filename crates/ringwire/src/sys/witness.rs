@@ -26,8 +26,12 @@ pub(crate) enum Senders {
     Us,
     /// Others too: so many bytes were written on it, by whomever.
     Others { written_bytes: u64 },
-    /// The connection is over, so that its counters tell nothing; or they cannot be read.
-    Unknowable,
+    /// There is no connection yet.
+    NotYet,
+    /// There is none any more, and how it ended is not to be told from more bytes.
+    Over,
+    /// The kernel does not tell.
+    Unknown,
     /// Acknowledgements came so fast that the counters could not be read as of one moment.
     Unclear,
 }
@@ -61,20 +65,20 @@ pub(crate) fn holds_notifications(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
 pub(crate) fn senders(fd: BorrowedFd<'_>, written_bytes: u64) -> Senders {
     let mut before: Option<Counters> = None;
     for _ in 0..LOOKS {
-        let Ok(counters) = Counters::read(fd) else { return Senders::Unknowable };
+        let Ok(counters) = Counters::read(fd) else { return Senders::Unknown };
         let fin_bytes = match counters.stage {
             Stage::Open => 0,
             // Nothing more is sent or acknowledged. If it ended with a FIN, or is a new one that is
             // not yet connected, the sum does not tell.
             Stage::Over if counters.written_bytes_most == written_bytes => return Senders::Us,
-            Stage::Over => return Senders::Unknowable,
+            Stage::Over => return Senders::Over,
             // A FIN has a place of its own among the bytes. It may have got it between two looks.
             Stage::Ended if before.is_none_or(|before| before.stage != Stage::Ended) => {
                 before = Some(counters);
                 continue;
             }
             Stage::Ended => 1,
-            Stage::Begins => return Senders::Unknowable,
+            Stage::Begins => return Senders::NotYet,
         };
         // Never less than what was written. If that is `written_bytes`, it is not more either; and
         // if nothing was acknowledged since the look before, it is what was written.

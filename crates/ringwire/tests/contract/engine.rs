@@ -68,11 +68,11 @@ impl Engine {
         heirs_of_mptcp_refuse: false,
         reset_says: Errno::CONNRESET,
         calls_of_a_turn: &[
-            // Whether the socket still has numbers, whether any of them are out, and what others
-            // have sent.
-            "getsockopt",
+            // Whether the socket still has numbers, what others have sent, and whether any numbers
+            // are out.
             "getsockopt",
             "ioctl",
+            "getsockopt",
             "getsockopt",
             "sendto",
             "epoll_wait",

@@ -94,24 +94,29 @@ impl Epoll {
         if place.is_vouched_for || !place.ids.is_empty() {
             return Ok(());
         }
-        // Nobody's notifications are out, and none is in the queue.
-        let mut looks = 0;
-        while witness::holds_notifications(held.fd()).map_err(|_| Errno::OPNOTSUPP)? {
-            if looks == LOOKS_MAX {
-                return Err(Errno::BUSY);
+        for _ in 0..LOOKS_MAX {
+            let Some(place) = self.places.get_mut(at as usize) else { return Err(Errno::BADF) };
+            // The bytes first: who sends between the two looks holds a notification at the second,
+            // or has written more than was found at the first.
+            let written_bytes = match witness::senders(held.fd(), place.written_bytes) {
+                Senders::Us => place.written_bytes,
+                // While nothing was out, which is of no importance.
+                Senders::Others { written_bytes } => written_bytes,
+                Senders::NotYet => return Err(Errno::AGAIN),
+                // Which tells why.
+                Senders::Over => return Err(socket::refusal(held.fd()).unwrap_or(Errno::PIPE)),
+                Senders::Unclear => continue,
+                Senders::Unknown => return Err(Errno::OPNOTSUPP),
+            };
+            let holds = witness::holds_notifications(held.fd()).map_err(|_| Errno::OPNOTSUPP)?;
+            if !holds {
+                place.written_bytes = written_bytes;
+                return Ok(());
             }
-            looks += 1;
             self.look_at_all(at)?;
             std::thread::yield_now();
         }
-        // What others have sent while nothing was out is of no importance.
-        let Some(place) = self.places.get_mut(at as usize) else { return Err(Errno::BADF) };
-        match witness::senders(held.fd(), place.written_bytes) {
-            Senders::Us => {}
-            Senders::Others { written_bytes } => place.written_bytes = written_bytes,
-            Senders::Unknowable | Senders::Unclear => return Err(Errno::BUSY),
-        }
-        Ok(())
+        Err(Errno::BUSY)
     }
 
     /// Switches zero copy on at the first request that wants it.
@@ -194,9 +199,9 @@ impl Epoll {
                      copies from now on"
                 );
                 if place.zero_copy == ZeroCopy::On {
-                    // Should it be read later, what is in it is believed.
                     place.zero_copy = ZeroCopy::Refused(Errno::ALREADY);
                 }
+                self.settle(at);
                 return false;
             }
         };
@@ -265,13 +270,15 @@ impl Epoll {
                 place.zero_copy = ZeroCopy::Doubted;
             }
             // Nothing more will be sent.
-            Senders::Unknowable => place.zero_copy = ZeroCopy::Doubted,
+            Senders::NotYet | Senders::Over | Senders::Unknown => {
+                place.zero_copy = ZeroCopy::Doubted;
+            }
             Senders::Unclear => {}
         }
     }
 
     /// The ring is about to break a connection, whose counters tell nothing afterwards.
-    pub(super) fn before_break(&mut self, at: u32) {
+    pub(super) fn on_break(&mut self, at: u32) {
         while self.look(at) {}
         let Some(place) = self.places.get_mut(at as usize) else { return };
         let Some(held) = place.held.filter(|_| place.zero_copy == ZeroCopy::On) else { return };
@@ -285,7 +292,9 @@ impl Epoll {
         for _ in 0..self.doubted.len() {
             // Which goes to the end again, if that is still so.
             let at = self.doubted.remove(0);
-            self.reap(at);
+            if self.places.get(at as usize).is_some_and(|place| !place.ids.is_empty()) {
+                self.reap(at);
+            }
         }
     }
 
