@@ -18,7 +18,8 @@ use socket2::SockRef;
 use crate::ENGINE;
 use crate::contract::others::{Careless, MIB, Reader, narrow_pair, send_as_stranger, strange};
 use crate::support::{
-    Driver, PATIENCE, ZERO_COPY, assert_same, child_of_test, is_child, noise, read_exactly, vouched,
+    Driver, PATIENCE, ZERO_COPY, assert_same, child_of_test, is_child, noise, read_exactly,
+    sleeps_in_send, vouched,
 };
 
 const KIB: usize = 1 << 10;
@@ -372,17 +373,17 @@ fn waits_for_room_and_ends(test: &str, bytes: usize) -> bool {
             return false;
         }
     }
-    let options = held(&stranger).unwrap().option_bytes;
     let mut child = child_of_test(module_path!(), test)
         .stdin(Stdio::from(OwnedFd::from(stranger.try_clone().unwrap())))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    // It sleeps in its send, and then has a number; or none was to be had.
     let mut is_gone = false;
-    ring.until("the stranger has a number, or none is to be had", |_| {
+    ring.until("the stranger sends", |_| {
         is_gone = child.try_wait().unwrap().is_some();
-        is_gone || held(&stranger).unwrap().option_bytes > options
+        is_gone || sleeps_in_send(&child)
     });
     if is_gone {
         // The memory for notifications is used up.

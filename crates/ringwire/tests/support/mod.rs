@@ -8,7 +8,7 @@ pub(crate) mod vouched;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -339,6 +339,18 @@ pub(crate) fn is_child(test: &str) -> bool {
 /// A process that runs this program's test `test` and nothing else, for [`is_child`].
 pub(crate) fn child_of_test(module: &str, test: &str) -> Command {
     child_behind(module, test, &[])
+}
+
+/// Whether a thread of a child sleeps in `sendto`.
+#[allow(dead_code, reason = "only where sends may have numbers that they give back")]
+pub(crate) fn sleeps_in_send(child: &Child) -> bool {
+    let call = format!("{} ", libc::SYS_sendto);
+    let sleeps = |thread: std::fs::DirEntry| {
+        let in_call = std::fs::read_to_string(thread.path().join("syscall"));
+        in_call.is_ok_and(|in_call| in_call.starts_with(&call))
+    };
+    let threads = std::fs::read_dir(format!("/proc/{}/task", child.id()));
+    threads.is_ok_and(|threads| threads.flatten().any(sleeps))
 }
 
 fn child_behind(module: &str, test: &str, wrapper: &[&str]) -> Command {
