@@ -184,7 +184,9 @@ impl RingBuilder {
 /// afterwards: what was in flight is lost with the process that forked. A program that starts
 /// another one loses nothing: all descriptors are closed by exec, and a closure for
 /// [`pre_exec`](std::os::unix::process::CommandExt::pre_exec) may hold a ring, but has no use for
-/// it. A [`Waker`] still wakes the parent's ring.
+/// it. A [`Waker`] still wakes the parent's ring. As with every lock, another thread of the parent
+/// may have held an arena's when it forked, and in the child it is held for ever then: a child of a
+/// program with threads allocates from no arena of its parent's.
 pub struct Ring {
     core: Core<AnyEngine>,
     /// What was asked for; the engine knows what it got.
