@@ -213,8 +213,9 @@ pub(crate) fn reports_drops(fd: BorrowedFd<'_>) -> bool {
     options.into_iter().any(|(level, name)| int_option(fd, level, name).is_ok_and(|on| on != 0))
 }
 
-/// How a TCP connection does. One call of `getsockopt` for it, one for the send buffer.
-pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
+/// What the kernel tells of a TCP connection. What an older one does not tell is 0.
+#[doc(alias = "TCP_INFO")]
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Result<libc::tcp_info, Errno> {
     // SAFETY: all-zero bytes are a valid `tcp_info`; it holds only integers.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -228,9 +229,12 @@ pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
             &raw mut bytes,
         )
     };
-    if answered != 0 {
-        return None;
-    }
+    if answered == 0 { Ok(info) } else { Err(last_errno()) }
+}
+
+/// How a TCP connection does. One call of `getsockopt` for it, one for the send buffer.
+pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
+    let info = tcp_info(fd).ok()?;
     Some(PathSample {
         delivery_rate: info.tcpi_delivery_rate,
         acked_bytes: info.tcpi_bytes_acked,

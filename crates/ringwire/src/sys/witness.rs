@@ -5,10 +5,10 @@
 //! remembered. Where each fact comes from: K48, K49.
 #![allow(unsafe_code)]
 
-use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::error::Errno;
+use crate::sys::socket;
 
 /// How often the counters of a connection are read whose peer acknowledges something meanwhile.
 const LOOKS: usize = 16;
@@ -127,25 +127,8 @@ impl Counters {
         if answered != 0 {
             return Err(last_errno());
         }
-        // SAFETY: all-zero bytes are a valid `tcp_info`; it holds only integers.
-        let mut info: libc::tcp_info = unsafe { mem::zeroed() };
-        let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `bytes` bytes into `info`, inside this call.
-        let answered = unsafe {
-            libc::getsockopt(
-                fd.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                (&raw mut info).cast(),
-                &raw mut bytes,
-            )
-        };
-        if answered != 0 {
-            return Err(last_errno());
-        }
-        if (bytes as usize) < mem::offset_of!(libc::tcp_info, tcpi_bytes_acked) + size_of::<u64>() {
-            return Err(Errno::OPNOTSUPP);
-        }
+        // Kernels without `tcpi_bytes_acked` (before 4.1) have no `SO_MEMINFO` either.
+        let info = socket::tcp_info(fd)?;
         let stage = match info.tcpi_state {
             TCP_ESTABLISHED | TCP_CLOSE_WAIT => Stage::Open,
             TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_TIME_WAIT | TCP_LAST_ACK | TCP_CLOSING => {
