@@ -16,7 +16,7 @@ use ringwire::{
 };
 use ringwire_wire::{Family, Flow, Perfect, Veth, loopback, skip};
 use rustix::process::{Resource, Rlimit, Uid, setrlimit};
-use support::{PATIENCE, build, is_child, run_child};
+use support::{PATIENCE, build, is_child, let_the_kernel_free, run_child};
 
 const MIB: usize = 1 << 20;
 
@@ -296,7 +296,7 @@ fn with_little_memlock(test: &str) -> Option<(Perfect, Flow)> {
             skip(test, "other processes of this user use up its RLIMIT_MEMLOCK");
             return None;
         }
-        thread::yield_now();
+        let_the_kernel_free();
     }
     Some((wire, flow))
 }

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::rig::{MORE, Memory, Request, Ring, before};
-use crate::support::{PATIENCE, give_up_ipc_lock, is_child};
+use crate::support::{PATIENCE, give_up_ipc_lock, is_child, let_the_kernel_free};
 
 const CHILD: &str = "limits::a_child_that_does_as_it_is_told";
 const KIB: usize = 1 << 10;
@@ -136,7 +136,7 @@ impl Puppet {
                 errno => {
                     assert_eq!(errno, libc::ENOMEM, "{word} {number}");
                     assert!(Instant::now() < deadline, "{word} {number}: there is no room for it");
-                    std::thread::yield_now();
+                    let_the_kernel_free();
                 }
             }
         }

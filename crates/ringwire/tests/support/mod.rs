@@ -236,6 +236,14 @@ impl Driver {
     }
 }
 
+/// Between two tries to get what the kernel frees a while after it was given back, of which nothing
+/// tells. Each try makes a ring and throws it away, which the kernel frees as late: without a pause
+/// they pile up, to gigabytes within a minute.
+pub(crate) fn let_the_kernel_free() {
+    // paces: see above.
+    thread::sleep(Duration::from_millis(10));
+}
+
 /// A ring. On hosts that count it against RLIMIT_MEMLOCK, what was closed a moment ago may still
 /// be counted: the kernel takes rings down behind the caller's back.
 pub(crate) fn build(builder: RingBuilder) -> Ring {
@@ -246,7 +254,7 @@ pub(crate) fn build(builder: RingBuilder) -> Ring {
             Err(Error::Unsupported { needs, .. })
                 if needs.starts_with("RLIMIT_MEMLOCK") && Instant::now() < deadline =>
             {
-                thread::yield_now();
+                let_the_kernel_free();
             }
             Err(why) => panic!("{why}"),
         }

@@ -13,6 +13,8 @@ use std::time::Instant;
 use io_uring::{IoUring, cqueue, opcode, types};
 use ringwire_wire::{skip, unacknowledged_bytes};
 
+use crate::support::let_the_kernel_free;
+
 use super::pattern;
 use super::peer::{self, End, Peer};
 use super::rig::{self, IN_FLIGHT_BYTES, Memory};
@@ -81,7 +83,10 @@ fn a_sender_that_overwrites_too_early_is_caught() {
                     Ok(bytes) => break (near, peer, bytes),
                     // What earlier rings had locked comes back a while after they are gone.
                     Err(error)
-                        if error.kind() == ErrorKind::OutOfMemory && Instant::now() < deadline => {}
+                        if error.kind() == ErrorKind::OutOfMemory && Instant::now() < deadline =>
+                    {
+                        let_the_kernel_free();
+                    }
                     Err(error) => {
                         return skip("a_sender_that_overwrites_too_early", &error.to_string());
                     }

@@ -16,6 +16,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::ENGINE;
+use crate::support::let_the_kernel_free;
 
 use super::book::Book;
 use super::pattern;
@@ -486,7 +487,7 @@ pub(crate) fn rounds(
                     tally.add(attempt);
                     break;
                 }
-                Err(Unavailable(_)) if short && Instant::now() < deadline => {}
+                Err(Unavailable(_)) if short && Instant::now() < deadline => let_the_kernel_free(),
                 Err(Unavailable(why)) => return skip(case, &format!("round {number}: {why}")),
             }
         }
