@@ -29,9 +29,8 @@ impl AsUser {
 }
 
 /// What contract tests look at that no right changes; the kind of memory, which rights change, root
-/// tests on both. Of the matrix a user has the rings that builders make.
-const SAME_FOR_ALL: &[&str] =
-    &["contract::soundness", "contract::stalls", "every_message_arrives_whole_interrupt"];
+/// tests on both.
+const SAME_FOR_ALL: &[&str] = &["contract::soundness", "contract::stalls"];
 
 /// In the order in which they are started: the longest first.
 const PROGRAMS: [(&str, AsUser); 31] = [
