@@ -480,14 +480,15 @@ impl<E: Engine> Core<E> {
             self.learn_taken(slot, route);
         }
         let Some(socket) = self.sockets.at_mut(slot) else { return };
-        if accepted < bytes {
-            self.stats.short_sends += 1;
-            let left = count - reached + u32::from(accepted > 0 && at.skip > 0);
-            match socket.broken {
-                // The queue is gone; what was not accepted goes with it.
-                Some(error) => self.fail_payloads(slot, at.slot, left, error, events),
-                None => socket.queue.rewind(at, bytes - accepted),
+        self.stats.short_sends += u64::from(accepted < bytes);
+        match socket.broken {
+            // The queue is gone; what was not accepted goes with it, be it behind this request.
+            Some(error) => {
+                let left = count - reached + u32::from(accepted > 0 && at.skip > 0);
+                self.fail_payloads(slot, at.slot, left, error, events);
             }
+            None if accepted < bytes => socket.queue.rewind(at, bytes - accepted),
+            None => {}
         }
     }
 

@@ -230,9 +230,15 @@ impl<E: Engine> Core<E> {
         if aborted.is_err() {
             self.engine.on_break_failed(entry.target());
         }
-        let waiting = entry.queue.head().slot;
+        let head = entry.queue.head();
         entry.queue.clear();
         let outstanding = entry.outstanding > 0;
+        // Of one that goes in parts the first may be out: how much of it was taken, its result says.
+        let is_out_in_part = outstanding && entry.is_stream() && head.skip > 0;
+        let waiting = match self.ledger.payloads.at(head.slot) {
+            Some(payload) if is_out_in_part => payload.next,
+            _ => head.slot,
+        };
         let mut events = std::mem::take(&mut self.pending);
         let freed = self.ledger.fail_run(waiting, u32::MAX, error, &mut events);
         self.account(slot, freed);

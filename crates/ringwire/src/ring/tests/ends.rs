@@ -52,6 +52,35 @@ fn aborting_fails_what_waits_and_awaits_what_is_out() {
     play.assert_at_rest();
 }
 
+/// Of a payload that goes in parts, one may be out, of which nobody knows yet how much was taken.
+#[test]
+fn an_abort_counts_what_a_part_had_taken() {
+    for (outcome, said) in [
+        (Ok(300_000), "failed 0 300000 125"),
+        (Ok(1 << 20), "failed 0 1048576 125"),
+        (Err(Errno::CANCELED), "failed 0 0 125"),
+    ] {
+        let mut play = Play::stream();
+        play.core.thresholds = Thresholds::default();
+        let (slot, now) = (play.sock.0.slot, play.core.now);
+        play.core.sockets.at_mut(slot).unwrap().verdicts.path = Path::local(now);
+        // So much was copied that the next one begins with a probe.
+        play.send(64 << 20);
+        play.turn();
+        play.core.ahead += Duration::from_millis(100);
+        play.send(60 << 20);
+        play.send(100);
+        play.turn();
+        assert_eq!(play.core.engine.seen[0].bytes, 1 << 20);
+        let _ = play.core.abort(play.sock);
+        assert_eq!(play.turn(), ["failed 1 0 125", "released 1 Unknown"]);
+        assert_eq!(play.result(outcome, true), [said]);
+        assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 Unknown"]);
+        assert_eq!(play.core.sockets.used(), 0);
+        play.assert_at_rest();
+    }
+}
+
 #[test]
 fn an_abort_in_the_middle_of_a_payload_fails_that_payload_and_no_other() {
     let mut play = Play::stream();
