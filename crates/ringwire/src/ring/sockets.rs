@@ -233,7 +233,7 @@ impl<E: Engine> Core<E> {
         let head = entry.queue.head();
         entry.queue.clear();
         let outstanding = entry.outstanding > 0;
-        // Of one that goes in parts the first may be out: how much of it was taken, its result says.
+        // Of one that goes in parts one may be out: how much of it was taken, its result says.
         let is_out_in_part = outstanding && entry.is_stream() && head.skip > 0;
         let waiting = match self.ledger.payloads.at(head.slot) {
             Some(payload) if is_out_in_part => payload.next,
