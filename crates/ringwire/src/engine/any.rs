@@ -113,12 +113,8 @@ impl Engine for AnyEngine {
         either!(self, engine => engine.give_up(target))
     }
 
-    fn on_break(&mut self, target: Target<'_>) {
-        either!(self, engine => Engine::on_break(engine.as_mut(), target))
-    }
-
-    fn on_break_failed(&mut self, target: Target<'_>) {
-        either!(self, engine => engine.on_break_failed(target))
+    fn break_off(&mut self, target: Target<'_>) -> Result<(), Errno> {
+        either!(self, engine => engine.break_off(target))
     }
 
     fn look_within(&self) -> Option<Duration> {

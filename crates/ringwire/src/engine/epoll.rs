@@ -330,7 +330,7 @@ impl Engine for Epoll {
             registers: false,
             reports: self.zero_copy,
             copies_only: !self.zero_copy,
-            proves_datagrams: self.datagrams_are_vouched_for,
+            proves_datagrams: self.datagrams_are_vouched_for || !self.zero_copy,
         }
     }
 
@@ -439,16 +439,14 @@ impl Engine for Epoll {
         }
     }
 
-    fn on_break(&mut self, target: Target<'_>) {
-        if let Some(at) = target.file {
-            Epoll::on_break(self, at);
-        }
-    }
-
-    fn on_break_failed(&mut self, target: Target<'_>) {
+    fn break_off(&mut self, target: Target<'_>) -> Result<(), Errno> {
+        // The connection's counters tell nothing afterwards.
+        let ours = target.file.is_some_and(|at| self.is_all_ours(at));
+        socket::abort(target.fd)?;
         if let Some(place) = target.file.and_then(|at| self.places.get_mut(at as usize)) {
-            place.is_broken_off = false;
+            place.is_broken_off = ours;
         }
+        Ok(())
     }
 
     fn look_within(&self) -> Option<Duration> {

@@ -32,6 +32,7 @@ use crate::error::{Errno, Error};
 use crate::ledger::Key;
 use crate::policy::Route;
 use crate::queue::PathSample;
+use crate::sys::socket;
 
 /// The address and length of memory that a ledger entry owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,11 +211,10 @@ pub(crate) trait Engine {
     /// The socket gets another owner, and nothing more is sent on it.
     fn give_up(&mut self, _: Target<'_>) {}
 
-    /// The ring is about to break a connection.
-    fn on_break(&mut self, _: Target<'_>) {}
-
-    /// It could not be broken.
-    fn on_break_failed(&mut self, _: Target<'_>) {}
+    /// Breaks a connection: see [`socket::abort`].
+    fn break_off(&mut self, target: Target<'_>) -> Result<(), Errno> {
+        socket::abort(target.fd)
+    }
 
     /// When to turn again at the latest, for what no event need tell of.
     fn look_within(&self) -> Option<Duration> {

@@ -62,14 +62,14 @@ pub enum Reason {
     KernelLacks,
     /// The ring's engine is `copy`, which has no zero copy; `Ring::why` says why it is that.
     EngineCopies,
-    /// Notifications could not be told from those of others, or cannot be read: `SO_ZEROCOPY` was
-    /// set on the socket before the ring wanted it, by somebody else or by a ring that it was
-    /// detached from; somebody else has written on it while something was out, or has notifications
-    /// out himself (or the kernel holds memory of options for the socket, such as a filter, which
-    /// looks the same); a send failed in a way that leaves it open;
-    /// or it is UDP, and nobody vouches for it
-    /// ([`RingBuilder::vouch_for_datagrams`](crate::RingBuilder::vouch_for_datagrams)). Only with
-    /// the engine `msg-zerocopy`.
+    /// Notifications could not be told from those of others, or cannot be read. Only with the
+    /// engine `msg-zerocopy`. For good: `SO_ZEROCOPY` was set on the socket before the ring wanted
+    /// it, by somebody else or by a ring that it was detached from; somebody else has sent with
+    /// `MSG_ZEROCOPY` while something was out; a send failed in a way that leaves it open; or it is
+    /// UDP, and nobody vouches for it
+    /// ([`RingBuilder::vouch_for_datagrams`](crate::RingBuilder::vouch_for_datagrams)). For a
+    /// while: somebody else has written while something was out, or has notifications out himself;
+    /// memory of options, such as a filter, looks the same.
     UnsureNotifications,
     /// The path refused to cut a train into its datagrams, and one alone is below its memory's
     /// threshold.

@@ -112,7 +112,7 @@ impl<E: Engine> Core<E> {
             && !entry.is_stream()
         {
             entry.datagrams = Datagrams::new(false, socket::datagram_options(entry.fd.as_fd()));
-            if !features.proves_datagrams && !features.copies_only {
+            if !features.proves_datagrams {
                 entry.verdicts.refuse(Reason::UnsureNotifications);
             }
         }
@@ -225,11 +225,7 @@ impl<E: Engine> Core<E> {
     pub(super) fn break_off(&mut self, slot: u32, error: Errno) -> Result<(), Error> {
         let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
         let was_broken = entry.broken.replace(error).is_some();
-        self.engine.on_break(entry.target());
-        let aborted = socket::abort(entry.fd.as_fd());
-        if aborted.is_err() {
-            self.engine.on_break_failed(entry.target());
-        }
+        let aborted = self.engine.break_off(entry.target());
         let head = entry.queue.head();
         entry.queue.clear();
         let outstanding = entry.outstanding > 0;

@@ -277,14 +277,14 @@ impl Epoll {
         }
     }
 
-    /// The ring is about to break a connection, whose counters tell nothing afterwards.
-    pub(super) fn on_break(&mut self, at: u32) {
+    /// Whether something of a stream is out, and until now nobody but the ring has written on it.
+    pub(super) fn is_all_ours(&mut self, at: u32) -> bool {
         while self.look(at) {}
-        let Some(place) = self.places.get_mut(at as usize) else { return };
-        let Some(held) = place.held.filter(|_| place.zero_copy == ZeroCopy::On) else { return };
-        // Nothing is sent without a copy any more, and all that is out comes back.
-        place.is_broken_off = !place.ids.is_empty()
-            && witness::senders(held.fd(), place.written_bytes) == Senders::Us;
+        let Some(place) = self.places.get(at as usize) else { return false };
+        let Some(held) = place.held.filter(|_| place.zero_copy == ZeroCopy::On) else {
+            return false;
+        };
+        !place.ids.is_empty() && witness::senders(held.fd(), place.written_bytes) == Senders::Us
     }
 
     /// Looks again at sockets of which something is out that cannot be believed.
