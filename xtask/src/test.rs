@@ -3,24 +3,24 @@
 //! ```text
 //!  programs.rs  which test programs there are, and which a user runs, too    (pure)
 //!  run.rs       runs them, several at once
+//!  skips.rs     where they say what they skip
 //!  tally.rs     counts what they say                                         (pure)
 //! ```
 
 mod programs;
 mod run;
+mod skips;
 mod tally;
 
-use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
+use skips::Skips;
 use tally::{Skip, Tally};
-use tempfile::NamedTempFile;
 
 use crate::cargo::{self, Built};
 use crate::{Error, Result, workspace};
@@ -96,8 +96,8 @@ pub(crate) struct Session {
     harness: &'static [&'static str],
     /// How many of them run at once.
     at_once: usize,
-    /// Where those that cannot run say so.
-    skips: NamedTempFile,
+    /// What cannot run here.
+    skips: Skips,
     tally: Tally,
     /// What took how long.
     times: Vec<(&'static str, Duration)>,
@@ -106,19 +106,13 @@ pub(crate) struct Session {
 impl Session {
     /// One that runs programs one after the other.
     pub(crate) fn new(harness: &'static [&'static str]) -> Result<Session> {
-        let skips = NamedTempFile::new().map_err(Error::from("make a temporary file"))?;
-        // For all whom we run as.
-        std::fs::set_permissions(skips.path(), Permissions::from_mode(0o666))
-            .map_err(Error::from("let others write the list of skips"))?;
-        let (tally, times) = (Tally::default(), Vec::new());
+        let (skips, tally, times) = (Skips::new()?, Tally::default(), Vec::new());
         Ok(Session { harness, at_once: 1, skips, tally, times })
     }
 
     /// Prints the sum, and says whether all is well.
     pub(crate) fn end(mut self, strict: bool, root: bool) -> Result<ExitCode> {
-        let text = std::fs::read_to_string(self.skips.path())
-            .map_err(Error::from("read the list of skips"))?;
-        self.tally.skips = tally::parse_skips(&text);
+        self.tally.skips = self.skips.read()?;
         println!("\n=== summary");
         for (what, time) in &self.times {
             println!("{:6.0} s  {what}", time.as_secs_f64());
@@ -156,8 +150,9 @@ impl Session {
         if !self.harness.is_empty() {
             documentation.arg("--").args(self.harness);
         }
-        self.step(&mut documentation)?;
-        self.took("the documentation's examples", started);
+        let what = "the documentation's examples";
+        self.step(what, &mut documentation)?;
+        self.took(what, started);
 
         let started = Instant::now();
         self.loom_models()?;
@@ -165,7 +160,7 @@ impl Session {
 
         match built.iter().find(|built| built.target == EXAMPLE && !built.test) {
             Some(built) => {
-                self.whole(&mut Command::new(&built.executable), &format!("example {EXAMPLE}"))
+                self.whole(&format!("example {EXAMPLE}"), &mut Command::new(&built.executable))
             }
             None => {
                 self.tally.fail(&format!("there is no example {EXAMPLE}"));
@@ -217,9 +212,7 @@ impl Session {
 
     /// Runs test programs and takes their results down.
     fn programs(&mut self, mut programs: Vec<(String, Command)>) -> Result<()> {
-        for (_, command) in &mut programs {
-            command.env("RINGWIRE_SKIPS", self.skips.path());
-        }
+        programs.iter_mut().for_each(|(name, command)| self.skips.tell(name, command));
         let at_once = self.at_once;
         run::all(programs, at_once, |ran| {
             println!("\n=== {} ({:.1} s)", ran.name, ran.time.as_secs_f64());
@@ -245,16 +238,16 @@ impl Session {
     /// Runs a test program by itself, and shows what it says at once. Says how many tests ran.
     pub(crate) fn run_program(&mut self, built: &Built) -> Result<u64> {
         let before = self.tally.passed + self.tally.failed;
-        let (_, mut command) = Program::of(built).command(self.harness);
-        self.step(&mut command)?;
+        let (name, mut command) = Program::of(built).command(self.harness);
+        self.step(&name, &mut command)?;
         Ok(self.tally.passed + self.tally.failed - before)
     }
 
     /// Runs tests, or cargo that does, shows what they say at once, and takes their results down.
-    fn step(&mut self, command: &mut Command) -> Result<()> {
-        let failed = self.tally.failed;
+    fn step(&mut self, name: &str, command: &mut Command) -> Result<()> {
+        let (failed, failures) = (self.tally.failed, self.tally.failures.len());
         announce(command);
-        command.env("RINGWIRE_SKIPS", self.skips.path());
+        self.skips.tell(name, command);
         let tally = &mut self.tally;
         let status = cargo::run_lines(command, |line| {
             println!("{line}");
@@ -264,13 +257,14 @@ impl Session {
         if !status.success() && self.tally.failed == failed {
             self.tally.fail(&format!("`{}` ended with {status}", cargo::shown(command)));
         }
+        self.tally.place(failures, name);
         Ok(())
     }
 
     /// Runs a program that passes or fails as a whole.
-    fn whole(&mut self, command: &mut Command, name: &str) -> Result<()> {
+    fn whole(&mut self, name: &str, command: &mut Command) -> Result<()> {
         announce(command);
-        command.env("RINGWIRE_SKIPS", self.skips.path());
+        self.skips.tell(name, command);
         let status = command.status().map_err(Error::from(format_args!("start {name}")))?;
         if status.success() {
             self.tally.passed += 1;
@@ -300,16 +294,14 @@ fn report(tally: &Tally, strict: bool, root: bool) -> ExitCode {
     for what in &tally.failures {
         println!("FAILED {what}");
     }
-    let mut refused = 0;
-    for Skip { test, reason } in &tally.skips {
-        let bad = strict && !tally::is_allowed(reason, root);
-        refused += u64::from(bad);
-        println!("{} {test}: {reason}", if bad { "FAILED, MAY NOT BE SKIPPED" } else { "SKIP" });
+    let may_skip = |skip: &Skip| !strict || tally::is_allowed(&skip.reason, root);
+    for skip in &tally.skips {
+        let what = if may_skip(skip) { "SKIP" } else { "FAILED, MAY NOT BE SKIPPED" };
+        println!("{what} {} in {}: {}", skip.test, skip.program, skip.reason);
     }
-    let skipped = tally.skipped() - refused;
-    let failed = tally.failed + refused;
-    println!("{} passed, {failed} failed, {skipped} skipped", tally.passed_wholly());
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    let sum = tally.sum(may_skip);
+    println!("{sum}");
+    if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn list_of_built() -> Result<PathBuf> {

@@ -1,6 +1,7 @@
 //! What passed, failed and was skipped: pure.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// Reasons that a host's kernel gives, so that nobody can do anything about them in a test run.
 /// A skip with another reason fails where skips are judged.
@@ -23,6 +24,7 @@ const ORDINARY_REASONS: [&str; 4] = [
 /// A test that did not run, or not wholly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Skip {
+    pub(crate) program: String,
     pub(crate) test: String,
     pub(crate) reason: String,
 }
@@ -71,27 +73,48 @@ impl Tally {
         self.failures.push(what.to_owned());
     }
 
-    /// Tests that skipped, and those that the harness left out.
-    pub(crate) fn skipped(&self) -> u64 {
-        self.skipping_tests() + self.ignored
-    }
-
-    /// Tests that passed and skipped nothing. A harness takes a test that skips for passed.
-    pub(crate) fn passed_wholly(&self) -> u64 {
-        self.passed.saturating_sub(self.skipping_tests())
-    }
-
-    fn skipping_tests(&self) -> u64 {
-        let names: BTreeSet<&str> = self.skips.iter().map(|skip| skip.test.as_str()).collect();
-        names.len() as u64
+    /// The sum, where a skip is a failure unless `may_skip` says otherwise.
+    pub(crate) fn sum(&self, may_skip: impl Fn(&Skip) -> bool) -> Sum {
+        let skipping = tests(self.skips.iter());
+        let refused = tests(self.skips.iter().filter(|skip| !may_skip(skip)));
+        Sum {
+            // A harness takes a test that skips for passed.
+            passed: self.passed.saturating_sub(skipping),
+            failed: self.failed + refused,
+            skipped: skipping - refused + self.ignored,
+        }
     }
 }
 
-/// The lines that tests append to the file of `RINGWIRE_SKIPS`: `SKIP test: reason`.
-pub(crate) fn parse_skips(text: &str) -> BTreeSet<Skip> {
+/// How many tests those are.
+fn tests<'a>(skips: impl Iterator<Item = &'a Skip>) -> u64 {
+    let tests: BTreeSet<_> = skips.map(|skip| (&skip.program, &skip.test)).collect();
+    tests.len() as u64
+}
+
+/// What comes of all tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sum {
+    /// Those that skipped nothing.
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    /// Those that skipped, and those that the harness left out.
+    pub(crate) skipped: u64,
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sum { passed, failed, skipped } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+/// The lines that tests of a program append to the file of `RINGWIRE_SKIPS`: `SKIP test: reason`.
+pub(crate) fn parse_skips(program: &str, text: &str) -> BTreeSet<Skip> {
     let skip = |line: &str| {
         let (test, reason) = line.strip_prefix("SKIP ")?.split_once(": ")?;
-        Some(Skip { test: test.to_owned(), reason: reason.to_owned() })
+        let [program, test, reason] = [program, test, reason].map(str::to_owned);
+        Some(Skip { program, test, reason })
     };
     text.lines().filter_map(skip).collect()
 }
@@ -114,31 +137,38 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
    Doc-tests ringwire
 test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 7 filtered out; finished in 0.00s";
 
-    fn tally(skips: &str) -> Tally {
+    fn tally() -> Tally {
         let mut tally = Tally::default();
         OUTPUT.lines().for_each(|line| tally.take(line));
-        tally.skips = parse_skips(skips);
         tally
     }
 
     #[test]
     fn results_add_up() {
-        let tally = tally("");
-        assert_eq!((tally.passed_wholly(), tally.failed, tally.skipped()), (7, 1, 2));
+        let mut tally = tally();
+        let sum = tally.sum(|_| false);
+        assert_eq!(sum, Sum { passed: 7, failed: 1, skipped: 2 });
+        assert_eq!(sum.to_string(), "7 passed, 1 failed, 2 skipped");
         assert_eq!(tally.failures, ["waits"]);
-        let mut two = tally;
-        two.fail("it crashed");
-        two.place(1, "tests/a.rs");
-        assert_eq!(two.failures, ["waits", "it crashed in tests/a.rs"]);
+        tally.fail("it crashed");
+        tally.place(1, "tests/a.rs");
+        assert_eq!(tally.failures, ["waits", "it crashed in tests/a.rs"]);
     }
 
     #[test]
-    fn a_test_that_skips_twice_is_one_skipped_test_and_none_that_passed() {
-        let skips = "SKIP a: no IPv6\nSKIP b: needs root: memlock\nSKIP a: no IPv6\n\
-                     SKIP a: no veth\nnoise\n";
-        let tally = tally(skips);
+    fn a_test_that_skips_twice_is_one_test_and_none_that_passed() {
+        let mut tally = tally();
+        let text = "SKIP a: no IPv6\nSKIP b: needs root: memlock\nSKIP a: no IPv6\n\
+                    SKIP a: no veth\nnoise\n";
+        tally.skips = parse_skips("one", text);
         assert_eq!(tally.skips.len(), 3);
-        assert_eq!((tally.passed_wholly(), tally.failed, tally.skipped()), (5, 1, 4));
+        assert_eq!(tally.sum(|_| true), Sum { passed: 5, failed: 1, skipped: 4 });
+        assert_eq!(tally.sum(|_| false), Sum { passed: 5, failed: 3, skipped: 2 });
+        let of_b = |skip: &Skip| skip.test == "b";
+        assert_eq!(tally.sum(of_b), Sum { passed: 5, failed: 2, skipped: 3 });
+        // One of the same name elsewhere.
+        tally.skips.extend(parse_skips("two", "SKIP a: no veth\n"));
+        assert_eq!(tally.sum(of_b), Sum { passed: 4, failed: 3, skipped: 3 });
     }
 
     #[test]
