@@ -49,7 +49,7 @@ enum Chore {
     ///
     /// Runs the release build of `ringwire bench` and holds what it measures against the goals, a
     /// line each: "pass|fail name: figure (goal, slack)". A gate that falls short is measured again
-    /// up to two times, alone. The last line is "N passed, N failed, N skipped". Exits with 1 when
+    /// up to four times, alone. The last line is "N passed, N failed, N skipped". Exits with 1 when
     /// one falls short every time.
     Gates(gates::Args),
     /// Counts what ringwire's own code costs a payload, and fails when it costs more than is noted
