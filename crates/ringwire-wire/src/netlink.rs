@@ -10,6 +10,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -31,6 +32,10 @@ use rustix::net::{RecvFlags, SendFlags, netlink::SocketAddrNetlink};
 
 /// The loopback device's index in every namespace.
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
+
+/// How long the kernel may take for what it does by itself once it is told to: milliseconds, on a
+/// busy host some more.
+pub(crate) const UP_MAX: Duration = Duration::from_secs(120);
 
 /// What waits before a sink when several send at once, as for an Ethernet device; `ifb` has 32 by
 /// itself.

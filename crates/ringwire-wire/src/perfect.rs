@@ -20,7 +20,7 @@ use netlink_packet_route::link::InfoKind;
 use rustix::net::{AddressFamily, Protocol, SocketType};
 
 use crate::helper::{Count, Helper};
-use crate::netlink::{LOOPBACK_INDEX, Netlink};
+use crate::netlink::{LOOPBACK_INDEX, Netlink, UP_MAX};
 use crate::{Family, Side, Unavailable};
 
 use acker::{Acker, Raw};
@@ -56,9 +56,6 @@ const REPAIR_REFUSED: &str = "cannot repair a socket into a connection (TCP_REPA
                               forbid it, or this is not Linux' own TCP (gVisor)";
 const DEVICE_REFUSED: &str = "cannot make a device that drops; root can load the kernel's module \
                               for one: modprobe dummy, or modprobe ifb";
-
-/// How long the kernel may take to bring up an address.
-const UP_MAX: Duration = Duration::from_secs(10);
 
 /// The namespace's settings, set because it starts with whatever the host's administrator likes:
 /// the kernel's default send and receive buffers; and what keeps a connection's speed from

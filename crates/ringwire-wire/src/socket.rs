@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 /// # Kernel
 /// `SIOCOUTQ`, tcp(7).
 pub fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
-    let bytes = sys::siocoutq(socket.as_fd())?;
+    let bytes = sys::unacknowledged(socket.as_fd())?;
     u64::try_from(bytes).map_err(|_| io::Error::other(format!("SIOCOUTQ answered {bytes}")))
 }
 
@@ -19,6 +19,20 @@ pub fn unacknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
 /// `tcpi_bytes_acked` of `TCP_INFO`, Linux 4.1.
 pub fn acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(sys::tcp_info(socket.as_fd())?.tcpi_bytes_acked)
+}
+
+/// Bytes that anybody has written to a TCP socket since the connection began; off by one at most, as
+/// [`acknowledged_bytes`].
+pub fn written_bytes(socket: impl AsFd) -> io::Result<u64> {
+    let mut acknowledged = acknowledged_bytes(&socket)?;
+    loop {
+        let unacknowledged = unacknowledged_bytes(&socket)?;
+        // What was acknowledged between two looks would be counted twice, or not at all.
+        let before = std::mem::replace(&mut acknowledged, acknowledged_bytes(&socket)?);
+        if acknowledged == before {
+            return Ok(acknowledged + unacknowledged);
+        }
+    }
 }
 
 /// What the kernel holds for a socket.
@@ -81,7 +95,7 @@ pub(crate) fn set_scatter_gather(socket: impl AsFd, device: &str, on: bool) -> i
 }
 
 #[expect(unsafe_code, reason = "ioctls, and socket options that rustix lacks")]
-mod sys {
+pub(crate) mod sys {
     use std::mem;
     use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -89,13 +103,27 @@ mod sys {
     use rustix::ioctl::{self, Getter, Opcode};
 
     const SIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode; // the same number, linux/sockios.h
+    const SIOCOUTQNSD: Opcode = 0x894B; // linux/sockios.h
 
-    pub(super) fn siocoutq(socket: BorrowedFd<'_>) -> io::Result<libc::c_int> {
-        // SAFETY: SIOCOUTQ stores one int at the address it is given, whatever the socket is
-        // (tcp(7), `put_user(answ, (int __user *)arg)` in tcp_ioctl), and Getter gives it one.
-        let request = unsafe { Getter::<SIOCOUTQ, libc::c_int>::new() };
-        // SAFETY: the request above is only read by the kernel while the call runs.
-        unsafe { ioctl::ioctl(socket, request) }
+    /// Bytes that a TCP socket has taken and its peer has not acknowledged: `write_seq - snd_una`,
+    /// both read without the socket's lock.
+    pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<i64> {
+        int_of::<SIOCOUTQ>(socket)
+    }
+
+    /// Bytes that a TCP socket has taken and not sent yet: `write_seq - snd_nxt`, read in this
+    /// order and without the socket's lock, so it is negative when bytes are taken and sent in
+    /// between.
+    pub(crate) fn unsent(socket: BorrowedFd<'_>) -> io::Result<i64> {
+        int_of::<SIOCOUTQNSD>(socket)
+    }
+
+    fn int_of<const OPCODE: Opcode>(socket: BorrowedFd<'_>) -> io::Result<i64> {
+        // SAFETY: SIOCOUTQ and SIOCOUTQNSD store one int at the address they are given, whatever
+        // the socket is (`put_user(answ, karg)` around tcp_ioctl), and Getter gives them one.
+        let request = unsafe { Getter::<OPCODE, libc::c_int>::new() };
+        // SAFETY: the request above is only written by the kernel while the call runs.
+        unsafe { ioctl::ioctl(socket, request) }.map(i64::from)
     }
 
     /// `struct ethtool_value` of linux/ethtool.h.
@@ -131,39 +159,32 @@ mod sys {
         }
     }
 
-    pub(super) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
-        // SAFETY: `tcp_info` holds integers only, for which all-zero bytes are a value.
-        let mut info: libc::tcp_info = unsafe { mem::zeroed() };
-        let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `bytes` bytes to `info`, and their number to `bytes`,
-        // while the call runs (tcp(7)).
-        let answered = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                (&raw mut info).cast(),
-                &raw mut bytes,
-            )
-        };
-        if answered == 0 { Ok(info) } else { Err(last_error()) }
+    /// `TCP_INFO`, under the socket's lock.
+    pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+        // SAFETY: it holds integers only.
+        unsafe { option(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }
     }
 
     pub(super) fn meminfo(socket: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
-        let mut places = [0_u32; 9];
-        let mut bytes = size_of_val(&places) as libc::socklen_t;
-        // SAFETY: the kernel writes at most `bytes` bytes to `places`, and their number to `bytes`,
-        // while the call runs (socket(7)).
+        // SAFETY: integers.
+        unsafe { option(socket, libc::SOL_SOCKET, libc::SO_MEMINFO) }
+    }
+
+    /// An option's value; what the kernel does not fill of it is zero.
+    ///
+    /// # Safety
+    /// Any bytes are a `T`.
+    unsafe fn option<T>(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<T> {
+        // SAFETY: as the caller promises.
+        let mut value: T = unsafe { mem::zeroed() };
+        let mut bytes = size_of::<T>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes to `value`, and their number to `bytes`,
+        // while the call runs (socket(7), tcp(7)).
         let answered = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_MEMINFO,
-                (&raw mut places).cast(),
-                &raw mut bytes,
-            )
+            let value = (&raw mut value).cast();
+            libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut bytes)
         };
-        if answered == 0 { Ok(places) } else { Err(last_error()) }
+        if answered == 0 { Ok(value) } else { Err(last_error()) }
     }
 
     pub(super) fn set_max_pacing_rate(socket: BorrowedFd<'_>, rate: u32) -> io::Result<()> {

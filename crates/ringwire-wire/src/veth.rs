@@ -13,16 +13,12 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketType};
 
 use crate::helper::{Count, Helper, Namespaces};
-use crate::netlink::{End, LOOPBACK_INDEX, Netlink};
+use crate::netlink::{End, LOOPBACK_INDEX, Netlink, UP_MAX};
 use crate::{Family, Side, Unavailable, loopback};
 
 /// The kernel's own default (`Documentation/networking/ip-sysctl.rst`), set because a namespace
 /// starts with whatever the host's administrator likes.
 const TCP_WMEM: &str = "4096 16384 4194304";
-
-/// How long the kernel may take for what it does by itself once it is told to: milliseconds, on a
-/// busy host some more.
-const UP_MAX: Duration = Duration::from_secs(10);
 
 /// Two network namespaces of one's own, joined by a veth cable, up, with addresses of both
 /// families. See the crate's picture.

@@ -6,7 +6,6 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use ringwire_wire::{
     Family, Perfect, Side, Unavailable, Veth, Wire, loopback, sent_again, skip,
@@ -14,8 +13,9 @@ use ringwire_wire::{
 };
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
-/// Long enough for anything here; what hits it has failed.
-const PATIENCE: Duration = Duration::from_secs(180);
+#[expect(dead_code, reason = "most of it is the perfect wire's")]
+mod common;
+use common::{PATIENCE, wait_until};
 
 fn veth(test: &str) -> Option<Veth> {
     Veth::new().map_err(|why| skip(test, why.reason())).ok()
@@ -44,14 +44,6 @@ fn carries_datagrams(from: &UdpSocket, to: &UdpSocket) {
         let mut received = [0; 2048];
         let filled = to.recv(&mut received).unwrap();
         assert!(received[..filled] == pattern(bytes), "a datagram of {bytes} bytes changed");
-    }
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::yield_now();
     }
 }
 

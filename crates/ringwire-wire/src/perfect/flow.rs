@@ -23,7 +23,7 @@ const FIRST_SEQUENCE: u32 = 0u32.wrapping_sub(1 << 20);
 const PEER_FIRST_SEQUENCE: u32 = 0u32.wrapping_sub(1 << 16);
 
 /// How long injected bytes may stay without room for them.
-const INJECT_PATIENCE: Duration = Duration::from_secs(10);
+const INJECT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a sender says it has written to a [`Flow`]; cheap to clone, and to add to.
 #[derive(Clone)]

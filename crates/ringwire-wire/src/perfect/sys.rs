@@ -2,17 +2,13 @@
 //! connection, the looks at it, and a thread's processor clock.
 #![expect(unsafe_code, reason = "socket options, ioctls and a clock that rustix lacks")]
 
-use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use rustix::io::{self, Errno};
-use rustix::ioctl::{self, Getter, Opcode};
 
 use super::segment::{WINDOW_BYTES, WINDOW_SCALE};
-
-const SIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode; // the same number, linux/sockios.h
-const SIOCOUTQNSD: Opcode = 0x894B; // linux/sockios.h
+pub(super) use crate::socket::sys::{tcp_info, unacknowledged, unsent};
 
 // linux/tcp.h
 const TCP_REPAIR_ON: libc::c_int = 1;
@@ -83,45 +79,6 @@ pub(super) fn finish_repair(
     };
     set(socket, libc::TCP_REPAIR_WINDOW, &window)?;
     set(socket, libc::TCP_REPAIR, &TCP_REPAIR_OFF_NO_WP)
-}
-
-/// Bytes that a TCP socket has taken and its peer has not acknowledged: `write_seq - snd_una`, both
-/// read without the socket's lock.
-pub(super) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<i64> {
-    int_of::<SIOCOUTQ>(socket)
-}
-
-/// Bytes that a TCP socket has taken and not sent yet: `write_seq - snd_nxt`, read in this order
-/// and without the socket's lock, so it is negative when bytes are taken and sent in between.
-pub(super) fn unsent(socket: BorrowedFd<'_>) -> io::Result<i64> {
-    int_of::<SIOCOUTQNSD>(socket)
-}
-
-fn int_of<const OPCODE: Opcode>(socket: BorrowedFd<'_>) -> io::Result<i64> {
-    // SAFETY: SIOCOUTQ and SIOCOUTQNSD store one int at the address they are given, whatever the
-    // socket is (`put_user(answ, karg)` around tcp_ioctl), and Getter gives them one.
-    let request = unsafe { Getter::<OPCODE, libc::c_int>::new() };
-    // SAFETY: the request above is only written by the kernel while the call runs.
-    unsafe { ioctl::ioctl(socket, request) }.map(i64::from)
-}
-
-/// `TCP_INFO`, under the socket's lock.
-pub(super) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
-    // SAFETY: `tcp_info` holds integers only, for which all-zero bytes are a value.
-    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
-    let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `bytes` bytes to `info`, and their number to `bytes`,
-    // while the call runs (tcp(7)).
-    let answered = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut bytes,
-        )
-    };
-    if answered == 0 { Ok(info) } else { Err(last_error()) }
 }
 
 fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {

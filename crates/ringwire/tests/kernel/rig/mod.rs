@@ -324,7 +324,7 @@ pub(crate) fn shut_pair() -> (TcpStream, TcpStream) {
 }
 
 /// Waits until all that could leave has been acknowledged, and there is something left.
-fn await_shut_window(near: &TcpStream) {
+pub(crate) fn await_shut_window(near: &TcpStream) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let info = tcp_info(near);
