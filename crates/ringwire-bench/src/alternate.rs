@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::measure::{Clocks, HostClocks};
 use crate::net::{Flow, keep_on};
 use crate::ratio::Round;
@@ -56,8 +56,6 @@ pub struct Turns {
 /// A turn is meant to take so long: short against the machine's moods, long against the moment at
 /// its end when the sender waits for the receiver.
 const TURN: Duration = Duration::from_millis(3);
-/// How long a turn may take before the connection counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks before a wait of microseconds becomes a sleep: a few hundred microseconds.
 const SPINS: u32 = 4096;
@@ -149,7 +147,7 @@ impl Sink {
         self.shared.wanted.store(total, Ordering::SeqCst);
         let started = Instant::now();
         while self.shared.read.load(Ordering::SeqCst) < total {
-            let left = PATIENCE.saturating_sub(started.elapsed());
+            let left = STUCK_AFTER.saturating_sub(started.elapsed());
             if left.is_zero() || self.shared.ended.load(Ordering::SeqCst) {
                 let read = self.shared.read.load(Ordering::SeqCst);
                 return Err(Error::Stuck(format!("{read} of {total} bytes were ever read")));

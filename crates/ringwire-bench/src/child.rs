@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Backing, Job, Measurement, Protocol};
 use crate::method::Method;
 use crate::row::SCHEMA;
@@ -82,9 +82,9 @@ pub fn start(path: &Path) -> Result<Vec<Box<dyn Method>>, Error> {
     Ok(hello.methods.into_iter().map(method).collect())
 }
 
-/// How long an answer may take beyond the time that was to be measured: long enough to make the
-/// wire and its memory on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an answer may take beyond the time that was to be measured: the program is to say
+/// itself that it is stuck.
+const PATIENCE: Duration = Duration::from_secs(2 * STUCK_AFTER.as_secs());
 
 struct Program {
     process: Process,

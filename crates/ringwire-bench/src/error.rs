@@ -1,6 +1,11 @@
 //! What can keep a measurement from being made, sorted by who must act.
 
 use std::io;
+use std::time::Duration;
+
+/// How long anything may take that goes on by itself, on a busy machine too, before it counts as
+/// [stuck](Error::Stuck).
+pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// Why something was not measured.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +46,12 @@ impl Error {
 pub(crate) fn when_memory_is_back<T>(
     mut measure: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let since = std::time::Instant::now();
+    // It may count for minutes.
+    let until = std::time::Instant::now() + 3 * STUCK_AFTER;
     loop {
         match measure() {
             Err(Error::Unavailable(_) | Error::Ring(ringwire::Error::Unsupported { .. }))
-                if since.elapsed().as_secs() < 30 =>
+                if std::time::Instant::now() < until =>
             {
                 std::thread::park_timeout(std::time::Duration::from_millis(100));
             }

@@ -6,14 +6,14 @@
 //! of both.
 
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use ringwire::{Arena, Block, EngineChoice, Event, Events, Ring, Socket};
 use serde::{Deserialize, Serialize};
 
 use crate::alternate::Sink;
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Protocol, WireKind};
 use crate::median::median;
 use crate::net::Net;
@@ -24,8 +24,6 @@ pub const SIZES: [u64; 2] = [64, 1024];
 const CALLS: u32 = 20_000;
 /// Calls of each before the first run.
 const WARM_UP: u32 = 2_000;
-/// How long a payload may take before the ring counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time that is told from a longer one.
 const LONGEST_NS: u64 = 1_000_000_000;
 
@@ -235,7 +233,7 @@ impl Pair {
     fn send(&mut self) -> Result<(), Error> {
         self.ring.send(self.sock, self.block.clone()).map_err(|refused| refused.why)?;
         loop {
-            self.ring.turn(PATIENCE, &mut self.events)?;
+            self.ring.turn(STUCK_AFTER, &mut self.events)?;
             if self.events.is_empty() {
                 return Err(Error::Stuck("a payload was never sent".into()));
             }

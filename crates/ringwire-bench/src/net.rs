@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ringwire_wire::{Family, Perfect, Side, Veth, loopback, pin_to_cpu};
 use rustix::thread::CpuSet;
 
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Protocol, WireKind, WireSpec};
 use crate::sys;
 
@@ -126,29 +126,6 @@ impl Net {
             Wire::Perfect(wire) => wire.acker().spin,
             Wire::Loopback | Wire::Veth(_) => Duration::ZERO,
         }
-    }
-
-    /// Has the peers of `flows` acknowledge nothing, until the same is asked with `false`; returns
-    /// when that holds. On wires other than the perfect one, nothing.
-    ///
-    /// # Errors
-    /// `Stuck` if the acknowledger does not look at its flows for ten seconds.
-    pub(crate) fn hold(&self, flows: &[Flow], hold: bool) -> Result<(), Error> {
-        let Wire::Perfect(wire) = &self.wire else { return Ok(()) };
-        for flow in flows {
-            if let FlowSocket::Perfect(flow) = &flow.socket {
-                flow.hold(hold);
-            }
-        }
-        // The look that is going on may have begun before that; the next one begins after it.
-        let (looks, started) = (wire.acker().looks, Instant::now());
-        while wire.acker().looks < looks + 2 {
-            if started.elapsed() > DRAIN_MAX {
-                return Err(Error::Stuck("the perfect wire's acknowledger does nothing".into()));
-            }
-            thread::sleep(Duration::from_micros(10));
-        }
-        Ok(())
     }
 
     /// The processor for whoever reads at the other end; `None` where there is none to spare.
@@ -301,10 +278,15 @@ enum FlowSocket {
     Udp(UdpSocket, Option<UdpSocket>),
 }
 
-/// How long a flow may take to be acknowledged in full before that counts as stuck.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
-
 impl Flow {
+    /// Has the peer acknowledge nothing that is sent from now on, until this is called with `false`.
+    /// On wires other than the perfect one, nothing.
+    pub(crate) fn hold(&self, hold: bool) {
+        if let FlowSocket::Perfect(flow) = &self.socket {
+            flow.hold(hold);
+        }
+    }
+
     /// Tells the wire that the sender's kernel has accepted `bytes` bytes. To be called after each
     /// result: the perfect wire acknowledges what it is told of at once, the rest later.
     #[inline]
@@ -344,7 +326,7 @@ impl Flow {
             if left == 0 {
                 return Ok(());
             }
-            if started.elapsed() > DRAIN_MAX {
+            if started.elapsed() > STUCK_AFTER {
                 return Err(Error::Stuck(format!("{left} bytes were never acknowledged")));
             }
             thread::sleep(Duration::from_micros(10));

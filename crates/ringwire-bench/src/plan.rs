@@ -46,6 +46,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The least that says anything of this part: one run of a millisecond each, of 1 MiB.
+    pub fn least(bench: Bench, wire: WireSpec) -> Plan {
+        Plan {
+            bench,
+            wire,
+            sizes: Vec::new(),
+            kinds: Vec::new(),
+            methods: Vec::new(),
+            working_set_bytes: 1 << 20,
+            orders: Vec::new(),
+            seconds: 0.001,
+            runs: 1,
+        }
+    }
+
     /// Whether a method of this name is to be measured.
     pub fn wants(&self, method: &str) -> bool {
         self.methods.is_empty() || self.methods.iter().any(|name| name == method)

@@ -10,13 +10,12 @@ use std::mem::{self, offset_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::slice;
-use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{self, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 
 /// The pieces lie in the registered buffer that the entry names.
 #[doc(alias = "IORING_RECVSEND_FIXED_BUF")]
@@ -32,8 +31,6 @@ const SUBMISSION_ENTRIES: u32 = 256;
 const COMPLETION_ENTRIES: u32 = 8192;
 /// Registered buffers: one for each kind of pages.
 const BUFFERS: u32 = 2;
-/// How long anything may take before the run counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The place of `buf_index` in the submission entry (`<linux/io_uring.h>`), which
 /// `opcode::SendMsgZc` does not set.
@@ -281,7 +278,7 @@ impl RawRing {
     #[inline]
     pub(crate) fn enter(&mut self, wait: usize) -> Result<(), Error> {
         let to_submit = self.ring.submission().len() as u32;
-        let timeout = Timespec::from(PATIENCE);
+        let timeout = Timespec::from(STUCK_AFTER);
         let args = SubmitArgs::new().timespec(&timeout);
         let flags = EnterFlags::EXT_ARG | EnterFlags::GETEVENTS;
         // SAFETY: `args` and `timeout` live through the call; entries were pushed as `push` says.
@@ -291,7 +288,7 @@ impl RawRing {
         match entered.map_err(|error| (error.raw_os_error(), error)) {
             Ok(_) | Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {}
             Err((Some(libc::ETIME), _)) => {
-                return Err(Error::Stuck("nothing completed for ten seconds".into()));
+                return Err(Error::Stuck(format!("nothing completed for {STUCK_AFTER:?}")));
             }
             Err((_, error)) => return Err(Error::io("io_uring_enter", error)),
         }

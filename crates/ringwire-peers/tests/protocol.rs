@@ -43,7 +43,8 @@ fn is_sound(job: &Job, measured: &Measurement) {
     // A request carries that many payloads at most; calls that are cut short take more requests.
     assert!(requests * pieces >= payloads, "{measured:?}");
     if job.settings == SMALL && job.payload_bytes == 4096 && pieces == 64 {
-        assert!(requests < payloads / 8, "nothing was gathered: {measured:?}");
+        // A send buffer takes more when a third of it is free, which is room for several.
+        assert!(requests < payloads / 2, "nothing was gathered: {measured:?}");
     }
     if job.settings == TIGHT {
         assert!(requests * pieces > payloads * 3 / 2, "no call was cut short: {measured:?}");

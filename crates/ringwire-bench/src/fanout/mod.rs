@@ -275,7 +275,7 @@ impl Bench<'_> {
         // What a round needs is there after the first.
         self.rounds(method, set, backing, 1)?;
         let (spread, set) = (&mut self.methods[method], &self.sets[set]);
-        self.net.hold(&set.flows, true)?;
+        set.flows.iter().for_each(|flow| flow.hold(true));
         let mut look = || -> Result<_, Error> {
             let before = KernelMemory::read()?;
             spread.hand_out(set, backing)?;
@@ -285,7 +285,7 @@ impl Bench<'_> {
         };
         let looked = look();
         // Whatever came of it: what follows needs its acknowledgements.
-        self.net.hold(&set.flows, false)?;
+        set.flows.iter().for_each(|flow| flow.hold(false));
         let (held, unacknowledged) = looked?;
         let events = spread.wait_until_free(set)?;
         self.events = [events, 1];
@@ -321,17 +321,7 @@ mod tests {
     #[test]
     fn both_methods_hand_the_block_to_all_flows() {
         let wire = WireSpec { kind: WireKind::Perfect, ack_us: 30, mtu: None };
-        let plan = Plan {
-            bench: Part::Fanout,
-            wire,
-            sizes: Vec::new(),
-            kinds: Vec::new(),
-            methods: Vec::new(),
-            working_set_bytes: 1 << 20,
-            orders: Vec::new(),
-            seconds: 0.001,
-            runs: 1,
-        };
+        let plan = Plan::least(Part::Fanout, wire);
         let test = "both_methods_hand_the_block_to_all_flows";
         let net = match Net::new(wire) {
             Ok(net) => net,

@@ -11,14 +11,11 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::{BLOCK_BYTES, FLOWS, Set};
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::job::Backing;
 use crate::memory::Region;
 use crate::net::Flow;
 use crate::raw::{Completion, How, RawRing};
-
-/// How long anything may take before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A way to hand one block to many connections.
 pub(super) trait Spread {
@@ -120,7 +117,7 @@ impl Spread for Plain {
         for (flow, offset) in set.flows.iter().zip(&mut self.offsets) {
             left += usize::from(!push(flow, block, offset, &mut calls)?);
         }
-        let patience = Timespec::try_from(PATIENCE).ok();
+        let patience = Timespec::try_from(STUCK_AFTER).ok();
         while left > 0 {
             self.events.clear();
             calls += 1;
@@ -377,7 +374,7 @@ impl Spread for Ringwire {
         let started = Instant::now();
         while self.left_bytes > 0 {
             self.turn(set, 0..flows, A_LOOK)?;
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > STUCK_AFTER {
                 return Err(Error::Stuck(format!("{} bytes find no room", self.left_bytes)));
             }
         }
@@ -387,8 +384,8 @@ impl Spread for Ringwire {
     fn wait_until_free(&mut self, set: &Set) -> Result<u64, Error> {
         let started = Instant::now();
         while self.notified == 0 {
-            self.turn(set, 0..0, PATIENCE)?;
-            if started.elapsed() > PATIENCE {
+            self.turn(set, 0..0, STUCK_AFTER)?;
+            if started.elapsed() > STUCK_AFTER {
                 return Err(Error::Stuck("the block was never free again".into()));
             }
         }

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::gathered::payloads_a_call;
 use super::uring::no_room;
 use super::{ANY_PAGES, Loop, Recipe};
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Job, Protocol};
 use crate::measure::{Clock, Tally};
 use crate::net::Flow;
@@ -38,7 +38,6 @@ pub(super) const MSG_ZEROCOPY_64: Recipe = Recipe {
 /// Calls between two looks at the error queue. It merges what it says about consecutive calls, so
 /// looking seldom is cheap; memory for what is pending is what bounds it.
 const CALLS_A_LOOK: usize = 64;
-const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 struct MsgZerocopy<const PIECES: usize> {
     stage: Rc<Stage>,
@@ -95,7 +94,8 @@ impl Books {
     pub(super) fn wait(&mut self, flow: &Flow) -> Result<(), Error> {
         while !self.look(flow)? {
             let mut fds = [PollFd::new(flow, PollFlags::empty())];
-            let ready = poll(&mut fds, Some(&PATIENCE)).map_err(|e| Error::io("poll", e))?;
+            let patience = Timespec::try_from(STUCK_AFTER).ok();
+            let ready = poll(&mut fds, patience.as_ref()).map_err(|e| Error::io("poll", e))?;
             if ready == 0 {
                 return Err(Error::Stuck(format!("{} sends were never freed", self.held)));
             }

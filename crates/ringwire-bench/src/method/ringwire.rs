@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ringwire::{Copied, EngineChoice, Event, Events, IntoPayload, PayloadId, Ring, Socket};
 
 use super::{ANY_PAGES, Loop, Recipe};
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Delays, Tally};
 use crate::net::Flow;
@@ -45,8 +45,6 @@ const WINDOW_PAYLOADS: u64 = 1024;
 const WINDOW_BYTES: u64 = 12 << 20;
 /// The same of trains, each of which is a request of its own: the kernel's packets stay in cache.
 const TRAINS_BYTES: u64 = 1 << 20;
-/// How long a turn may wait before the run counts as stuck.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many payloads of so many bytes are under way at once, of memory of this kind.
 pub(super) fn window(payload_bytes: u64, stage: &Stage, backing: Backing) -> u64 {
@@ -216,7 +214,7 @@ impl Ringwire {
     }
 
     fn turn(&mut self, run: &mut Run) -> Result<(), Error> {
-        self.ring.turn(PATIENCE, &mut self.events)?;
+        self.ring.turn(STUCK_AFTER, &mut self.events)?;
         if self.events.is_empty() {
             return Err(Error::Stuck(format!("{} payloads were never released", run.under_way)));
         }

@@ -12,9 +12,9 @@ use ringwire::{
     Copied, Deadline, EngineChoice, Event, Events, IntoPayload, Notifier, Ring, Socket,
 };
 
-use super::ringwire::{PATIENCE, window};
+use super::ringwire::window;
 use super::{ANY_PAGES, Loop, Recipe};
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Delays, Tally};
 use crate::net::Flow;
@@ -129,7 +129,7 @@ impl Quiet {
         // With nothing queued only a notification can come; else the acknowledger is to be told
         // soon of what was accepted.
         let queued = self.ring.socket_stats(self.sock)?.queued_bytes > 0;
-        let deadline = if queued { Deadline::Now } else { PATIENCE.into() };
+        let deadline = if queued { Deadline::Now } else { STUCK_AFTER.into() };
         self.ring.turn(deadline, &mut self.events)?;
         if !queued && self.events.is_empty() && self.accepted == self.accepted_bytes()? {
             return Err(Error::Stuck(format!("{} payloads were never released", run.under_way)));

@@ -78,20 +78,12 @@ fn why(methods: &str, place: Option<&Path>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Order, WireKind, WireSpec};
+    use crate::job::{WireKind, WireSpec};
 
     fn plan(methods: &[&str]) -> Plan {
-        Plan {
-            bench: Bench::Tcp,
-            wire: WireSpec { kind: WireKind::Perfect, ack_us: 30, mtu: None },
-            sizes: Vec::new(),
-            kinds: Vec::new(),
-            methods: methods.iter().map(|name| (*name).into()).collect(),
-            working_set_bytes: 1 << 20,
-            orders: vec![Order::Shuffled],
-            seconds: 0.1,
-            runs: 1,
-        }
+        let wire = WireSpec { kind: WireKind::Perfect, ack_us: 30, mtu: None };
+        let methods = methods.iter().map(|name| (*name).into()).collect();
+        Plan { methods, ..Plan::least(Bench::Tcp, wire) }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::io::{Errno, IoSlice};
 
 use super::load::Load;
 use crate::alternate::Side;
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::net::Flow;
 use crate::raw::{Completion, How, RawRing, iovec};
 
@@ -188,7 +188,7 @@ impl Side for Ringwire {
             let bytes = header.len() + block.len();
             while queued.is_full(A_TURN, bytes) || self.under_way.is_full(WINDOW, bytes) {
                 let full = self.under_way.is_full(WINDOW, bytes);
-                self.turn(if full { PATIENCE } else { Duration::ZERO })?;
+                self.turn(if full { STUCK_AFTER } else { Duration::ZERO })?;
                 queued = Amount::default();
             }
             let sent = match header {
@@ -200,7 +200,7 @@ impl Side for Ringwire {
             self.under_way.add(bytes);
         }
         while self.under_way.payloads > 0 {
-            self.turn(PATIENCE)?;
+            self.turn(STUCK_AFTER)?;
         }
         Ok(())
     }
@@ -279,6 +279,3 @@ impl Side for SendZc {
         Ok(())
     }
 }
-
-/// How long a turn may wait before the connection counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringwire::{Copied, EngineChoice, Event, Events, Notifier, Ring, Socket, Thresholds};
 
-use crate::error::Error;
+use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Clock, Tally};
 use crate::method::uring::{Books, number};
@@ -106,8 +106,6 @@ enum Flush {
 
 /// Payloads under way at most.
 const WINDOW_PAYLOADS: u64 = 1024;
-/// How long a turn may wait before the run counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Notified {
     stage: Rc<Stage>,
@@ -145,7 +143,7 @@ impl Notified {
     }
 
     fn turn(&mut self, run: &mut Run) -> Result<(), Error> {
-        self.ring.turn(PATIENCE, &mut self.events)?;
+        self.ring.turn(STUCK_AFTER, &mut self.events)?;
         if self.events.is_empty() {
             return Err(Error::Stuck(format!("{} payloads were never released", run.under_way)));
         }
