@@ -214,6 +214,24 @@ fn a_socket_whose_notifications_are_in_doubt_is_copied_for_good() {
 }
 
 #[test]
+fn a_socket_whose_notifications_are_in_doubt_for_now_is_copied_for_a_while() {
+    let start = Instant::now();
+    let mut verdicts = Verdicts::default();
+    let decide_at = |verdicts: &Verdicts, ms: u32| {
+        decide(PLAIN, verdicts, Thresholds::default(), start + MS * ms)
+    };
+    assert!(verdicts.on_error(Route::ZeroCopy, Errno::BUSY, start));
+    assert_eq!(decide_at(&verdicts, 49), (Route::Copy, Reason::UnsureNotifications));
+    assert_eq!(decide_at(&verdicts, 50), (Route::ZeroCopy, Reason::Best));
+    // Again, and it is for longer.
+    assert!(verdicts.on_error(Route::ZeroCopy, Errno::BUSY, start + MS * 50));
+    assert_eq!(decide_at(&verdicts, 149), (Route::Copy, Reason::UnsureNotifications));
+    // And then for another reason.
+    assert!(verdicts.on_error(Route::ZeroCopy, Errno::NOBUFS, start + MS * 150));
+    assert_eq!(decide_at(&verdicts, 349), (Route::Copy, Reason::MemlockShort));
+}
+
+#[test]
 fn an_engine_that_copies_is_said_before_all_else() {
     let facts = Facts { kernel_has: false, bytes: 1, engine_copies: true, ..PLAIN };
     assert_eq!(route(facts), (Route::Copy, Reason::EngineCopies));

@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::time::Instant;
 
 use ringwire_wire::{
     Family, acknowledged_bytes, held, set_zerocopy, unacknowledged_bytes, written_bytes,
@@ -13,7 +12,7 @@ use rustix::net::{SendFlags, connect, connect_unspec, send};
 
 use crate::rig::{QueueEntry, await_shut_window, error_queue};
 use crate::support::{
-    PATIENCE, child_of_test, is_child, narrow_pair, read_exactly, sleeps_in_send,
+    child_of_test, is_child, narrow_pair, read_exactly, sleeps_in_send, wait_until,
 };
 
 /// Bytes that stay for good, since the kernel may read them for as long.
@@ -21,14 +20,6 @@ static BYTES: [u8; 200_000] = [7; 200_000];
 
 fn zero_copy() -> SendFlags {
     SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32) | SendFlags::DONTWAIT
-}
-
-fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !met() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -93,11 +84,10 @@ fn a_connection_that_is_made_again_counts_from_the_start() {
     read_exactly(&mut far, 1000).unwrap();
     let number = |of: u32| {
         let mut came = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
-        while came.is_empty() {
-            assert!(Instant::now() < deadline, "no notification");
+        wait_until("a notification", || {
             came = error_queue(&near);
-        }
+            !came.is_empty()
+        });
         assert_eq!((came.len(), came[0].info, came[0].data), (1, of, of));
     };
     number(0);

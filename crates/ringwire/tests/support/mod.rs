@@ -349,6 +349,16 @@ pub(crate) fn child_of_test(module: &str, test: &str) -> Command {
     child_behind(module, test, &[])
 }
 
+/// Waits for what the kernel brings about, while nobody turns.
+#[allow(dead_code, reason = "only where something happens without a ring")]
+pub(crate) fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !met() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// Whether a thread of a child sleeps in `sendto`.
 #[allow(dead_code, reason = "only where sends may have numbers that they give back")]
 pub(crate) fn sleeps_in_send(child: &Child) -> bool {
