@@ -9,11 +9,10 @@ const USAGE: &str = "usage: soak --bytes N [--seconds S] [--seed N] [--engine E]
   --bytes N    how many bytes to verify: 500M, 20G, 1T, 64MiB (K, M, G, T are powers of 1000)
   --seconds S  end after so many seconds, even if there are fewer
   --seed N     repeat the random choices of another run
-  --engine E   auto (as always), uring, msg-zerocopy or copy";
+  --engine E   uring, msg-zerocopy or copy; otherwise all that this host has, in turn";
 
 /// The engines, by the number that a sender is told.
-pub(crate) const ENGINES: [(&str, EngineChoice); 4] = [
-    ("auto", EngineChoice::Auto),
+pub(crate) const ENGINES: [(&str, EngineChoice); 3] = [
     ("uring", EngineChoice::Uring),
     ("msg-zerocopy", EngineChoice::MsgZerocopy),
     ("copy", EngineChoice::Copy),
@@ -24,8 +23,8 @@ pub(crate) struct Args {
     pub(crate) bytes: u64,
     pub(crate) seconds: Option<u64>,
     pub(crate) seed: u64,
-    /// A place in [`ENGINES`].
-    pub(crate) engine: u64,
+    /// A place in [`ENGINES`], or all of them.
+    pub(crate) engine: Option<u64>,
 }
 
 impl Args {
@@ -63,7 +62,7 @@ impl Args {
             (None, None) => return Err(USAGE.to_owned()),
         };
         let seed = seed.unwrap_or(now.as_micros() as u64);
-        Ok(Args { bytes, seconds, seed, engine: engine.unwrap_or(0) })
+        Ok(Args { bytes, seconds, seed, engine })
     }
 }
 

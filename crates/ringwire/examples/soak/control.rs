@@ -52,6 +52,11 @@ impl Totals {
         Totals::place(name).map_or(0, |place| self.0[place])
     }
 
+    /// What has not happened.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &'static str> {
+        COUNTED.into_iter().zip(self.0).filter(|(_, count)| *count == 0).map(|(name, _)| name)
+    }
+
     pub(crate) fn merge(&mut self, more: &Totals) {
         self.0.iter_mut().zip(more.0).for_each(|(to, more)| *to += more);
     }

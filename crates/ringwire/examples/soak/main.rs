@@ -15,6 +15,9 @@
 //! released is overwritten at once. Here every byte is compared with the only one that can stand at
 //! its place in its stream, and every stream must end as its event has it.
 //!
+//! Each process has one engine; they take turns. From 50 GB on a soak in which one of these things
+//! never happened has failed.
+//!
 //! What dropped and forgotten rings lose by design ends with their process: a sender is replaced
 //! when it has lost 512 MiB, so a soak may be of any length.
 //!
@@ -46,12 +49,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use args::Args;
+use args::{Args, ENGINES};
 use receiver::{Receiver, Said};
 use sender::Task;
 
 /// Processes that send at a time: one alone often waits for acknowledgements.
 const PROCESSES: usize = 3;
+/// In so many bytes everything that is to happen has happened several times.
+const ALL_AFTER_BYTES: u64 = 50_000_000_000;
 /// How long nothing may happen.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
@@ -63,9 +68,8 @@ fn main() -> ExitCode {
         sender::run(task);
     }
     let outcome = Args::parse(env::args().skip(1)).and_then(|args| {
-        // Whether this host can do it at all.
-        ringwire::Ring::builder().build().map_err(|error| error.to_string())?;
-        Soak::new(args).and_then(Soak::run).map_err(|error| error.to_string())
+        let engines = engines(&args)?;
+        Soak::new(args, engines).and_then(Soak::run).map_err(|error| error.to_string())
     });
     outcome.unwrap_or_else(|why| {
         eprintln!("soak: {why}");
@@ -73,8 +77,26 @@ fn main() -> ExitCode {
     })
 }
 
+/// Places in [`ENGINES`] of those that are asked for, and to be had on this host.
+fn engines(args: &Args) -> Result<Vec<u64>, String> {
+    let mut engines = Vec::new();
+    for (at, (name, choice)) in (0..).zip(ENGINES) {
+        if args.engine.is_some_and(|engine| engine != at) {
+            continue;
+        }
+        match ringwire::Ring::builder().engine(choice).build() {
+            Ok(_) => engines.push(at),
+            Err(why) if args.engine.is_some() => return Err(why.to_string()),
+            Err(why) => eprintln!("soak: without engine {name}: {why}"),
+        }
+    }
+    Ok(engines)
+}
+
 struct Soak {
     args: Args,
+    /// One after the other for each process.
+    engines: Vec<u64>,
     receiver: Receiver,
     started: Instant,
     processes: u64,
@@ -85,11 +107,12 @@ struct Soak {
 }
 
 impl Soak {
-    fn new(args: Args) -> io::Result<Soak> {
+    fn new(args: Args, engines: Vec<u64>) -> io::Result<Soak> {
         let now = Instant::now();
         eprintln!("soak: seed {}", args.seed);
         Ok(Soak {
             args,
+            engines,
             receiver: Receiver::new()?,
             started: now,
             processes: 0,
@@ -121,6 +144,10 @@ impl Soak {
             }
             self.turn(&mut processes)?;
         }
+        if self.receiver.verified_bytes() >= ALL_AFTER_BYTES {
+            let never = |what| format!("it never came to that: {what}");
+            self.receiver.broken.extend(self.receiver.totals.missing().map(never));
+        }
         self.show_broken();
         println!("{}", self.totals());
         let good = self.is_well() && self.receiver.wrong_bytes == 0;
@@ -143,7 +170,7 @@ impl Soak {
             seed: self.args.seed.wrapping_add(number.wrapping_mul(0x2545_F491_4F6C_DD1D)),
             next_conn: number << 32,
             ports: self.receiver.ports(),
-            engine: self.args.engine,
+            engine: self.engines[number as usize % self.engines.len()],
         };
         let child = Command::new(env::current_exe()?)
             .env(Task::VARIABLE, task.to_words())

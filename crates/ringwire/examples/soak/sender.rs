@@ -177,7 +177,7 @@ pub(crate) fn run(task: Task) -> ! {
         engine: usize::try_from(task.engine)
             .ok()
             .and_then(|at| ENGINES.get(at))
-            .map_or(EngineChoice::Auto, |(_, engine)| *engine),
+            .map_or(EngineChoice::Auto, |&(_, engine)| engine),
         control: BufWriter::new(io::stdout()),
         totals: Totals::default(),
         elsewhere,
