@@ -2,8 +2,7 @@
 //! and that a descriptor which is watched by edges comes to rest.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::Stdio;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use ringwire::{Copied, Deadline, Errno, Reason, Route};
@@ -18,7 +17,7 @@ use socket2::SockRef;
 use crate::ENGINE;
 use crate::contract::others::{Careless, MIB, Reader, narrow_pair, send_as_stranger, strange};
 use crate::support::{
-    Driver, PATIENCE, ZERO_COPY, assert_same, child_of_test, is_child, noise, read_exactly,
+    Driver, PATIENCE, ZERO_COPY, assert_same, child_with, is_child, noise, read_exactly,
     sleeps_in_send, vouched,
 };
 
@@ -373,12 +372,7 @@ fn waits_for_room_and_ends(test: &str, bytes: usize) -> bool {
             return false;
         }
     }
-    let mut child = child_of_test(module_path!(), test)
-        .stdin(Stdio::from(OwnedFd::from(stranger.try_clone().unwrap())))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = child_with(module_path!(), test, &stranger);
     // It sleeps in its send, and then has a number; or none was to be had.
     let mut is_gone = false;
     ring.until("the stranger sends", |_| {

@@ -7,7 +7,6 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Stdio;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -18,8 +17,7 @@ use socket2::SockRef;
 use super::builder;
 use crate::ENGINE;
 use crate::support::{
-    Driver, PATIENCE, ZERO_COPY, assert_same, child_of_test, is_child, noise, read_exactly,
-    wait_until,
+    Driver, PATIENCE, ZERO_COPY, assert_same, child_with, is_child, noise, read_exactly, wait_until,
 };
 
 pub(crate) const MIB: usize = 1 << 20;
@@ -219,11 +217,7 @@ fn another_process_that_sends_between_two_requests_releases_neither() {
     let mut ring = Careless::new();
     let sock = ring.attach(near);
     ring.send_all(sock, 1, 100_000);
-    let mut child = child_of_test(module_path!(), test)
-        .stdin(Stdio::from(OwnedFd::from(stranger.try_clone().unwrap())))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = child_with(module_path!(), test, &stranger);
     let waits = thread::spawn(move || assert!(child.wait().unwrap().success()));
     ring.while_it_runs(waits);
     stranger.set_nonblocking(true).unwrap();

@@ -2,8 +2,6 @@
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
-use std::process::Stdio;
 
 use ringwire_wire::{
     Family, acknowledged_bytes, held, set_zerocopy, unacknowledged_bytes, written_bytes,
@@ -11,9 +9,7 @@ use ringwire_wire::{
 use rustix::net::{SendFlags, connect, connect_unspec, send};
 
 use crate::rig::{QueueEntry, await_shut_window, error_queue};
-use crate::support::{
-    child_of_test, is_child, narrow_pair, read_exactly, sleeps_in_send, wait_until,
-};
+use crate::support::{child_with, is_child, narrow_pair, read_exactly, sleeps_in_send, wait_until};
 
 /// Bytes that stay for good, since the kernel may read them for as long.
 static BYTES: [u8; 200_000] = [7; 200_000];
@@ -130,11 +126,7 @@ fn a_send_that_waits_has_a_number_before_it_has_written_a_byte() {
     let written = || written_bytes(&near).unwrap();
     let before = written();
     near.set_nonblocking(false).unwrap();
-    let mut child = child_of_test(module_path!(), test)
-        .stdin(Stdio::from(OwnedFd::from(near.try_clone().unwrap())))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = child_with(module_path!(), test, &near);
     wait_until("it sleeps in its send", || sleeps_in_send(&child));
     assert_eq!(written(), before, "and has written nothing");
     let holds = held(&near).unwrap().option_bytes;

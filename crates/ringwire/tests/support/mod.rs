@@ -8,7 +8,8 @@ pub(crate) mod vouched;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Output};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -347,6 +348,15 @@ pub(crate) fn is_child(test: &str) -> bool {
 /// A process that runs this program's test `test` and nothing else, for [`is_child`].
 pub(crate) fn child_of_test(module: &str, test: &str) -> Command {
     child_behind(module, test, &[])
+}
+
+/// The same, which has a duplicate of this socket for its standard input.
+#[allow(dead_code, reason = "only where others have the ring's sockets")]
+pub(crate) fn child_with(module: &str, test: &str, socket: &TcpStream) -> Child {
+    let theirs = OwnedFd::from(socket.try_clone().expect("a duplicate"));
+    let mut command = child_of_test(module, test);
+    command.stdin(theirs).stdout(Stdio::null());
+    command.spawn().expect("this program")
 }
 
 /// Waits for what the kernel brings about, while nobody turns.
