@@ -279,8 +279,8 @@ enum FlowSocket {
 }
 
 impl Flow {
-    /// Has the peer acknowledge nothing that is sent from now on, until this is called with `false`.
-    /// On wires other than the perfect one, nothing.
+    /// Has the peer acknowledge nothing that is sent from now on, until this is called with
+    /// `false`. On wires other than the perfect one, nothing.
     pub(crate) fn hold(&self, hold: bool) {
         if let FlowSocket::Perfect(flow) = &self.socket {
             flow.hold(hold);

@@ -21,8 +21,8 @@ pub fn acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(sys::tcp_info(socket.as_fd())?.tcpi_bytes_acked)
 }
 
-/// Bytes that anybody has written to a TCP socket since the connection began; off by one at most, as
-/// [`acknowledged_bytes`].
+/// Bytes that anybody has written to a TCP socket since the connection began; off by one at most,
+/// as [`acknowledged_bytes`].
 pub fn written_bytes(socket: impl AsFd) -> io::Result<u64> {
     let mut acknowledged = acknowledged_bytes(&socket)?;
     loop {
