@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -70,9 +70,12 @@ pub(super) struct Reached {
     pub(super) connection: Seen<Connection>,
 }
 
-/// The destination's addresses: one or more. Resolving cannot be cut short, so a thread is left
-/// behind if it takes too long.
+/// The destination's addresses: one or more. Resolving a name cannot be cut short, so a thread is
+/// left behind if it takes too long.
 pub(super) fn resolve(asked: &Asked) -> Result<Vec<SocketAddr>, NoAddress> {
+    if let Ok(address) = asked.host.parse::<IpAddr>() {
+        return Ok(vec![(address, asked.port).into()]);
+    }
     let no = |why: String| NoAddress { shown: asked.shown.clone(), why };
     let target = (asked.host.clone(), asked.port);
     let (found, finds) = mpsc::channel();
