@@ -58,15 +58,17 @@ fn a_hint_is_there_exactly_where_a_check_is_not_ok() {
     }
 }
 
+/// What is said of what takes too long.
+const TOO_LONG: &str =
+    "it did not come to an end in time\n\nhint: try again when this machine is less busy";
+
 #[test]
 fn a_machine_that_is_too_busy_is_not_taken_for_a_broken_one() {
     let mut facts: Facts = serde_json::from_str(SITUATIONS[0].1).unwrap();
-    let late =
-        "it did not come to an end in time\n\nhint: try again when this machine is less busy";
-    facts.engine = Err(late.into());
-    facts.memory.arena = Err(late.into());
-    facts.live.ringwire = Err(late.into());
-    facts.live.wire = Err(late.into());
+    facts.engine = Err(TOO_LONG.into());
+    facts.memory.arena = Err(TOO_LONG.into());
+    facts.live.ringwire = Err(TOO_LONG.into());
+    facts.live.wire = Err(TOO_LONG.into());
     let report = judge(&facts);
     let hint = "whoever starts the program: try again when this machine is less busy";
     let failed: Vec<_> =
@@ -79,6 +81,22 @@ fn a_machine_that_is_too_busy_is_not_taken_for_a_broken_one() {
         report.recommendation
     );
     assert!(report.checks.iter().all(|check| !check.found.contains('\n')));
+}
+
+#[test]
+fn a_question_that_is_not_answered_in_time_is_said_to_be_that() {
+    let (_, facts, _) = SITUATIONS.iter().find(|(name, ..)| *name == "server_6_1").unwrap();
+    let mut facts: Facts = serde_json::from_str(facts).unwrap();
+    facts.zerocopy.send = Err(rustix::io::Errno::TIMEDOUT.raw_os_error());
+    facts.interfaces = Err(TOO_LONG.into());
+    facts.ipsec_policies = Err(TOO_LONG.into());
+    facts.path.as_mut().unwrap().route = Err(TOO_LONG.into());
+    let report = judge(&facts);
+    for name in ["msg-zerocopy", "interfaces", "ipsec", "route"] {
+        let check = report.checks.iter().find(|check| check.name == name).unwrap();
+        assert!(check.found.ends_with("did not come to an end in time"), "{check:?}");
+        assert_eq!(check.hint.as_deref(), Some("try again when this machine is less busy"));
+    }
 }
 
 #[test]

@@ -98,7 +98,11 @@ fn path_of(links: &io::Result<Netlink>, asked: &Asked, reached: Reached) -> Path
 }
 
 fn said(error: impl Borrow<io::Error>) -> String {
-    error.borrow().to_string()
+    match error.borrow().kind() {
+        // A socket's own limit of time has passed.
+        io::ErrorKind::WouldBlock => too_long(),
+        _ => error.borrow().to_string(),
+    }
 }
 
 /// What `work` finds, or what is said of work that takes too long. Its thread is left behind then:

@@ -14,6 +14,7 @@ const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const ENOSYS: i32 = 38;
 const ENOBUFS: i32 = 105;
+const ETIMEDOUT: i32 = 110;
 
 const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -229,6 +230,10 @@ pub(super) fn zerocopy(facts: &Facts) -> Check {
         (Ok(()), _, Err(ENOBUFS)) => (
             "a socket takes it, but a send of 64 KiB is refused with ENOBUFS".into(),
             "see the hints of memlock and optmem: one of them has no room",
+        ),
+        (Ok(()), _, Err(ETIMEDOUT)) => (
+            "a socket takes it, but a send did not come to an end in time".into(),
+            "try again when this machine is less busy",
         ),
         (Ok(()), _, Err(number)) => (
             format!("a socket takes it, but a send ended with {}", errno(number)),

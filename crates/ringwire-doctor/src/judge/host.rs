@@ -1,7 +1,7 @@
 //! Memory, buffers, IOMMU, TLS, and who looks on. Pure.
 
 use super::engines;
-use super::words::{first_line, limit, size};
+use super::words::{first_line, hint_of, limit, size};
 use crate::facts::{Buffers, Facts, Memory, PacketSocket};
 use crate::report::Check;
 
@@ -204,8 +204,11 @@ pub(super) fn ipsec(facts: &Facts) -> Check {
             "whoever runs the host: see with \"ip xfrm policy\" if one covers the destination, or \
              ask with --to; if so nothing is gained, unless the card encrypts",
         ),
-        (Err(why), _) => Check::ok(name, format!("cannot be seen: {why}"), needed)
-            .warn("root: run ringwire doctor, or \"ip xfrm policy\""),
+        (Err(why), _) => {
+            let hint = hint_of(why)
+                .unwrap_or_else(|| "root: run ringwire doctor, or \"ip xfrm policy\"".into());
+            Check::ok(name, format!("cannot be seen: {}", first_line(why)), needed).warn(hint)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Interfaces: what they lack. Pure.
 
+use super::words::{first_line, hint_of};
 use crate::facts::{Facts, Interface};
 use crate::report::Check;
 
@@ -34,8 +35,9 @@ pub(super) fn interfaces(facts: &Facts) -> Vec<Check> {
     let all = match &facts.interfaces {
         Ok(all) => all,
         Err(why) => {
-            let found = format!("cannot be seen: {why}");
-            let hint = "whoever runs the container: allow netlink sockets";
+            let found = format!("cannot be seen: {}", first_line(why));
+            let hint = hint_of(why)
+                .unwrap_or_else(|| "whoever runs the container: allow netlink sockets".into());
             return vec![Check::ok("interfaces", found, needed).warn(hint)];
         }
     };

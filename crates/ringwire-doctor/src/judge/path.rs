@@ -4,7 +4,7 @@ use super::engines::{self, Part, Said};
 use super::host::sees;
 use super::links::Offloads;
 use super::version::forwards_uncopied;
-use super::words::first_line;
+use super::words::{first_line, hint_of};
 use crate::facts::{Connection, Facts, Interface, Path, Route};
 use crate::report::Check;
 
@@ -49,8 +49,12 @@ fn route(facts: &Facts, path: &Path) -> Check {
             };
             Check::ok(name, format!("{} ({}) by {by}{via}", path.to, path.address), needed)
         }
-        Err(why) => Check::ok(name, format!("{} ({}): {why}", path.to, path.address), needed)
-            .fail("whoever runs the host: add a route, or check the address"),
+        Err(why) => {
+            let found = format!("{} ({}): {}", path.to, path.address, first_line(why));
+            Check::ok(name, found, needed).fail(hint_of(why).unwrap_or_else(|| {
+                "whoever runs the host: add a route, or check the address".into()
+            }))
+        }
     }
 }
 
