@@ -21,7 +21,8 @@ const BUFFER_BYTES: usize = 1 << 20;
 const _: () = assert!(BUFFER_BYTES >= FRAME_BYTES_MAX);
 
 /// How long a connection that is over is kept open for the peer to read why. Closing with bytes
-/// unread resets it, and a reset can overtake the reason.
+/// unread resets it, and a reset can overtake the reason on its way, though not at a peer that has
+/// it: Linux lets that read what came before a reset.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Why the connection is over.

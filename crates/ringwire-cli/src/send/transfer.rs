@@ -37,9 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// which `ringwire recv` ends a silent transfer by default.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the reason for a broken connection may take to be heard.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
 /// How long connections are given to end cleanly when all is said.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -76,6 +73,7 @@ pub(super) struct Transfer<'a> {
     sockets: Vec<Socket>,
     receivers: Vec<Receiver>,
     window: Window,
+    patience: Duration,
     files: &'a [Planned],
     returns: &'a Returns,
     output: &'a Output,
@@ -114,6 +112,7 @@ impl<'a> Transfer<'a> {
             notifier,
             receivers: names.iter().map(|name| Receiver::new(name.clone(), now)).collect(),
             window: Window::new(sockets.len(), patience),
+            patience,
             sockets,
             files,
             returns,
@@ -411,7 +410,7 @@ impl<'a> Transfer<'a> {
     fn look(&mut self, now: Instant) -> Result<(), Error> {
         for index in self.listeners(None) {
             let receiver = &mut self.receivers[index];
-            if let Some(why) = receiver.lost_after(now, LAST_WORDS) {
+            if let Some(why) = receiver.lost_after(now, self.patience) {
                 self.lose(index, why);
                 continue;
             }
@@ -474,7 +473,8 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::protocol::FromReceiver;
+    use crate::protocol::{FromReceiver, Status};
+    use crate::send::receiver::End;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -487,45 +487,101 @@ mod tests {
         })
     }
 
-    /// The times are the test's: the ring is never turned, so nothing but what is heard is a sign.
-    #[test]
-    fn who_gives_no_sign_is_dropped_and_who_is_alive_is_waited_for() {
+    /// A transfer of a small file to two receivers, by a ring that copies, with a patience of 10 s.
+    fn to_two(act: impl FnOnce(Transfer<'_>)) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         std::fs::write(&path, b"content").unwrap();
         let files = super::super::source::plan(&[path]).unwrap();
         let (returns, output) = (Returns::new(), Output::new());
         let mut ring = Ring::builder().engine(ringwire::EngineChoice::Copy).build().unwrap();
-        let (mut sockets, mut far) = (Vec::new(), Vec::new());
-        for (near, other) in pairs() {
-            sockets.push(ring.attach(near).unwrap());
-            far.push(other);
-        }
-        let names = ["alive".to_owned(), "silent".to_owned()];
+        let (near, far): (Vec<_>, Vec<_>) = pairs().into_iter().unzip();
+        let sockets = near.into_iter().map(|near| ring.attach(near).unwrap()).collect();
+        let names = ["one".to_owned(), "other".to_owned()];
         let patience = 10 * SECOND;
-        let mut transfer =
-            Transfer::new(ring, sockets, &names, &files, patience, &returns, &output).unwrap();
-        let t0 = transfer.started;
-        let (tell, heard) = mpsc::channel();
-        let take_part = |transfer: &Transfer<'_>| {
-            transfer.receivers.iter().map(Receiver::takes_part).collect::<Vec<_>>()
-        };
-
-        transfer.on_read(Read::File { file: 0, size: 7 });
-        transfer.hand_over(t0).unwrap();
-        tell.send(Heard::Frame(0, FromReceiver::Alive { received_bytes: 0 })).unwrap();
-        transfer.hear(t0 + 9 * SECOND, &heard).unwrap();
-        transfer.look(t0 + 10 * SECOND).unwrap();
-        assert_eq!(take_part(&transfer), [true, true]);
-        transfer.look(t0 + 11 * SECOND).unwrap();
-        assert_eq!(take_part(&transfer), [true, false]);
-        // The others go on, for as long as they say that they are alive.
-        tell.send(Heard::Frame(0, FromReceiver::Alive { received_bytes: 0 })).unwrap();
-        transfer.hear(t0 + 19 * SECOND, &heard).unwrap();
-        transfer.look(t0 + 29 * SECOND).unwrap();
-        assert_eq!(take_part(&transfer), [true, false]);
-        transfer.look(t0 + 30 * SECOND).unwrap();
-        assert_eq!(take_part(&transfer), [false, false]);
+        act(Transfer::new(ring, sockets, &names, &files, patience, &returns, &output).unwrap());
         drop(far);
+    }
+
+    fn take_part(transfer: &Transfer<'_>) -> Vec<bool> {
+        transfer.receivers.iter().map(Receiver::takes_part).collect()
+    }
+
+    /// The times are the test's: the ring is never turned, so nothing but what is heard is a sign.
+    #[test]
+    fn who_gives_no_sign_is_dropped_and_who_is_alive_is_waited_for() {
+        to_two(|mut transfer| {
+            let t0 = transfer.started;
+            let (tell, heard) = mpsc::channel();
+            transfer.on_read(Read::File { file: 0, size: 7 });
+            transfer.hand_over(t0).unwrap();
+            tell.send(Heard::Frame(0, FromReceiver::Alive { received_bytes: 0 })).unwrap();
+            transfer.hear(t0 + 9 * SECOND, &heard).unwrap();
+            transfer.look(t0 + 10 * SECOND).unwrap();
+            assert_eq!(take_part(&transfer), [true, true]);
+            transfer.look(t0 + 11 * SECOND).unwrap();
+            assert_eq!(take_part(&transfer), [true, false]);
+            let silent = End::Lost("dropped: no sign of life for 11 s".into());
+            assert_eq!(transfer.receivers[1].end(), Some(&silent));
+            // The others go on, for as long as they say that they are alive.
+            tell.send(Heard::Frame(0, FromReceiver::Alive { received_bytes: 0 })).unwrap();
+            transfer.hear(t0 + 19 * SECOND, &heard).unwrap();
+            transfer.look(t0 + 29 * SECOND).unwrap();
+            assert_eq!(take_part(&transfer), [true, false]);
+            transfer.look(t0 + 30 * SECOND).unwrap();
+            assert_eq!(take_part(&transfer), [false, false]);
+        });
+    }
+
+    #[test]
+    fn who_has_taken_all_is_waited_for_only_when_it_owes_a_receipt() {
+        to_two(|mut transfer| {
+            let (tell, heard) = mpsc::channel();
+            let read = |transfer: &mut Transfer<'_>, now, read| {
+                transfer.on_read(read);
+                transfer.hand_over(now).unwrap();
+                while transfer.ring.stats().in_flight_payloads > 0 {
+                    let _ = transfer.ring.turn(SECOND, &mut Events::new()).unwrap();
+                }
+                transfer.look(now).unwrap();
+            };
+            let t0 = transfer.started;
+            read(&mut transfer, t0, Read::File { file: 0, size: 7 });
+            let t1 = t0 + 100 * SECOND;
+            transfer.look(t1).unwrap();
+            assert_eq!(take_part(&transfer), [true, true]);
+            read(&mut transfer, t1, Read::End { blake3: [0; 32], direct: false });
+            let stored =
+                FromReceiver::Receipt { file: 0, status: Status::Stored, text: String::new() };
+            tell.send(Heard::Frame(0, stored)).unwrap();
+            transfer.hear(t1, &heard).unwrap();
+            transfer.look(t1 + 10 * SECOND).unwrap();
+            assert_eq!(take_part(&transfer), [true, true]);
+            transfer.look(t1 + 11 * SECOND).unwrap();
+            assert_eq!(take_part(&transfer), [true, false]);
+            let silent = End::Lost("dropped: no sign of life for 11 s".into());
+            assert_eq!(transfer.receivers[1].end(), Some(&silent));
+        });
+    }
+
+    /// The ring may learn that it broke before what it said last is heard.
+    #[test]
+    fn the_reason_for_a_broken_connection_is_waited_for() {
+        to_two(|mut transfer| {
+            let t0 = transfer.started;
+            let (tell, heard) = mpsc::channel();
+            for receiver in &mut transfer.receivers {
+                receiver.on_broken(t0, "Broken pipe".into());
+            }
+            transfer.look(t0 + 9 * SECOND).unwrap();
+            assert_eq!(take_part(&transfer), [true, true]);
+            tell.send(Heard::Frame(0, FromReceiver::Closing { why: "told".into() })).unwrap();
+            tell.send(Heard::Gone(0, None)).unwrap();
+            transfer.hear(t0 + 9 * SECOND, &heard).unwrap();
+            transfer.look(t0 + 10 * SECOND).unwrap();
+            let ends = ["ended the transfer: told", "the connection broke: Broken pipe"];
+            let ends = ends.map(|why| End::Lost(why.into()));
+            assert!(transfer.receivers.iter().map(Receiver::end).eq(ends.iter().map(Some)));
+        });
     }
 }
