@@ -37,6 +37,12 @@ pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> 
     }
 }
 
+/// Begins `ringwire send`, to which no receiver is too slow, however busy the machine is.
+pub(crate) const SEND: [&str; 3] = ["send", "--patience", "1h"];
+
+/// Begins `ringwire recv`, to which no sender is silent for too long.
+pub(crate) const RECV: [&str; 3] = ["recv", "--idle", "1h"];
+
 /// The program with some arguments.
 pub(crate) fn ringwire<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringwire"));
@@ -239,8 +245,8 @@ impl Receiver {
     }
 
     pub(crate) fn start_in(dir: tempfile::TempDir, args: &[&str]) -> Receiver {
-        let mut command = ringwire(["recv", "--listen", "127.0.0.1:0", "--dir"]);
-        command.arg(dir.path()).args(args);
+        let mut command = ringwire(RECV);
+        command.args(["--listen", "127.0.0.1:0", "--dir"]).arg(dir.path()).args(args);
         Receiver::of(command, dir)
     }
 

@@ -448,7 +448,9 @@ fn a_receiver_throws_a_probe_away_and_goes_on() {
     let dir = scratch();
     let file = dir.path().join("a.bin");
     std::fs::write(&file, b"content").unwrap();
-    run(["send", file.to_str().unwrap(), "--to", &receiver.address]).expect(0);
+    let mut send = ringwire(SEND);
+    send.arg(&file).args(["--to", &receiver.address]);
+    Program::start(send).end().expect(0);
     assert_same(&receiver.dir().join("a.bin"), b"content");
 }
 

@@ -167,7 +167,10 @@ fn a_sender_that_goes_away_leaves_nothing() {
 
 #[test]
 fn a_sender_that_is_silent_is_not_waited_for() {
-    let receiver = Receiver::start(&["--idle", "300ms"]);
+    let dir = scratch();
+    let mut command = ringwire(["recv", "--idle", "300ms", "--listen", "127.0.0.1:0", "--dir"]);
+    command.arg(dir.path());
+    let receiver = Receiver::of(command, dir);
     // Before its greeting,
     let mut silent = receiver.connect();
     let mut answer = Vec::new();
@@ -223,7 +226,7 @@ fn a_file_over_ulimit_f_is_an_error_of_that_file() {
     // In units of 512 or 1024 bytes, as the shell likes.
     command.args(["-c", "ulimit -f 64; exec \"$@\"", "sh"]);
     command.arg(env!("CARGO_BIN_EXE_ringwire"));
-    command.args(["recv", "--listen", "127.0.0.1:0", "--dir"]).arg(dir.path());
+    command.args(RECV).args(["--listen", "127.0.0.1:0", "--dir"]).arg(dir.path());
     let receiver = Receiver::of(command, dir);
     let mut stream = receiver.greeted();
     stream.write_all(&[file(1 << 20, b"f"), data(b"x"), end(b"x")].concat()).unwrap();
@@ -250,7 +253,7 @@ fn a_full_disk_is_said_before_the_data_comes() {
     let mut command = Command::new("unshare");
     command.args(["-Urm", "sh", "-c", script, "sh"]).arg(dir.path());
     command.arg(env!("CARGO_BIN_EXE_ringwire"));
-    command.args(["recv", "--listen", "127.0.0.1:0"]);
+    command.args(RECV).args(["--listen", "127.0.0.1:0"]);
     let small_disk = dir.path().to_owned();
     let receiver = Receiver::of(command, dir);
     // Its directory, as only it sees it.
@@ -260,14 +263,9 @@ fn a_full_disk_is_said_before_the_data_comes() {
     let source = scratch();
     let large = write(source.path().join("large"), &random(2 << 20, 1));
     let small = write(source.path().join("small"), b"small");
-    let end = run([
-        "send".as_ref(),
-        large.as_os_str(),
-        small.as_os_str(),
-        "--to".as_ref(),
-        receiver.address.as_ref(),
-    ])
-    .expect(1);
+    let mut command = ringwire(SEND);
+    command.args([large, small]).args(["--to", &receiver.address]);
+    let end = Program::start(command).end().expect(1);
     let why = "disk full: large has 2.10 MB, and 1.05 MB are free";
     assert_eq!(end.warnings(), [format!("{}: {why}", receiver.address)]);
     assert_eq!(names(&there), ["small"]);

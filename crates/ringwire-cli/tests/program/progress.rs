@@ -26,7 +26,7 @@ fn a_terminal_gets_a_bar_for_each_receiver() {
     let (address, go_on, stand_in) = patient_stand_in();
     let receiver = Receiver::start(&[]);
     let (mut ours, theirs) = terminal(160);
-    let mut command = ringwire(["send"]);
+    let mut command = ringwire(SEND);
     command.arg(path).args(["--arena", "1MiB", "--block", "64KiB", "--to", &address]);
     command.args(["--to", &receiver.address]);
     command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(theirs);
@@ -65,7 +65,7 @@ fn a_file_gets_plain_lines_with_rate_and_time_left() {
     let dir = scratch();
     let path = write(dir.path().join("f"), &random(32 << 20, 1));
     let (address, go_on, stand_in) = patient_stand_in();
-    let mut command = ringwire(["send"]);
+    let mut command = ringwire(SEND);
     command.arg(path).args(["--arena", "1MiB", "--block", "64KiB", "--to", &address]);
     let sender = Program::start(command);
     let line = sender.stderr_line("a line of progress", |line| {

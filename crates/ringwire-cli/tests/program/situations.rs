@@ -23,7 +23,7 @@ fn sends(
     content: &[u8],
     run: impl FnOnce(&[&str]) -> End,
 ) -> String {
-    let args = ["send", file.to_str().unwrap(), "--to", &receiver.address];
+    let args = [&SEND[..], &[file.to_str().unwrap(), "--to", &receiver.address]].concat();
     let end = run(&args).expect(0);
     assert_same(&receiver.path("f"), content);
     // However soon it was over, and whoever copied.
@@ -79,8 +79,9 @@ fn behind_a_seccomp_filter_it_goes_without_io_uring() {
     }
     // What is asked for by name is got, or is an error that says who can change it.
     let receiver = one();
-    let args = ["send", path.to_str().unwrap(), "--to", &receiver.address, "--engine", "uring"];
-    let end = behind_seccomp(EPERM, ringwire(args)).expect(2);
+    let mut command = ringwire(SEND);
+    command.arg(&path).args(["--to", &receiver.address, "--engine", "uring"]);
+    let end = behind_seccomp(EPERM, command).expect(2);
     assert!(end.stderr.contains("cannot send: io_uring is not available"), "{}", end.stderr);
     assert!(names(receiver.dir()).is_empty());
 }
@@ -113,7 +114,7 @@ fn on_a_path_that_copies_for_whatever_reason_files_arrive_whole() {
     let receiver = || {
         let target = scratch();
         let mut command = veth.command(Side::Far, shared.path());
-        command.args(["recv", "--listen", &listen, "--count", "1", "--dir"]);
+        command.args(RECV).args(["--listen", &listen, "--count", "1", "--dir"]);
         command.arg(target.path()).env("LC_ALL", "C");
         Receiver::of(command, target)
     };

@@ -60,7 +60,9 @@ fn an_unreadable_file_is_an_error() {
 #[test]
 fn a_file_that_hides_its_size_is_not_sent_as_an_empty_one() {
     let receiver = Receiver::start(&["--count", "1"]);
-    let end = run(["send", "/proc/self/status", "--to", &receiver.address]).expect(2);
+    let mut command = ringwire(SEND);
+    command.args(["/proc/self/status", "--to", &receiver.address]);
+    let end = Program::start(command).end().expect(2);
     assert!(end.stderr.contains("it has more than the 0 bytes that it says"), "{}", end.stderr);
     let (end, dir) = receiver.end();
     end.expect(1);
@@ -96,8 +98,8 @@ fn change_while_it_is_read(change: impl FnOnce(&std::path::Path)) -> (End, Vec<F
     let (address, go_on, stand_in) = slow_stand_in();
     // A whole receiver beside the stand-in: nothing may be left there.
     let receiver = Receiver::start(&["--count", "1"]);
-    let mut command = ringwire(["send", path.to_str().unwrap()]);
-    command.args(["--arena", "1MiB", "--block", "64KiB", "--to", &address]);
+    let mut command = ringwire(SEND);
+    command.arg(&path).args(["--arena", "1MiB", "--block", "64KiB", "--to", &address]);
     command.args(["--to", &receiver.address]);
     let sender = Program::start(command);
     // The window is full, far from the end of the file: what a connection holds is much less.

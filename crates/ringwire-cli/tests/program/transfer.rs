@@ -8,7 +8,7 @@ use crate::common::*;
 const MIB: usize = 1 << 20;
 
 fn send(files: &[&std::path::Path], receivers: &[&Receiver], args: &[&str]) -> End {
-    let mut command = ringwire(["send"]);
+    let mut command = ringwire(SEND);
     command.args(files);
     for receiver in receivers {
         command.args(["--to", &receiver.address]);
@@ -98,9 +98,9 @@ fn transfers_go_over_ipv6_too() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         return ringwire_wire::skip("transfers_go_over_ipv6_too", "no IPv6 loopback on this host");
     }
-    let mut command = ringwire(["recv", "--listen", "[::1]:0", "--count", "1", "--dir"]);
+    let mut command = ringwire(RECV);
     let target = scratch();
-    command.arg(target.path());
+    command.args(["--listen", "[::1]:0", "--count", "1", "--dir"]).arg(target.path());
     let receiver = Receiver::of(command, target);
     assert!(receiver.address.starts_with("[::1]:"), "{}", receiver.address);
     let path = write(dir.path().join("f"), b"six");
@@ -111,8 +111,8 @@ fn transfers_go_over_ipv6_too() {
 #[test]
 fn a_receiver_on_all_addresses_warns() {
     let target = scratch();
-    let mut command = ringwire(["recv", "--listen", "0.0.0.0:0", "--dir"]);
-    command.arg(target.path());
+    let mut command = ringwire(RECV);
+    command.args(["--listen", "0.0.0.0:0", "--dir"]).arg(target.path());
     let receiver = Receiver::of(command, target);
     receiver.program.stderr_line("a warning", |line| {
         (line.starts_with("warning: whoever can reach 0.0.0.0:") && line.contains("not encrypted"))
@@ -198,7 +198,7 @@ fn senders_wait_for_their_turn() {
     let receiver = Receiver::start(&["--count", "2"]);
     // The first one has greeted and is being served.
     let mut first = receiver.greeted();
-    let mut command = ringwire(["send"]);
+    let mut command = ringwire(SEND);
     command.arg(&path).args(["--to", &receiver.address]);
     let mut second = Program::start(command);
     let sockets = || fs::read_dir(format!("/proc/{}/fd", second.pid())).map_or(0, Iterator::count);
@@ -234,7 +234,7 @@ fn an_arena_beyond_the_memlock_limit_works_and_says_so_or_is_an_error_when_asked
     let send = |receiver: &Receiver, args: &[&str]| {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "ulimit -l 4096; exec \"$@\"", "sh"]);
-        command.arg(env!("CARGO_BIN_EXE_ringwire")).arg("send").arg(&path);
+        command.arg(env!("CARGO_BIN_EXE_ringwire")).args(SEND).arg(&path);
         command.args(["--to", &receiver.address]).args(args).env("LC_ALL", "C");
         limited(&mut command);
         Program::start(command).end()
