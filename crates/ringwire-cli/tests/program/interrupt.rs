@@ -24,7 +24,7 @@ fn parts(seed: u64) -> Vec<u64> {
 fn send(to: &str, content: &[u8]) -> (Program, tempfile::TempDir) {
     let source = scratch();
     let path = write(source.path().join("f"), content);
-    let mut command = ringwire(["send"]);
+    let mut command = ringwire(SEND);
     command.arg(path).args(["--arena", "1MiB", "--block", "64KiB", "--to", to]);
     (Program::start(command), source)
 }
@@ -156,10 +156,12 @@ fn a_receiver_told_to_exit_leaves_nothing_half_written() {
         let UnderWay { receiver, gate, sender, _source } = held_after(part, &content);
         let signal = [Signal::INT, Signal::TERM][round % 2];
         receiver.program.signal(signal);
+        let sent = sender.end();
+        // And with it the connection, which the receiver keeps for its last words.
+        drop(gate);
         let (received, dir) = receiver.end();
         assert!(!whole_or_nothing(dir.path(), &content), "after {part} bytes");
-        receiver_was_told(&received, sender.end(), signal);
-        drop(gate);
+        receiver_was_told(&received, sent, signal);
     }
     // Between the file and the goodbye the file is kept, and it says that it was told.
     let receiver = Receiver::start(&["--count", "1"]);
@@ -245,8 +247,8 @@ fn a_sender_told_to_exit_while_it_connects_sends_nothing() {
     });
     let dir = scratch();
     let path = write(dir.path().join("f"), b"x");
-    let mut command = ringwire(["send"]);
-    command.arg(path).args(["--patience", "1h", "--to", &address]);
+    let mut command = ringwire(SEND);
+    command.arg(path).args(["--to", &address]);
     let sender = Program::start(command);
     // It has taken over the signals when it connects.
     let sockets = || {
@@ -292,7 +294,7 @@ fn what_a_peer_has_is_right_up_to_where_the_sender_was_told_to_exit() {
     let listener = small_listener();
     let address = listener.local_addr().unwrap();
     for round in 0..100 {
-        let mut command = ringwire(["send"]);
+        let mut command = ringwire(SEND);
         command.arg(&path).args(["--arena", "1MiB", "--block", "64KiB", "--to"]);
         command.arg(address.to_string());
         let sender = Program::start(command);
