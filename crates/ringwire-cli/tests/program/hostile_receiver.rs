@@ -2,15 +2,18 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::Command;
 
 use crate::common::*;
 
 /// Sends a small file to `to`; what the sender says, with `to` as RECEIVER.
-fn send_to(to: &[&str], args: &[&str]) -> End {
+fn send_to(to: &[&str]) -> End {
+    sends(ringwire(SEND), to)
+}
+
+fn sends(mut command: Command, to: &[&str]) -> End {
     let dir = scratch();
-    let path = write(dir.path().join("f"), b"content");
-    let mut command = ringwire(["send"]);
-    command.arg(path).args(args);
+    command.arg(write(dir.path().join("f"), b"content"));
     for to in to {
         command.args(["--to", to]);
     }
@@ -30,7 +33,7 @@ fn closed_port() -> String {
 #[test]
 fn a_refused_address_is_named_and_nothing_is_sent_to_the_others() {
     let receiver = Receiver::start(&[]);
-    let end = send_to(&[&closed_port(), &receiver.address, &closed_port()], &[]).expect(2);
+    let end = send_to(&[&closed_port(), &receiver.address, &closed_port()]).expect(2);
     assert_shown("refused_addresses", end.shown());
     assert_eq!(names(receiver.dir()), [""; 0]);
 }
@@ -38,7 +41,7 @@ fn a_refused_address_is_named_and_nothing_is_sent_to_the_others() {
 #[test]
 fn a_name_that_does_not_resolve_is_named() {
     // Reserved never to exist (RFC 6761); why it does not is the resolver's to say.
-    let end = send_to(&["ringwire-test.invalid:27474"], &[]).expect(2);
+    let end = send_to(&["ringwire-test.invalid:27474"]).expect(2);
     assert!(end.stderr.starts_with("error: cannot resolve RECEIVER: "), "{}", end.stderr);
     assert!(end.stderr.contains("; nothing was sent\n\nhint: check the name"), "{}", end.stderr);
 }
@@ -47,7 +50,7 @@ fn a_name_that_does_not_resolve_is_named() {
 fn a_receiver_is_named_once() {
     let receiver = Receiver::start(&["--connections", "2"]);
     let by_name = receiver.address.replace("127.0.0.1", "localhost");
-    let shown = send_to(&[&by_name, &receiver.address], &[]).expect(2).stderr;
+    let shown = send_to(&[&by_name, &receiver.address]).expect(2).stderr;
     assert!(shown.contains("are the same receiver"), "{shown}");
 }
 
@@ -72,8 +75,11 @@ fn answered_with(answer: &'static [u8], then: Then) -> String {
         let _ = stream.read_to_end(&mut came);
         came
     });
-    let patience = if then == Then::IsSilent { "300ms" } else { "1h" };
-    let end = send_to(&[&address], &["--patience", patience]).expect(2);
+    let send = match then {
+        Then::IsSilent => ringwire(["send", "--patience", "300ms"]),
+        Then::Closes | Then::Listens => ringwire(SEND),
+    };
+    let end = sends(send, &[&address]).expect(2);
     assert_eq!(stand_in.join().unwrap(), SENDER, "a greeting, and nothing else");
     assert_eq!(end.stdout, "");
     end.stderr
@@ -113,7 +119,7 @@ fn a_receiver_that_breaks_the_protocol_is_left_and_the_others_go_on() {
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             let _ = stream.read_to_end(&mut Vec::new());
         });
-        let end = send_to(&[&address, &receiver.address], &[]).expect(1);
+        let end = send_to(&[&address, &receiver.address]).expect(1);
         assert!(
             end.stdout.contains(&format!("RECEIVER: 0 of 1 file stored; {why}\n")),
             "{}",
@@ -126,44 +132,31 @@ fn a_receiver_that_breaks_the_protocol_is_left_and_the_others_go_on() {
     }
 }
 
+/// Memory that is lent to it comes back, and is lent to the others.
 #[test]
-fn a_receiver_that_does_not_read_is_dropped_and_the_others_go_on() {
+fn a_receiver_that_goes_without_having_read_is_left_and_the_others_go_on() {
     let dir = scratch();
     let content = random(40 << 20, 7);
     let path = write(dir.path().join("f"), &content);
-    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
     let (address, stand_in) = stand_in(move |mut stream| {
         stream.read_exact(&mut [0; 16]).unwrap();
         stream.write_all(RECEIVER).unwrap();
-        // Keeps the connection, and takes nothing from it.
+        // Keeps the connection for now, and takes nothing from it.
         let _ = wait.recv();
     });
     let receiver = Receiver::start(&["--count", "1"]);
-    let mut command = ringwire(["send"]);
-    // Far longer than a receiver that is alive is kept from a processor.
-    command.arg(&path).args(["--arena", "2MiB", "--block", "256KiB", "--patience", "10s"]);
+    let mut command = ringwire(SEND);
+    command.arg(&path).args(["--arena", "2MiB", "--block", "256KiB"]);
     command.args(["--to", &address, "--to", &receiver.address]);
-    let end = Program::start(command).end().expect(1);
-    let dropped = format!("warning: {address}: dropped: ");
-    assert!(end.stderr.contains(&dropped), "{}", end.stderr);
+    let sender = Program::start(command);
+    // What the connection takes and the arena are less than the file, so the others wait.
+    until("the first block", || temporary_bytes(receiver.dir()).filter(|&bytes| bytes > 0));
+    drop(go);
+    let end = sender.end().expect(1);
+    assert!(end.stderr.contains(&format!("warning: {address}: ")), "{}", end.stderr);
     assert!(end.stdout.contains(&format!("{}: 1 file stored\n", receiver.address)));
     assert_same(&receiver.path("f"), &content);
     receiver.end().0.expect(0);
-    drop(done);
-    stand_in.join().unwrap();
-}
-
-#[test]
-fn a_receiver_without_a_receipt_is_dropped() {
-    let (done, wait) = std::sync::mpsc::channel::<()>();
-    let (address, stand_in) = stand_in(move |mut stream| {
-        stream.read_exact(&mut [0; 16]).unwrap();
-        stream.write_all(RECEIVER).unwrap();
-        while !matches!(read_frame(&mut stream), Ok((6, _)) | Err(_)) {}
-        let _ = wait.recv();
-    });
-    let end = send_to(&[&address], &["--patience", "5s"]).expect(1);
-    assert!(end.stderr.contains("dropped: no sign of life for "), "{}", end.stderr);
-    drop(done);
     stand_in.join().unwrap();
 }

@@ -67,3 +67,48 @@ fn a_receiver_that_says_it_is_alive_is_waited_for() {
     run(args).expect(0);
     stand_in.join().unwrap();
 }
+
+#[test]
+fn a_receiver_that_does_not_read_is_dropped_and_the_others_go_on() {
+    let dir = scratch();
+    let content = random(40 << 20, 7);
+    let path = write(dir.path().join("f"), &content);
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (address, stand_in) = stand_in(move |mut stream| {
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(RECEIVER).unwrap();
+        // Keeps the connection, and takes nothing from it.
+        let _ = wait.recv();
+    });
+    let receiver = Receiver::start(&["--count", "1"]);
+    // Far longer than a receiver that is alive is kept from a processor or its disk.
+    let mut command = ringwire(["send", "--patience", "5s"]);
+    command.arg(&path).args(["--arena", "2MiB", "--block", "256KiB"]);
+    command.args(["--to", &address, "--to", &receiver.address]);
+    let end = Program::start(command).end().expect(1);
+    let dropped = format!("warning: {address}: dropped: ");
+    assert!(end.stderr.contains(&dropped), "{}", end.stderr);
+    assert!(end.stdout.contains(&format!("{}: 1 file stored\n", receiver.address)));
+    assert_same(&receiver.path("f"), &content);
+    receiver.end().0.expect(0);
+    drop(done);
+    stand_in.join().unwrap();
+}
+
+#[test]
+fn a_receiver_without_a_receipt_is_dropped() {
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (address, stand_in) = stand_in(move |mut stream| {
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(RECEIVER).unwrap();
+        while !matches!(read_frame(&mut stream), Ok((6, _)) | Err(_)) {}
+        let _ = wait.recv();
+    });
+    let dir = scratch();
+    let path = write(dir.path().join("f"), b"content");
+    let args = ["send", path.to_str().unwrap(), "--to", &address, "--patience", "400ms"];
+    let end = run(args).expect(1);
+    assert!(end.stderr.contains("dropped: no sign of life for "), "{}", end.stderr);
+    drop(done);
+    stand_in.join().unwrap();
+}
