@@ -12,9 +12,27 @@ mod soundness;
 mod stalls;
 mod trains;
 
-use ringwire::RingBuilder;
+use ringwire::{RingBuilder, Thresholds};
+
+use crate::support::{COPY, Driver, ZERO_COPY};
 
 /// A builder of rings with this program's engine.
 fn builder() -> RingBuilder {
     crate::support::vouched::builder(crate::ENGINE.choice)
+}
+
+/// The thresholds that decide over everything, whatever its size.
+const WAYS: [(Thresholds, &str); 2] = [(ZERO_COPY, "zero copy"), (COPY, "copy")];
+
+/// Everything zero-copy, and everything copied.
+fn every_way(test: impl Fn(&mut Driver, &str)) {
+    every_way_of(builder(), test);
+}
+
+fn every_way_of(builder: RingBuilder, test: impl Fn(&mut Driver, &str)) {
+    for (thresholds, way) in WAYS {
+        let mut driver = Driver::build(builder.clone().thresholds(thresholds));
+        test(&mut driver, way);
+        driver.assert_at_rest();
+    }
 }

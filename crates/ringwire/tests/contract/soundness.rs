@@ -22,10 +22,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use ringwire::{Arena, Deadline, Errno, Error, OnDeadline, Payload, Piece, Registration, TaskRun};
+use ringwire::{Arena, Deadline, Errno, Error, OnDeadline, Payload, Piece, Registration};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::ENGINE;
+use crate::support::BOTH_TASK_RUNS;
 use peer::End;
 use rig::{After, Memory, Sender, Setup, Stream, Tally, Unavailable};
 
@@ -70,7 +71,7 @@ fn bystander_is_whole(sender: &mut Sender, mut stream: Stream, tally: &mut Tally
 /// what was queued behind them it may see a part.
 #[test]
 fn a_dropped_ring() {
-    for task_run in [TaskRun::Deferred, TaskRun::Interrupt] {
+    for task_run in BOTH_TASK_RUNS {
         case(&format!("a dropped ring, {task_run:?}"), After::Lost, |round, setup, tally| {
             let mut sender = Sender::new(Setup { task_run, ..setup })?;
             let mut stream = sender.stream(setup, seed(round, 0));

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, UdpSocket};
 use super::builder;
 use crate::ENGINE;
 use crate::support::valve::{Valve, on_one_processor};
-use crate::support::{COPY, Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, noise};
+use crate::support::{COPY, Driver, PATIENCE, ZERO_COPY, assert_same, noise};
 use ringwire::{
     Arena, Deadline, Errno, PayloadId, Piece, Registration, SendOptions, Socket, Thresholds,
 };
@@ -203,27 +203,24 @@ fn every_link(
     strangers: impl Fn(Family) -> (UdpSocket, UdpSocket),
 ) {
     let ways = [(ZERO_COPY, "zero copy"), (COPY, "copy"), (Thresholds::default(), "by size")];
-    for task_run in TASK_RUNS {
-        for (thresholds, way) in ways {
-            let arena = Arena::builder().capacity_bytes(4 << 20).build().unwrap();
-            let builder = builder().arena(&arena).task_run(task_run).thresholds(thresholds);
-            let mut driver = Driver::build(builder);
-            for family in Family::BOTH {
-                for connected in [true, false] {
-                    let (us, peer) = if connected { pair(family) } else { strangers(family) };
-                    let link = Link::new(&mut driver, us, peer, connected);
-                    let what =
-                        format!("{test}: {way}, {task_run:?}, {family:?}, connected {connected}");
-                    for &size in sizes {
-                        exchange(&mut driver, &arena, &link, size, &what);
-                    }
+    for (thresholds, way) in ways {
+        let arena = Arena::builder().capacity_bytes(4 << 20).build().unwrap();
+        let builder = builder().arena(&arena).thresholds(thresholds);
+        let mut driver = Driver::build(builder);
+        for family in Family::BOTH {
+            for connected in [true, false] {
+                let (us, peer) = if connected { pair(family) } else { strangers(family) };
+                let link = Link::new(&mut driver, us, peer, connected);
+                let what = format!("{test}: {way}, {family:?}, connected {connected}");
+                for &size in sizes {
+                    exchange(&mut driver, &arena, &link, size, &what);
                 }
             }
-            let stats = driver.ring.stats();
-            assert!(stats.trains > 100, "{stats:#?}");
-            assert_eq!((stats.trains_refused, stats.failed_payloads), (0, 0), "{stats:#?}");
-            driver.assert_at_rest();
         }
+        let stats = driver.ring.stats();
+        assert!(stats.trains > 100, "{stats:#?}");
+        assert_eq!((stats.trains_refused, stats.failed_payloads), (0, 0), "{stats:#?}");
+        driver.assert_at_rest();
     }
 }
 

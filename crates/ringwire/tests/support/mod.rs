@@ -27,12 +27,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a condition is looked at that no event need announce.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// The rings that tests run with: those that builders make. What `TaskRun::Interrupt` does not
-/// change has smoke runs of it: `every_message_arrives_whole_interrupt` and `a_dropped_ring`.
-pub(crate) const TASK_RUNS: [TaskRun; 1] = [TaskRun::Deferred];
-
-/// Both kinds, where they differ: how a program is woken, which calls a turn makes, how completions
-/// come that did not fit, and to whom a ring belongs.
+/// Both kinds of ring, where they differ: how a program is woken, which calls a turn makes, how
+/// completions come that did not fit, to whom a ring belongs, and how it ends. Tests run else with
+/// those that builders make. What `TaskRun::Interrupt` does not change has smoke runs of it:
+/// `every_message_arrives_whole_interrupt` and `a_dropped_ring`.
 pub(crate) const BOTH_TASK_RUNS: [TaskRun; 2] = [TaskRun::Interrupt, TaskRun::Deferred];
 
 /// Everything goes zero-copy, whatever its size.

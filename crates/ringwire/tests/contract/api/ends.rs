@@ -15,9 +15,9 @@ fn said(report: Report) -> (u64, u64, u64, u64, u64, u64) {
 }
 
 fn rings() -> impl Iterator<Item = (Driver, String)> {
-    TASK_RUNS.into_iter().flat_map(|task_run| {
-        [(ZERO_COPY, "zero copy"), (COPY, "copy")].map(|(thresholds, way)| {
-            let builder: RingBuilder = builder().task_run(task_run).thresholds(thresholds);
+    BOTH_TASK_RUNS.into_iter().flat_map(|task_run| {
+        WAYS.map(|(thresholds, way)| {
+            let builder = builder().task_run(task_run).thresholds(thresholds);
             (Driver::build(builder), format!("{way}, {task_run:?}"))
         })
     })

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn every_way_within(limits: Limits, test: impl Fn(&mut Driver, &str)) {
+    every_way_of(builder().limits(limits), test);
+}
+
 /// Fills a limit to the brim, payload by payload, asserts the words of the refusal of the next one
 /// and that it comes back whole; then lets everything go.
 fn brim(limits: Limits, sockets: usize, bytes: &[usize], refusal: &str) {

@@ -1,8 +1,8 @@
 //! Must keep the API's promises: what is refused and in which words, limits, handles, the ends of
 //! a socket and of a ring, notifiers, fairness, waking and polling.
 //!
-//! Every promise is held on both kinds of ring. Peers that do not read are narrow connections, so
-//! that what must wait, waits, whatever the host's buffers are.
+//! How a program is woken and how a ring ends is held on both kinds of ring. Peers that do not read
+//! are narrow connections, so that what must wait, waits, whatever the host's buffers are.
 
 mod attach;
 mod ends;
@@ -21,15 +21,15 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::builder;
+use super::{WAYS, builder, every_way, every_way_of};
 use crate::ENGINE;
 use crate::support::{
-    BOTH_TASK_RUNS, COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same, build, hear,
-    is_child, narrow_pair, noise, read_exactly, run_child,
+    BOTH_TASK_RUNS, Driver, PATIENCE, Told, ZERO_COPY, assert_same, build, hear, is_child,
+    narrow_pair, noise, read_exactly, run_child,
 };
 use ringwire::{
     Copied, Deadline, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece,
-    Report, Ring, RingBuilder, SendError, Socket, TaskRun, Waker,
+    Report, Ring, SendError, Socket, TaskRun, Waker,
 };
 use ringwire_wire::{Family, loopback, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,26 +37,6 @@ use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 const MIB: usize = 1 << 20;
-
-/// Everything zero-copy and everything copied.
-fn every_way(test: impl Fn(&mut Driver, &str)) {
-    every_way_within(Limits::default(), test);
-}
-
-fn every_way_within(limits: Limits, test: impl Fn(&mut Driver, &str)) {
-    every_way_of(&TASK_RUNS, limits, test);
-}
-
-fn every_way_of(task_runs: &[TaskRun], limits: Limits, test: impl Fn(&mut Driver, &str)) {
-    for &task_run in task_runs {
-        for (thresholds, way) in [(ZERO_COPY, "zero copy"), (COPY, "copy")] {
-            let builder = builder().task_run(task_run).thresholds(thresholds);
-            let mut driver = Driver::build(builder.limits(limits.clone()));
-            test(&mut driver, &format!("{way}, {task_run:?}"));
-            driver.assert_at_rest();
-        }
-    }
-}
 
 /// The defaults, but for some.
 fn limits(change: impl FnOnce(&mut Limits)) -> Limits {

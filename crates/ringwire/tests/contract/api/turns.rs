@@ -123,35 +123,31 @@ fn sockets_beyond_the_table_of_files_work_too() {
     if maximum.is_some_and(|most| most < 1000) {
         return skip(test, "RLIMIT_NOFILE is below 1000");
     }
-    for task_run in TASK_RUNS {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(32), maximum }).unwrap();
-        let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
-        let mut driver = Driver::build(builder);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(1000), maximum }).unwrap();
-        let mut pairs: Vec<(Socket, TcpStream)> =
-            (0..100).map(|_| attach_tcp(&mut driver)).collect();
-        for round in 0..3 {
-            let ids: Vec<PayloadId> = pairs
-                .iter()
-                .enumerate()
-                .map(|(at, (sock, _))| driver.send(*sock, noise((round + at) as u64, 5000)))
-                .collect();
-            driver.until_released(&ids);
-            for (at, (_, far)) in pairs.iter_mut().enumerate() {
-                let expected = noise((round + at) as u64, 5000);
-                assert_same(&read_exactly(far, 5000).unwrap(), &expected);
-            }
-            // Places of both kinds become free and are used again.
-            for at in (0..100).step_by(3) {
-                driver.ring.close(pairs[at].0).unwrap();
-            }
-            driver.until("closed", |driver| driver.ring.stats().sockets == 66);
-            for at in (0..100).step_by(3) {
-                pairs[at] = attach_tcp(&mut driver);
-            }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(32), maximum }).unwrap();
+    let mut driver = Driver::build(builder().thresholds(ZERO_COPY));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1000), maximum }).unwrap();
+    let mut pairs: Vec<(Socket, TcpStream)> = (0..100).map(|_| attach_tcp(&mut driver)).collect();
+    for round in 0..3 {
+        let ids: Vec<PayloadId> = pairs
+            .iter()
+            .enumerate()
+            .map(|(at, (sock, _))| driver.send(*sock, noise((round + at) as u64, 5000)))
+            .collect();
+        driver.until_released(&ids);
+        for (at, (_, far)) in pairs.iter_mut().enumerate() {
+            let expected = noise((round + at) as u64, 5000);
+            assert_same(&read_exactly(far, 5000).unwrap(), &expected);
         }
-        driver.assert_at_rest();
+        // Places of both kinds become free and are used again.
+        for at in (0..100).step_by(3) {
+            driver.ring.close(pairs[at].0).unwrap();
+        }
+        driver.until("closed", |driver| driver.ring.stats().sockets == 66);
+        for at in (0..100).step_by(3) {
+            pairs[at] = attach_tcp(&mut driver);
+        }
     }
+    driver.assert_at_rest();
 }
 
 /// A system call that nothing else makes, to find the place in a trace. (Not `getsid`: in a PID

@@ -3,7 +3,11 @@
 use super::*;
 
 fn every_kind(test: impl Fn(&mut Driver, &str)) {
-    every_way_of(&BOTH_TASK_RUNS, Limits::default(), test);
+    for task_run in BOTH_TASK_RUNS {
+        every_way_of(builder().task_run(task_run), |driver, way| {
+            test(driver, &format!("{way}, {task_run:?}"));
+        });
+    }
 }
 
 /// Whether the ring's descriptor becomes readable in time.

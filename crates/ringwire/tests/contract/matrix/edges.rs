@@ -62,126 +62,117 @@ fn messages_begin_and_end_13_bytes_inside_a_registration() {
     let test = "messages_begin_and_end_13_bytes_inside_a_registration";
     // Capacity and block: one block that is the segment; many that adjoin; the largest there is.
     let table = [(MIB, MIB), (MIB, 64 * KIB), (64 * KIB, 4 * KIB), (16 * MIB, 16 * MIB)];
-    for task_run in TASK_RUNS {
-        for (capacity, block_bytes) in table {
-            let Some((arena, mut blocks)) = full_arena(test, capacity, capacity, block_bytes)
-            else {
-                continue;
-            };
-            in_order_of_addresses(&mut blocks);
-            let (first, last) = (blocks[0].as_ptr() as usize, blocks[blocks.len() - 1].as_ptr());
-            assert_eq!(last as usize + block_bytes - first, capacity, "they are the segment");
-            let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
-            let mut driver = Driver::build(builder);
-            let ends = blocks.len() - 1;
-            let inner = |(at, block): (usize, &Block)| {
-                let from = if at == 0 { 13 } else { 0 };
-                let end = if at == ends { block_bytes - 13 } else { block_bytes };
-                Piece::from(block.slice(from..end))
-            };
-            for family in Family::BOTH {
-                let all: Vec<Piece> = blocks.iter().enumerate().map(inner).collect();
-                let bytes: usize = all.iter().map(|piece| piece.as_slice().len()).sum();
-                assert_eq!(bytes, capacity - 26);
-                let begin = vec![Piece::from(blocks[0].slice(13..1013))];
-                let end = vec![Piece::from(blocks[ends].slice(block_bytes - 1013..))];
-                let one_byte = vec![Piece::from(blocks[ends].slice(block_bytes - 1..))];
-                send_all(&mut driver, family, vec![all, begin, end, one_byte]);
-            }
-            let stats = driver.ring.stats();
-            let registered = ENGINE.registered(stats.requests);
-            assert_eq!(registered, stats.registered_requests, "all of it is registered");
-            assert!(stats.requests + stats.direct_copies >= 4);
+    for (capacity, block_bytes) in table {
+        let Some((arena, mut blocks)) = full_arena(test, capacity, capacity, block_bytes) else {
+            continue;
+        };
+        in_order_of_addresses(&mut blocks);
+        let (first, last) = (blocks[0].as_ptr() as usize, blocks[blocks.len() - 1].as_ptr());
+        assert_eq!(last as usize + block_bytes - first, capacity, "they are the segment");
+        let builder = builder().arena(&arena).thresholds(ZERO_COPY);
+        let mut driver = Driver::build(builder);
+        let ends = blocks.len() - 1;
+        let inner = |(at, block): (usize, &Block)| {
+            let from = if at == 0 { 13 } else { 0 };
+            let end = if at == ends { block_bytes - 13 } else { block_bytes };
+            Piece::from(block.slice(from..end))
+        };
+        for family in Family::BOTH {
+            let all: Vec<Piece> = blocks.iter().enumerate().map(inner).collect();
+            let bytes: usize = all.iter().map(|piece| piece.as_slice().len()).sum();
+            assert_eq!(bytes, capacity - 26);
+            let begin = vec![Piece::from(blocks[0].slice(13..1013))];
+            let end = vec![Piece::from(blocks[ends].slice(block_bytes - 1013..))];
+            let one_byte = vec![Piece::from(blocks[ends].slice(block_bytes - 1..))];
+            send_all(&mut driver, family, vec![all, begin, end, one_byte]);
         }
+        let stats = driver.ring.stats();
+        let registered = ENGINE.registered(stats.requests);
+        assert_eq!(registered, stats.registered_requests, "all of it is registered");
+        assert!(stats.requests + stats.direct_copies >= 4);
     }
 }
 
 #[test]
 fn datagrams_begin_and_end_13_bytes_inside_a_registration() {
     let test = "datagrams_begin_and_end_13_bytes_inside_a_registration";
-    for task_run in TASK_RUNS {
-        let Some((arena, blocks)) = full_arena(test, 64 * KIB, 64 * KIB, 64 * KIB) else { return };
-        let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
-        let mut driver = Driver::build(builder);
-        for family in Family::BOTH {
-            let (us, peer) = loopback::udp_pair(family).unwrap();
-            peer.set_read_timeout(Some(PATIENCE)).unwrap();
-            let sock = driver.ring.attach(us).unwrap();
-            let mut buffer = vec![0; 64 * KIB];
-            for range in [13..32 * KIB, 32 * KIB..64 * KIB - 13, 13..14, 65_535..65_536] {
-                let fate = driver.finish_one(sock, blocks[0].slice(range.clone()));
-                assert_eq!(fate.sent, Some(range.len() as u64));
-                let bytes = peer.recv(&mut buffer).unwrap();
-                assert_same(&buffer[..bytes], &pattern()[range]);
-            }
+    let Some((arena, blocks)) = full_arena(test, 64 * KIB, 64 * KIB, 64 * KIB) else { return };
+    let builder = builder().arena(&arena).thresholds(ZERO_COPY);
+    let mut driver = Driver::build(builder);
+    for family in Family::BOTH {
+        let (us, peer) = loopback::udp_pair(family).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sock = driver.ring.attach(us).unwrap();
+        let mut buffer = vec![0; 64 * KIB];
+        for range in [13..32 * KIB, 32 * KIB..64 * KIB - 13, 13..14, 65_535..65_536] {
+            let fate = driver.finish_one(sock, blocks[0].slice(range.clone()));
+            assert_eq!(fate.sent, Some(range.len() as u64));
+            let bytes = peer.recv(&mut buffer).unwrap();
+            assert_same(&buffer[..bytes], &pattern()[range]);
         }
-        assert_eq!(driver.ring.stats().registered_requests, ENGINE.registered(8));
-        driver.assert_at_rest();
     }
+    assert_eq!(driver.ring.stats().registered_requests, ENGINE.registered(8));
+    driver.assert_at_rest();
 }
 
 #[test]
 fn one_request_reads_one_segment_only() {
     let test = "one_request_reads_one_segment_only";
-    for task_run in TASK_RUNS {
-        let Some((arena, blocks)) = full_arena(test, 128 * KIB, 64 * KIB, 64 * KIB) else { return };
-        let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
-        let mut driver = Driver::build(builder);
-        let [first, second] = &blocks[..] else { panic!("two segments of one block") };
-        // Payloads from two segments: a registered request each.
-        let from_both = || vec![vec![first.clone().into()], vec![second.clone().into()]];
-        send_all(&mut driver, Family::V4, from_both());
-        let stats = driver.ring.stats();
-        assert_eq!(stats.registered_requests, ENGINE.registered(2));
-        assert!(stats.requests == 2 || !ENGINE.registers);
-        // One payload with pieces from both goes unregistered as a whole.
-        let pieces = vec![first.slice(..50_000).into(), second.slice(13..50_000).into()];
-        send_all(&mut driver, Family::V4, vec![pieces]);
-        let stats = driver.ring.stats();
-        assert_eq!(stats.registered_requests, ENGINE.registered(2));
-        assert!(stats.requests == 3 || !ENGINE.registers);
-    }
+    let Some((arena, blocks)) = full_arena(test, 128 * KIB, 64 * KIB, 64 * KIB) else { return };
+    let builder = builder().arena(&arena).thresholds(ZERO_COPY);
+    let mut driver = Driver::build(builder);
+    let [first, second] = &blocks[..] else { panic!("two segments of one block") };
+    // Payloads from two segments: a registered request each.
+    let from_both = || vec![vec![first.clone().into()], vec![second.clone().into()]];
+    send_all(&mut driver, Family::V4, from_both());
+    let stats = driver.ring.stats();
+    assert_eq!(stats.registered_requests, ENGINE.registered(2));
+    assert!(stats.requests == 2 || !ENGINE.registers);
+    // One payload with pieces from both goes unregistered as a whole.
+    let pieces = vec![first.slice(..50_000).into(), second.slice(13..50_000).into()];
+    send_all(&mut driver, Family::V4, vec![pieces]);
+    let stats = driver.ring.stats();
+    assert_eq!(stats.registered_requests, ENGINE.registered(2));
+    assert!(stats.requests == 3 || !ENGINE.registers);
 }
 
 #[test]
 fn segments_that_come_later_are_registered_too() {
     let test = "segments_that_come_later_are_registered_too";
-    for task_run in TASK_RUNS {
-        let built = Arena::builder()
-            .capacity_bytes(512 * KIB)
-            .segment_bytes(64 * KIB)
-            .registration(Registration::Require)
-            .build();
-        let arena = match built {
-            Ok(arena) => arena,
-            Err(why) => return skip(test, &format!("needs root: {why}")),
-        };
-        let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
-        let mut driver = Driver::build(builder);
-        // In each segment, one block at least that is there before the ring hears of the segment.
-        let mut blocks = Vec::new();
-        for round in 0..4 {
-            while arena.stats().segments < 2 * round + 2 {
-                let mut block = arena.alloc(16 * KIB).unwrap();
-                let start = blocks.len() * 16 * KIB;
-                assert_eq!(block.put(&pattern()[start..start + 16 * KIB]), 16 * KIB);
-                blocks.push(block.freeze());
-            }
-            let before = driver.ring.stats();
-            let messages = blocks.iter().map(|block| vec![block.slice(13..).into()]).collect();
-            send_all(&mut driver, Family::V6, messages);
-            let after = driver.ring.stats();
-            let requests = after.requests - before.requests;
-            let registered = after.registered_requests - before.registered_requests;
-            assert_eq!(registered, ENGINE.registered(requests));
-            if ENGINE.registers {
-                assert!(requests >= 2 * round + 2, "a segment a request at least");
-            }
+    let built = Arena::builder()
+        .capacity_bytes(512 * KIB)
+        .segment_bytes(64 * KIB)
+        .registration(Registration::Require)
+        .build();
+    let arena = match built {
+        Ok(arena) => arena,
+        Err(why) => return skip(test, &format!("needs root: {why}")),
+    };
+    let builder = builder().arena(&arena).thresholds(ZERO_COPY);
+    let mut driver = Driver::build(builder);
+    // In each segment, one block at least that is there before the ring hears of the segment.
+    let mut blocks = Vec::new();
+    for round in 0..4 {
+        while arena.stats().segments < 2 * round + 2 {
+            let mut block = arena.alloc(16 * KIB).unwrap();
+            let start = blocks.len() * 16 * KIB;
+            assert_eq!(block.put(&pattern()[start..start + 16 * KIB]), 16 * KIB);
+            blocks.push(block.freeze());
         }
-        assert_eq!(arena.stats().segments, 8);
-        drop(blocks);
-        driver.assert_at_rest();
+        let before = driver.ring.stats();
+        let messages = blocks.iter().map(|block| vec![block.slice(13..).into()]).collect();
+        send_all(&mut driver, Family::V6, messages);
+        let after = driver.ring.stats();
+        let requests = after.requests - before.requests;
+        let registered = after.registered_requests - before.registered_requests;
+        assert_eq!(registered, ENGINE.registered(requests));
+        if ENGINE.registers {
+            assert!(requests >= 2 * round + 2, "a segment a request at least");
+        }
     }
+    assert_eq!(arena.stats().segments, 8);
+    drop(blocks);
+    driver.assert_at_rest();
 }
 
 /// Two rings, on threads that did not build the arena, lend the same blocks at the same time.
@@ -189,7 +180,7 @@ fn segments_that_come_later_are_registered_too() {
 fn rings_share_an_arena_and_its_blocks() {
     let test = "rings_share_an_arena_and_its_blocks";
     let Some((arena, blocks)) = full_arena(test, 256 * KIB, 256 * KIB, 64 * KIB) else { return };
-    let threads = [TaskRun::Deferred, TaskRun::Interrupt].map(|task_run| {
+    let threads = BOTH_TASK_RUNS.map(|task_run| {
         let (arena, blocks) = (arena.clone(), blocks.clone());
         thread::spawn(move || {
             let builder = builder().arena(&arena).task_run(task_run).thresholds(ZERO_COPY);
@@ -211,16 +202,14 @@ fn rings_share_an_arena_and_its_blocks() {
 
 #[test]
 fn blocks_of_a_strange_arena_go_as_normal_memory() {
-    for task_run in TASK_RUNS {
-        let strange = Arena::builder().capacity_bytes(256 * KIB).build().unwrap();
-        let known = Arena::builder().capacity_bytes(256 * KIB).build().unwrap();
-        let builder = builder().arena(&known).task_run(task_run).thresholds(ZERO_COPY);
-        let mut driver = Driver::build(builder);
-        let mut block = strange.alloc(64 * KIB).unwrap();
-        assert_eq!(block.put(&pattern()[..64 * KIB]), 64 * KIB);
-        send_all(&mut driver, Family::V4, vec![vec![block.freeze().into()]]);
-        let stats = driver.ring.stats();
-        assert_eq!((stats.registered_requests, stats.kernel_zero_copy_bytes), (0, 0));
-        assert_eq!(stats.requests + stats.direct_copies, 1 + stats.retries);
-    }
+    let strange = Arena::builder().capacity_bytes(256 * KIB).build().unwrap();
+    let known = Arena::builder().capacity_bytes(256 * KIB).build().unwrap();
+    let builder = builder().arena(&known).thresholds(ZERO_COPY);
+    let mut driver = Driver::build(builder);
+    let mut block = strange.alloc(64 * KIB).unwrap();
+    assert_eq!(block.put(&pattern()[..64 * KIB]), 64 * KIB);
+    send_all(&mut driver, Family::V4, vec![vec![block.freeze().into()]]);
+    let stats = driver.ring.stats();
+    assert_eq!((stats.registered_requests, stats.kernel_zero_copy_bytes), (0, 0));
+    assert_eq!(stats.requests + stats.direct_copies, 1 + stats.retries);
 }

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use super::builder;
 use crate::ENGINE;
-use crate::support::{Driver, PATIENCE, TASK_RUNS, ZERO_COPY, assert_same, hear, noise};
+use crate::support::{BOTH_TASK_RUNS, Driver, PATIENCE, ZERO_COPY, assert_same, hear, noise};
 use bytes::Bytes;
 use ringwire::{
     Arena, Block, Copied, Error, Payload, Piece, Registration, Ring, Socket, TaskRun, Thresholds,

@@ -2,7 +2,7 @@
 //!
 //! The rows are those of kernel.md §2.1. Each test brings a socket into the row's state, sends, and
 //! expects literal events. Where a row behaves the same on every way, it is run on each: zero copy
-//! and copy, and on both kinds of ring.
+//! and copy.
 
 mod empty;
 mod parts;
@@ -16,16 +16,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpS
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::builder;
+use super::{builder, every_way};
 use crate::ENGINE;
 use crate::support::{
-    BOTH_TASK_RUNS, COPY, Driver, PATIENCE, TASK_RUNS, Told, ZERO_COPY, assert_same,
-    give_up_ipc_lock, hear, is_child, narrow_pair, noise, read_exactly, run_child,
+    BOTH_TASK_RUNS, COPY, Driver, PATIENCE, Told, ZERO_COPY, assert_same, give_up_ipc_lock, hear,
+    is_child, narrow_pair, noise, read_exactly, run_child,
 };
 use bytes::Bytes;
 use ringwire::{
     Arena, Copied, Deadline, Errno, Error, IntoPayload, PayloadId, Piece, Reason, Registration,
-    Route, TaskRun, Thresholds,
+    RingBuilder, Route, Thresholds,
 };
 use ringwire_wire::{Family, Side, Veth, loopback, skip, unacknowledged_bytes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -36,26 +36,19 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Everything zero-copy and everything copied.
-fn every_way(test: impl Fn(&mut Driver, &str)) {
-    for task_run in TASK_RUNS {
-        for (thresholds, way) in [(ZERO_COPY, "zero copy"), (COPY, "copy")] {
-            let builder = builder().task_run(task_run).thresholds(thresholds);
-            let mut driver = Driver::build(builder);
-            test(&mut driver, &format!("{way}, {task_run:?}"));
-            driver.assert_at_rest();
-        }
-    }
+/// Everything zero-copy.
+fn zero_copy(test: impl Fn(&mut Driver)) {
+    zero_copy_of(builder(), test);
 }
 
-/// Everything zero-copy.
-fn zero_copy(test: impl Fn(&mut Driver, TaskRun)) {
-    for task_run in TASK_RUNS {
-        let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
-        let mut driver = Driver::build(builder);
-        test(&mut driver, task_run);
-        driver.assert_at_rest();
-    }
+fn zero_copy_with(arena: &Arena, test: impl Fn(&mut Driver)) {
+    zero_copy_of(builder().arena(arena), test);
+}
+
+fn zero_copy_of(builder: RingBuilder, test: impl Fn(&mut Driver)) {
+    let mut driver = Driver::build(builder.thresholds(ZERO_COPY));
+    test(&mut driver);
+    driver.assert_at_rest();
 }
 
 /// Waits until the kernel has noticed an error or a hang-up on a socket.
@@ -118,14 +111,5 @@ fn registered_arena(test: &str, bytes: usize) -> Option<Arena> {
             skip(test, &format!("needs root: {why}"));
             None
         }
-    }
-}
-
-fn zero_copy_with(arena: &Arena, test: impl Fn(&mut Driver)) {
-    for task_run in TASK_RUNS {
-        let builder = builder().arena(arena).task_run(task_run).thresholds(ZERO_COPY);
-        let mut driver = Driver::build(builder);
-        test(&mut driver);
-        driver.assert_at_rest();
     }
 }

@@ -88,27 +88,25 @@ fn a_full_socket_that_must_not_block_gets_everything_in_the_end() {
 
 #[test]
 fn a_copy_that_is_taken_in_parts_is_neither_lost_nor_counted_twice() {
-    for task_run in TASK_RUNS {
-        let mut driver = Driver::build(builder().task_run(task_run).thresholds(COPY));
-        let (near, far) = narrow_pair(Family::V4);
-        let sock = driver.ring.attach(near).unwrap();
-        let mut ids = vec![driver.send(sock, noise(1, 3 * MIB))];
-        let _ = driver.turn(Deadline::Now);
-        assert_eq!(driver.ring.stats().copies_that_waited, 1);
-        ids.extend((2..50).map(|at| driver.send(sock, noise(at, 20_000))));
-        let peer = hear(far);
-        driver.until_released(&ids);
-        driver.ring.close(sock).unwrap();
-        driver.until("closed", |driver| driver.ring.stats().sockets == 0);
-        let mut expected = noise(1, 3 * MIB);
-        (2..50).for_each(|at| expected.extend(noise(at, 20_000)));
-        assert_same(&peer.join().unwrap().bytes, &expected);
-        let stats = driver.ring.stats();
-        let small = ENGINE.copied_for(&stats.copied_bytes, |copied| copied.small);
-        assert_eq!(small, expected.len() as u64);
-        assert_eq!(stats.notifications, 0, "copies have none");
-        driver.assert_at_rest();
-    }
+    let mut driver = Driver::build(builder().thresholds(COPY));
+    let (near, far) = narrow_pair(Family::V4);
+    let sock = driver.ring.attach(near).unwrap();
+    let mut ids = vec![driver.send(sock, noise(1, 3 * MIB))];
+    let _ = driver.turn(Deadline::Now);
+    assert_eq!(driver.ring.stats().copies_that_waited, 1);
+    ids.extend((2..50).map(|at| driver.send(sock, noise(at, 20_000))));
+    let peer = hear(far);
+    driver.until_released(&ids);
+    driver.ring.close(sock).unwrap();
+    driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+    let mut expected = noise(1, 3 * MIB);
+    (2..50).for_each(|at| expected.extend(noise(at, 20_000)));
+    assert_same(&peer.join().unwrap().bytes, &expected);
+    let stats = driver.ring.stats();
+    let small = ENGINE.copied_for(&stats.copied_bytes, |copied| copied.small);
+    assert_eq!(small, expected.len() as u64);
+    assert_eq!(stats.notifications, 0, "copies have none");
+    driver.assert_at_rest();
 }
 
 #[test]
@@ -118,43 +116,41 @@ fn more_pieces_than_a_request_takes() {
     assert_eq!(block.put(&noise(1, 256 * KIB)), 256 * KIB);
     let block = block.freeze();
     let noise_of_block = noise(1, 256 * KIB);
-    for task_run in TASK_RUNS {
-        for thresholds in [ZERO_COPY, COPY] {
-            for registered in [true, false] {
-                let builder = builder().arena(&arena).task_run(task_run);
-                let mut driver = Driver::build(builder.thresholds(thresholds));
-                let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
-                let peer = hear(far);
-                let sock = driver.ring.attach(near).unwrap();
-                let mut expected = Vec::new();
-                // No piece adjoins the one before.
-                let mut pieces = |count: usize| -> Vec<Piece> {
-                    let piece = |at: usize| {
-                        let range = at % 512 * 500..at % 512 * 500 + 1 + at % 400;
-                        expected.extend_from_slice(&noise_of_block[range.clone()]);
-                        match registered {
-                            true => block.slice(range).into(),
-                            false => noise_of_block[range].to_vec().into(),
-                        }
-                    };
-                    (0..count).map(piece).collect()
+    for thresholds in [ZERO_COPY, COPY] {
+        for registered in [true, false] {
+            let builder = builder().arena(&arena);
+            let mut driver = Driver::build(builder.thresholds(thresholds));
+            let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
+            let peer = hear(far);
+            let sock = driver.ring.attach(near).unwrap();
+            let mut expected = Vec::new();
+            // No piece adjoins the one before.
+            let mut pieces = |count: usize| -> Vec<Piece> {
+                let piece = |at: usize| {
+                    let range = at % 512 * 500..at % 512 * 500 + 1 + at % 400;
+                    expected.extend_from_slice(&noise_of_block[range.clone()]);
+                    match registered {
+                        true => block.slice(range).into(),
+                        false => noise_of_block[range].to_vec().into(),
+                    }
                 };
-                let ids = [1, 1_000, 256, 257, 3, 5_000]
-                    .map(&mut pieces)
-                    .map(|pieces| driver.send(sock, pieces));
-                driver.until_released(&ids);
-                driver.ring.close(sock).unwrap();
-                driver.until("closed", |driver| driver.ring.stats().sockets == 0);
-                assert_same(&peer.join().unwrap().bytes, &expected);
-                let sent: u64 = ids.map(|id| driver.take(id).sent.expect("sent")).iter().sum();
-                assert_eq!(sent, expected.len() as u64);
-                let stats = driver.ring.stats();
-                if thresholds == ZERO_COPY && ENGINE.zero_copy {
-                    // 6,517 pieces, 256 a request at most.
-                    assert!(stats.requests >= 26, "{}", stats.requests);
-                }
-                driver.assert_at_rest();
+                (0..count).map(piece).collect()
+            };
+            let ids = [1, 1_000, 256, 257, 3, 5_000]
+                .map(&mut pieces)
+                .map(|pieces| driver.send(sock, pieces));
+            driver.until_released(&ids);
+            driver.ring.close(sock).unwrap();
+            driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+            assert_same(&peer.join().unwrap().bytes, &expected);
+            let sent: u64 = ids.map(|id| driver.take(id).sent.expect("sent")).iter().sum();
+            assert_eq!(sent, expected.len() as u64);
+            let stats = driver.ring.stats();
+            if thresholds == ZERO_COPY && ENGINE.zero_copy {
+                // 6,517 pieces, 256 a request at most.
+                assert!(stats.requests >= 26, "{}", stats.requests);
             }
+            driver.assert_at_rest();
         }
     }
 }
@@ -165,7 +161,7 @@ fn a_datagram_of_many_pieces() {
         |count: usize| -> Vec<Piece> { (0..count).map(|at| noise(at as u64, 3).into()).collect() };
     let bytes =
         |count: usize| -> Vec<u8> { (0..count).flat_map(|at| noise(at as u64, 3)).collect() };
-    zero_copy(|driver, _| {
+    zero_copy(|driver| {
         let (peer, address) = receiver(Family::V4);
         let us = UdpSocket::bind((address.ip(), 0)).unwrap();
         us.connect(address).unwrap();

@@ -12,7 +12,7 @@ fn a_socket_that_refuses_zero_copy_is_copied() {
     }
     for plain_client in [false, true] {
         let refuses = !plain_client || ENGINE.heirs_of_mptcp_refuse;
-        zero_copy(|driver, _| {
+        zero_copy(|driver| {
             let socket = |protocol| RawSocket::new(Domain::IPV4, Type::STREAM, Some(protocol));
             let listener = socket(Protocol::MPTCP).unwrap();
             listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -70,59 +70,57 @@ fn more_than_memlock_allows_is_copied() {
     }
     give_up_ipc_lock();
     let before = getrlimit(Resource::Memlock).current.unwrap_or(8 << 20);
-    for task_run in TASK_RUNS {
-        let mut driver = Driver::build(builder().task_run(task_run).thresholds(ZERO_COPY));
-        // The ring itself is counted: there is nothing left for sends.
-        set_memlock(4096);
-        let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
-        let heard_all = hear(far);
-        let sock = driver.ring.attach(near).unwrap();
-        let ids: Vec<PayloadId> =
-            (0..4).map(|at| driver.send(sock, noise(at, MIB + at as usize))).collect();
-        driver.until_released(&ids);
-        for id in ids {
-            let fate = driver.take(id);
-            assert_eq!(fate.failed, None);
-            assert_eq!(fate.released.expect("released").1, Copied::Yes);
-        }
-        let stats = driver.ring.stats();
-        assert!(stats.retries >= ENGINE.zero_copied(1), "{stats:#?}");
-        let copied = ENGINE.copied_for(&stats.copied_bytes, |copied| copied.memlock_short);
-        assert_eq!(copied, 4 * MIB as u64 + 6);
-
-        let (udp, peer) = loopback::udp_pair(Family::V4).unwrap();
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
-        let datagrams = driver.ring.attach(udp).unwrap();
-        let ids: Vec<PayloadId> =
-            (0..8).map(|at| driver.send(datagrams, noise(at, 8000 + at as usize))).collect();
-        driver.until_released(&ids);
-        let arrived: Vec<Vec<u8>> = (0..8).map(|_| heard(&peer)).collect();
-        for (at, datagram) in arrived.iter().enumerate() {
-            assert_same(datagram, &noise(at as u64, 8000 + at));
-        }
-        for id in ids {
-            assert_eq!(driver.take(id).failed, None);
-        }
-
-        // When there is room again, the socket notices by itself.
-        set_memlock(before);
-        let mut sent = 4 * MIB + 6;
-        let deadline = Instant::now() + PATIENCE;
-        while ENGINE.zero_copy && driver.ring.stats().kernel_copied_bytes == 0 {
-            assert!(Instant::now() < deadline, "never again zero copy: {:?}", driver.ring.stats());
-            driver.finish_one(sock, noise(9, 64 * KIB));
-            sent += 64 * KIB;
-        }
-        driver.ring.close(sock).unwrap();
-        driver.until("closed", |driver| driver.ring.stats().sockets == 1);
-        let heard = heard_all.join().unwrap();
-        let mut expected: Vec<u8> = (0..4).flat_map(|at| noise(at, MIB + at as usize)).collect();
-        while expected.len() < sent {
-            expected.extend(noise(9, 64 * KIB));
-        }
-        assert_same(&heard.bytes, &expected);
-        driver.assert_at_rest();
+    let mut driver = Driver::build(builder().thresholds(ZERO_COPY));
+    // The ring itself is counted: there is nothing left for sends.
+    set_memlock(4096);
+    let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
+    let heard_all = hear(far);
+    let sock = driver.ring.attach(near).unwrap();
+    let ids: Vec<PayloadId> =
+        (0..4).map(|at| driver.send(sock, noise(at, MIB + at as usize))).collect();
+    driver.until_released(&ids);
+    for id in ids {
+        let fate = driver.take(id);
+        assert_eq!(fate.failed, None);
+        assert_eq!(fate.released.expect("released").1, Copied::Yes);
     }
+    let stats = driver.ring.stats();
+    assert!(stats.retries >= ENGINE.zero_copied(1), "{stats:#?}");
+    let copied = ENGINE.copied_for(&stats.copied_bytes, |copied| copied.memlock_short);
+    assert_eq!(copied, 4 * MIB as u64 + 6);
+
+    let (udp, peer) = loopback::udp_pair(Family::V4).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let datagrams = driver.ring.attach(udp).unwrap();
+    let ids: Vec<PayloadId> =
+        (0..8).map(|at| driver.send(datagrams, noise(at, 8000 + at as usize))).collect();
+    driver.until_released(&ids);
+    let arrived: Vec<Vec<u8>> = (0..8).map(|_| heard(&peer)).collect();
+    for (at, datagram) in arrived.iter().enumerate() {
+        assert_same(datagram, &noise(at as u64, 8000 + at));
+    }
+    for id in ids {
+        assert_eq!(driver.take(id).failed, None);
+    }
+
+    // When there is room again, the socket notices by itself.
+    set_memlock(before);
+    let mut sent = 4 * MIB + 6;
+    let deadline = Instant::now() + PATIENCE;
+    while ENGINE.zero_copy && driver.ring.stats().kernel_copied_bytes == 0 {
+        assert!(Instant::now() < deadline, "never again zero copy: {:?}", driver.ring.stats());
+        driver.finish_one(sock, noise(9, 64 * KIB));
+        sent += 64 * KIB;
+    }
+    driver.ring.close(sock).unwrap();
+    driver.until("closed", |driver| driver.ring.stats().sockets == 1);
+    let heard = heard_all.join().unwrap();
+    let mut expected: Vec<u8> = (0..4).flat_map(|at| noise(at, MIB + at as usize)).collect();
+    while expected.len() < sent {
+        expected.extend(noise(9, 64 * KIB));
+    }
+    assert_same(&heard.bytes, &expected);
+    driver.assert_at_rest();
 }
 
 #[test]

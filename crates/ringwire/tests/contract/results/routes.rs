@@ -56,45 +56,43 @@ fn default_thresholds() {
     let mut block = arena.alloc(64 * KIB).unwrap();
     assert_eq!(block.put(&noise(1, 64 * KIB)), 64 * KIB);
     let block = block.freeze();
-    for task_run in TASK_RUNS {
-        let builder = builder().arena(&arena).task_run(task_run);
-        let mut driver = Driver::build(builder.thresholds(Thresholds::default()));
-        let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
-        let sock = driver.ring.attach(near).unwrap();
-        // Both ends are here, so what would go zero-copy is copied for its path.
-        // Bytes, whether from a block; bytes copied as small after it, and for the path.
-        let table = match (ENGINE.registers, ENGINE.zero_copy) {
-            (true, _) => [
-                (4_095, true, (4_095, 0)),
-                (4_096, true, (4_095, 4_096)),
-                (16_383, false, (20_478, 4_096)),
-                (16_384, false, (20_478, 20_480)),
-            ],
-            (false, true) => [
-                (4_096, true, (4_096, 0)),
-                (16_383, true, (20_479, 0)),
-                (16_384, true, (20_479, 16_384)),
-                (16_384, false, (20_479, 32_768)),
-            ],
-            (false, false) => [
-                (4_096, true, (4_096, 0)),
-                (16_384, true, (20_480, 0)),
-                (16_384, false, (36_864, 0)),
-                (65_536, true, (102_400, 0)),
-            ],
+    let builder = builder().arena(&arena);
+    let mut driver = Driver::build(builder.thresholds(Thresholds::default()));
+    let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+    let sock = driver.ring.attach(near).unwrap();
+    // Both ends are here, so what would go zero-copy is copied for its path.
+    // Bytes, whether from a block; bytes copied as small after it, and for the path.
+    let table = match (ENGINE.registers, ENGINE.zero_copy) {
+        (true, _) => [
+            (4_095, true, (4_095, 0)),
+            (4_096, true, (4_095, 4_096)),
+            (16_383, false, (20_478, 4_096)),
+            (16_384, false, (20_478, 20_480)),
+        ],
+        (false, true) => [
+            (4_096, true, (4_096, 0)),
+            (16_383, true, (20_479, 0)),
+            (16_384, true, (20_479, 16_384)),
+            (16_384, false, (20_479, 32_768)),
+        ],
+        (false, false) => [
+            (4_096, true, (4_096, 0)),
+            (16_384, true, (20_480, 0)),
+            (16_384, false, (36_864, 0)),
+            (65_536, true, (102_400, 0)),
+        ],
+    };
+    for (bytes, from_block, expected) in table {
+        let piece: Piece = match from_block {
+            true => block.slice(..bytes).into(),
+            false => noise(1, bytes).into(),
         };
-        for (bytes, from_block, expected) in table {
-            let piece: Piece = match from_block {
-                true => block.slice(..bytes).into(),
-                false => noise(1, bytes).into(),
-            };
-            driver.finish_one(sock, piece);
-            assert_same(&read_exactly(&mut far, bytes).unwrap(), &noise(1, bytes));
-            let copied = driver.ring.stats().copied_bytes;
-            let small = ENGINE.copied_for(&copied, |copied| copied.small);
-            let seen = (small, copied.path_copies);
-            assert_eq!(seen, expected, "{bytes}, from a block: {from_block}");
-        }
-        driver.assert_at_rest();
+        driver.finish_one(sock, piece);
+        assert_same(&read_exactly(&mut far, bytes).unwrap(), &noise(1, bytes));
+        let copied = driver.ring.stats().copied_bytes;
+        let small = ENGINE.copied_for(&copied, |copied| copied.small);
+        let seen = (small, copied.path_copies);
+        assert_eq!(seen, expected, "{bytes}, from a block: {from_block}");
     }
+    driver.assert_at_rest();
 }

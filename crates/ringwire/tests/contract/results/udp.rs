@@ -71,7 +71,7 @@ fn udp_over_the_mtu_is_copied_or_refused_if_it_may_not_be_split() {
         Ok(wire) => wire,
         Err(why) => return skip(test, why.reason()),
     };
-    zero_copy(|driver, _| {
+    zero_copy(|driver| {
         let far = wire.udp(Side::Far, Family::V4).unwrap();
         far.set_read_timeout(Some(PATIENCE)).unwrap();
         let to = far.local_addr().unwrap();
