@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 
 use ringwire::{Deadline, Errno, Error, Limits, OnStall, PayloadId, Socket};
 use ringwire_wire::{Family, acknowledged_bytes};
+use rustix::thread::gettid;
 
 use super::{builder, every_way_of};
-use crate::support::{Driver, PATIENCE, Told, assert_same, hear, narrow_pair, noise, read_exactly};
+use crate::support::{
+    Driver, PATIENCE, Told, assert_same, hear, narrow_pair, noise, read_exactly, sleeps,
+};
 
 const STALL_AFTER: Duration = Duration::from_millis(400);
 /// Longer than any test.
@@ -163,8 +166,14 @@ fn a_turn_that_waited_knows_how_late_it_is() {
         let sent = Instant::now();
         let _ = driver.turn(Deadline::Now);
         let waker = driver.ring.waker().unwrap();
+        let turning = gettid();
         let waking = thread::spawn(move || {
-            // paces: a waker that comes when the turn waits.
+            let deadline = Instant::now() + PATIENCE;
+            while !sleeps(turning) {
+                assert!(Instant::now() < deadline, "the turn does not wait");
+                thread::yield_now();
+            }
+            // paces: a turn that waits for so long.
             thread::sleep(Duration::from_millis(100));
             let woken = Instant::now();
             waker.wake();

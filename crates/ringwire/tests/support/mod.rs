@@ -6,9 +6,11 @@ pub(crate) mod valve;
 pub(crate) mod vouched;
 
 use std::collections::HashMap;
+use std::fs::DirEntry;
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use ringwire::{
     RingBuilder, SendOptions, Socket, TaskRun, Thresholds, Turned,
 };
 use ringwire_wire::Family;
+use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// After how long a test that hangs ends. What it waits for comes within seconds, on the busiest
@@ -367,16 +370,24 @@ pub(crate) fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a thread of this process sleeps in a system call, other than to wait for a thread.
+pub(crate) fn sleeps(thread: Pid) -> bool {
+    let thread = format!("/proc/self/task/{}", thread.as_raw_nonzero());
+    call_of(thread.as_ref()).is_some_and(|call| call >= 0 && call != libc::SYS_futex)
+}
+
 /// Whether a thread of a child sleeps in `sendto`.
 #[allow(dead_code, reason = "only where sends may have numbers that they give back")]
 pub(crate) fn sleeps_in_send(child: &Child) -> bool {
-    let call = format!("{} ", libc::SYS_sendto);
-    let sleeps = |thread: std::fs::DirEntry| {
-        let in_call = std::fs::read_to_string(thread.path().join("syscall"));
-        in_call.is_ok_and(|in_call| in_call.starts_with(&call))
-    };
     let threads = std::fs::read_dir(format!("/proc/{}/task", child.id()));
-    threads.is_ok_and(|threads| threads.flatten().any(sleeps))
+    let sends = |thread: DirEntry| call_of(&thread.path()) == Some(libc::SYS_sendto);
+    threads.is_ok_and(|threads| threads.flatten().any(sends))
+}
+
+/// The system call that a thread sleeps in, by its directory in /proc; -1 if it sleeps in none.
+fn call_of(thread: &Path) -> Option<i64> {
+    let said = std::fs::read_to_string(thread.join("syscall")).ok()?;
+    said.split(' ').next()?.parse().ok()
 }
 
 fn child_behind(module: &str, test: &str, wrapper: &[&str]) -> Command {

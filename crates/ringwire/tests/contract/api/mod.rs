@@ -25,7 +25,7 @@ use super::{WAYS, builder, every_way, every_way_of};
 use crate::ENGINE;
 use crate::support::{
     BOTH_TASK_RUNS, Driver, PATIENCE, Told, ZERO_COPY, assert_same, build, hear, is_child,
-    narrow_pair, noise, read_exactly, run_child,
+    narrow_pair, noise, read_exactly, run_child, sleeps,
 };
 use ringwire::{
     Copied, Deadline, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece,

@@ -143,14 +143,6 @@ fn a_waker_ends_a_wait_from_another_thread() {
     }
 }
 
-/// Whether a thread of this process sleeps in a system call, other than to wait for a thread.
-fn sleeps(thread: Pid) -> bool {
-    let path = format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero());
-    let said = std::fs::read_to_string(path).expect("what a thread of ours is doing");
-    let call = said.split(' ').next().and_then(|number| number.parse::<i64>().ok());
-    call.is_some_and(|call| call >= 0 && call != libc::SYS_futex)
-}
-
 #[test]
 fn a_waker_called_before_the_wait_counts_once() {
     for task_run in BOTH_TASK_RUNS {
