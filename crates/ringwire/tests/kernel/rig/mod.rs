@@ -30,7 +30,7 @@ pub(crate) use request::{
     BUFFER_SELECT, CQE_SKIP, FIXED_BUF, LINK, POLL_FIRST, REPORT_USAGE, Request,
 };
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, let_the_kernel_free};
 
 /// A notification follows (`IORING_CQE_F_MORE`).
 pub(crate) const MORE: u32 = 1 << 1;
@@ -132,11 +132,11 @@ impl Ring {
     }
 
     /// Runs what the kernel has put off, and waits for so many completions to be there.
-    fn enter(&mut self, wanted: usize, deadline: Instant) {
+    fn enter(&mut self, wanted: u32, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::new().sec(left.as_secs()).nsec(left.subsec_nanos());
         let args = SubmitArgs::new().timespec(&timeout);
-        let (entries, wanted) = (self.0.submission().len() as u32, wanted as u32);
+        let entries = self.0.submission().len() as u32;
         let flags = (EnterFlags::EXT_ARG | EnterFlags::GETEVENTS).bits();
         // SAFETY: `args` and what it points to live through the call.
         match unsafe { self.0.submitter().enter(entries, wanted, flags, Some(&args)) } {
@@ -235,12 +235,15 @@ impl Ring {
         self.push(request);
         self.submit();
         while self.parked() <= before {
-            if let Some(done) = self.visible() {
-                assert!(self.lacks_memory(done), "expected nothing, and had {done:?}");
-                self.push(request);
-                self.submit();
-            }
             assert!(Instant::now() < deadline, "it has no result, and does not wait either");
+            let Some(done) = self.visible() else {
+                std::thread::yield_now();
+                continue;
+            };
+            assert!(self.lacks_memory(done), "expected nothing, and had {done:?}");
+            let_the_kernel_free();
+            self.push(request);
+            self.submit();
         }
         self.silent();
     }
@@ -257,7 +260,8 @@ impl Ring {
     /// The first completion of a request. It is tried again if the user's other processes, and
     /// other tests, have taken all that RLIMIT_MEMLOCK allows.
     #[track_caller]
-    fn first(&mut self, request: Request) -> Done {
+    pub(crate) fn first(&mut self, request: Request) -> Done {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             self.push(request);
             self.submit();
@@ -265,6 +269,8 @@ impl Ring {
             if !self.lacks_memory(done) {
                 return done;
             }
+            assert!(Instant::now() < deadline, "RLIMIT_MEMLOCK has no room: {done:?}");
+            let_the_kernel_free();
         }
     }
 
@@ -286,7 +292,7 @@ fn build(builder: &Builder, entries: u32) -> io::Result<IoUring> {
     loop {
         match builder.build(entries) {
             Err(why) if why.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < deadline => {
-                std::thread::yield_now();
+                let_the_kernel_free();
             }
             built => return built,
         }
