@@ -9,8 +9,8 @@ use ringwire_wire::{Family, Side, Veth, pin_to_cpu, skip};
 
 use super::PATIENCE;
 
-/// How fast what waits leaves: not at all (1,000 bytes take 100 s, and a test none), or about 1,000
-/// bytes a millisecond, so that whoever waits for room finds it full again many times.
+/// How fast what waits leaves: 10 bytes a second, so nothing leaves while a test runs; or about
+/// 1,000 bytes a millisecond, so that whoever waits for room finds it full again many times.
 const SHUT: &str = "80bit";
 const OPEN: &str = "8mbit";
 
