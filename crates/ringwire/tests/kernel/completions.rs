@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use io_uring::IoUring;
-use ringwire_wire::{Family, acknowledged_bytes, loopback};
+use ringwire_wire::{Family, loopback};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -51,39 +51,6 @@ fn notifications_come_in_any_order() {
     read_exactly(&mut far, FILLER + 400).unwrap();
     let order: Vec<u64> = (0..4).map(|_| ring.next().data).collect();
     assert_eq!(order, [1, 4, 3, 2]);
-}
-
-/// What was sent first and acknowledged long ago, is released with the last of its chain.
-#[test]
-fn a_chain_is_released_with_its_last_send_and_msg_eor_cuts_it() {
-    let test = "a_chain_is_released_with_its_last_send_and_msg_eor_cuts_it";
-    if before(test, 6, 10) {
-        return;
-    }
-    for cut in [false, true] {
-        let memory = Memory::new(13 * PAGE);
-        let (near, mut far) = pair();
-        let mut ring = Ring::new();
-        let flags = libc::MSG_MORE | if cut { libc::MSG_EOR } else { 0 };
-        ring.accepted(Request::send(&near, memory.span(0..1000)).flags(flags).data(1));
-        // It is waiting for more, and what comes is more than the peer takes.
-        ring.accepted(Request::send(&near, memory.span(0..50_000)).data(2));
-        let deadline = Instant::now() + PATIENCE;
-        while acknowledged_bytes(&near).unwrap() <= 1000 {
-            assert!(Instant::now() < deadline, "the first one is not acknowledged");
-            thread::yield_now();
-        }
-        if cut {
-            ring.notification_of(1);
-        }
-        ring.silent_while_held(&near);
-        read_exactly(&mut far, 51_000).unwrap();
-        if !cut {
-            ring.notification_of(1);
-        }
-        ring.notification_of(2);
-        ring.silent();
-    }
 }
 
 #[test]
