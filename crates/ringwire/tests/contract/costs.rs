@@ -11,8 +11,6 @@
 //! System calls are counted by strace, when this test runs once more under it: those of its thread,
 //! between marks that it leaves in the trace.
 
-use std::fs;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +21,8 @@ use ringwire::{
 use ringwire_wire::{Family, Flow, Perfect, acknowledged_bytes, skip};
 
 use crate::counting::Count;
-use crate::support::{PATIENCE, build, is_child, run_child};
+use crate::support::trace::{self, mark};
+use crate::support::{PATIENCE, build, is_child};
 use crate::{CALLS, ENGINE};
 
 const KIB: usize = 1 << 10;
@@ -214,11 +213,6 @@ struct Seen {
     released: usize,
 }
 
-/// A system call that nothing else makes, to find the place in a trace.
-fn mark() {
-    let _ = rustix::process::getppid();
-}
-
 /// Sends all rows, and checks what can be seen without a trace.
 fn all_rows() -> Result<(), String> {
     let mut rig = Rig::new()?;
@@ -268,33 +262,22 @@ fn check(row: &Row, memory: Memory, before: &Stats, after: &Stats) {
     assert_eq!(strange, 0, "{name}: sends that the kernel did not take whole");
 }
 
-/// The system calls of the thread that makes marks, by name. A look at the path is one.
-fn calls(trace: &str) -> Vec<&str> {
-    let thread = trace.lines().find(|line| line.contains(" getppid(")).expect("a mark");
-    let thread = thread.split_whitespace().next().expect("the thread's number");
-    let mut calls = Vec::new();
-    for line in trace.lines() {
-        let Some((of, call)) = line.split_once(char::is_whitespace) else { continue };
-        if of != thread {
-            continue;
-        }
-        let call = call.trim_start();
+/// The names of system calls. A look at the path is one.
+fn names(calls: &[String]) -> Vec<&str> {
+    let mut names = Vec::new();
+    for call in calls {
         match call.split('(').next().unwrap_or_default() {
-            // The end of a call that another thread's came into.
-            name if name.starts_with('<') => {}
-            // A host without a fast clock asks the kernel for the time.
-            "clock_gettime" => {}
             // The allocator's, whose own calls are counted; a new stream's tables may grow.
             "brk" | "mmap" | "mprotect" | "munmap" => {}
-            "sendto" | "sendmsg" => calls.push("send"),
+            "sendto" | "sendmsg" => names.push("send"),
             "getsockopt" if call.contains("SO_SNDBUF") => {
-                assert_eq!(calls.pop(), Some("getsockopt"), "TCP_INFO");
-                calls.push("look");
+                assert_eq!(names.pop(), Some("getsockopt"), "TCP_INFO");
+                names.push("look");
             }
-            name => calls.push(name),
+            name => names.push(name),
         }
     }
-    calls
+    names
 }
 
 #[test]
@@ -306,18 +289,7 @@ fn payloads_cost_what_is_written_here() {
     if let Err(why) = all_rows() {
         return skip(test, &why);
     }
-    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
-    if !works.as_ref().is_ok_and(|status| status.success()) {
-        return skip(test, &format!("strace does not work here: {works:?}"));
-    }
-    let trace = std::env::temp_dir().join(format!("ringwire-costs-{}", std::process::id()));
-    let path = trace.to_str().expect("a name in UTF-8");
-    run_child(module_path!(), test, &["strace", "-f", "-o", path]);
-    let text = fs::read_to_string(&trace).expect("a trace");
-    fs::remove_file(&trace).expect("it was there");
-
-    let calls = calls(&text);
-    let sections: Vec<&[&str]> = calls.split(|call| *call == "getppid").collect();
+    let Some(sections) = trace::sections(module_path!(), test) else { return };
     // Behind the first mark: sending, waiting, the last turn, and what is between two sends.
     let sends: Vec<_> = sections[1..].chunks(4).collect();
     assert_eq!(sends.len(), 20 * TIMES);
@@ -326,10 +298,10 @@ fn payloads_cost_what_is_written_here() {
         let of_new_stream = sends[TIMES - 1];
         let (expected, last) = expected_calls(row, memory);
         let (looks, sending): (Vec<_>, Vec<_>) =
-            of_new_stream[0].iter().copied().partition(|call| *call == "look");
+            names(&of_new_stream[0]).into_iter().partition(|call| *call == "look");
         assert_eq!(sending, expected, "{name}");
         assert_eq!(!looks.is_empty(), row.is_looked_at(), "{name}: looks at the path");
-        assert_eq!(of_new_stream[2], last, "{name}: the last turn");
+        assert_eq!(names(&of_new_stream[2]), last, "{name}: the last turn");
     }
 }
 

@@ -2,6 +2,7 @@
 //! that read on threads of their own, and runs in a process of one's own.
 
 pub(crate) mod forked;
+pub(crate) mod trace;
 pub(crate) mod valve;
 pub(crate) mod vouched;
 

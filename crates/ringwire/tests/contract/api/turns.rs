@@ -1,6 +1,7 @@
 //! Turns are fair and keep to their deadline, at any place in the tables, and to their calls.
 
 use super::*;
+use crate::support::trace::{self, mark};
 
 #[test]
 fn one_turn_gives_every_socket_its_chance() {
@@ -150,55 +151,32 @@ fn sockets_beyond_the_table_of_files_work_too() {
     driver.assert_at_rest();
 }
 
-/// A system call that nothing else makes, to find the place in a trace. (Not `getsid`: in a PID
-/// namespace whose session was begun outside it is 0, which rustix holds for impossible.)
-fn mark() {
-    let _ = rustix::process::getppid();
-}
-
 #[test]
 fn a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is() {
     let test = "a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is";
     if is_child(test) {
         return turns_between_marks();
     }
-    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
-    if !works.as_ref().is_ok_and(|status| status.success()) {
-        return skip(test, &format!("strace does not work here: {works:?}"));
-    }
-    let trace = std::env::temp_dir().join(format!("ringwire-trace-{}", std::process::id()));
-    let path = trace.to_str().unwrap();
-    run_child(module_path!(), test, &["strace", "-f", "-o", path]);
-    let text = std::fs::read_to_string(&trace).unwrap();
-    std::fs::remove_file(&trace).unwrap();
-
-    // The test's thread is the one that makes marks; others are not of interest.
-    let thread = text.lines().find(|line| line.contains(" getppid(")).expect("a mark");
-    let thread = thread.split_whitespace().next().unwrap();
-    let calls: Vec<&str> = text
-        .lines()
-        .filter_map(|line| Some(line.strip_prefix(thread)?.trim_start()))
-        // A host without a fast clock asks the kernel for the time.
-        .filter(|call| !call.starts_with("clock_gettime("))
-        .collect();
-    let sections: Vec<&[&str]> = calls.split(|call| call.starts_with("getppid(")).collect();
-    let between: Vec<&[&str]> = sections[1..sections.len() - 1].to_vec();
-    let names = |section: &[&str]| -> Vec<String> {
+    let Some(sections) = trace::sections(module_path!(), test) else { return };
+    let between = &sections[1..sections.len() - 1];
+    let names = |section: &[String]| -> Vec<String> {
         section.iter().filter_map(|call| Some(call.split_once('(')?.0.to_owned())).collect()
     };
     const NONE: [&str; 0] = [];
-    for kind in between.chunks(10) {
-        assert_eq!(names(kind[0]), NONE, "a fresh ring");
-        assert_eq!(names(kind[2]), NONE, "when everything was released");
-        let calls = names(kind[4]);
+    for kind in between.chunks(12) {
+        assert_eq!(names(&kind[0]), NONE, "a fresh ring");
+        assert_eq!(names(&kind[2]), NONE, "when everything was released");
+        let calls = names(&kind[4]);
         let (sent, came) = calls.split_at(ENGINE.calls_of_a_turn.len().min(calls.len()));
         assert_eq!(sent, ENGINE.calls_of_a_turn, "to submit and to reap");
         assert!(came.is_empty() || came == ENGINE.calls_if_it_has_come, "to reap: {came:?}");
-        assert_eq!(names(kind[6]), NONE, "with a waker that nobody calls");
-        assert_eq!(kind[8].iter().find(|call| !never_waits(call)), None, "for a peer");
-        assert!(!kind[8].is_empty(), "something was out");
+        assert_eq!(names(&kind[6]), NONE, "with a waker that nobody calls");
+        for (stuck, (_, way)) in [&kind[8], &kind[10]].into_iter().zip(WAYS) {
+            assert_eq!(stuck.iter().find(|call| !never_waits(call)), None, "{way}: for a peer");
+            assert!(!stuck.is_empty(), "{way}: something was out");
+        }
     }
-    assert_eq!(between.len(), 19, "both kinds of ring");
+    assert_eq!(between.len(), 23, "both kinds of ring");
 }
 
 /// Whether a system call, as strace shows it, returns at once whatever a peer does.
@@ -220,8 +198,7 @@ fn never_waits(call: &str) -> bool {
 
 fn turns_between_marks() {
     for task_run in BOTH_TASK_RUNS {
-        let builder = builder().task_run(task_run).thresholds(ZERO_COPY);
-        let mut ring = build(builder);
+        let mut ring = build(builder().task_run(task_run).thresholds(ZERO_COPY));
         let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
         let sock = ring.attach(near).unwrap();
         let mut events = Events::with_capacity(16);
@@ -261,13 +238,16 @@ fn turns_between_marks() {
             let _ = ring.turn(Deadline::Now, &mut events).unwrap();
         }
         mark();
-        let (near, _far) = narrow_pair(Family::V4);
-        let stuck = ring.attach(near).unwrap();
-        mark();
-        for at in 0..100 {
-            ring.send(stuck, noise(at, 50_000).into_payload()).unwrap();
-            let _ = ring.turn(Deadline::Now, &mut events).unwrap();
+        for (thresholds, _) in WAYS {
+            let mut ring = build(builder().task_run(task_run).thresholds(thresholds));
+            let (near, _far) = narrow_pair(Family::V4);
+            let stuck = ring.attach(near).unwrap();
+            mark();
+            for at in 0..100 {
+                ring.send(stuck, noise(at, 50_000).into_payload()).unwrap();
+                let _ = ring.turn(Deadline::Now, &mut events).unwrap();
+            }
+            mark();
         }
-        mark();
     }
 }
