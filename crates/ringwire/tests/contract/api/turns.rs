@@ -95,6 +95,8 @@ fn send_and_turn_never_wait_for_a_peer() {
     });
 }
 
+/// Not before it. `tests/timing/deadlines.rs` holds that it is not much later either, and that the
+/// end of a ring is not.
 #[test]
 fn a_turn_ends_at_its_deadline() {
     every_way(|driver, what| {
