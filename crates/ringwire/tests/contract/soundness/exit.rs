@@ -12,8 +12,9 @@ use std::{env, process, thread};
 use ringwire::TaskRun;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::peer::{self, PATIENCE, Peer};
+use super::peer::{self, Peer};
 use super::rig::{self, After, Memory, Sender, Setup, Tally, Unavailable};
+use crate::support::PATIENCE;
 
 const CHILD: &str = "RINGWIRE_SOUNDNESS_CHILD";
 const SELF: &str = "contract::soundness::exit::a_process_told_to_exit";

@@ -11,9 +11,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, Type};
 
 use super::pattern;
+use crate::support::PATIENCE;
 
-/// How long anything may take before the test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The peer's receive buffer: a window of some tens of KiB.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
 /// What it gets when it reads. With less, its window may stay below the packets that the sender

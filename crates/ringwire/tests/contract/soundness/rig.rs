@@ -16,11 +16,11 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::ENGINE;
-use crate::support::let_the_kernel_free;
+use crate::support::{PATIENCE, let_the_kernel_free};
 
 use super::book::Book;
 use super::pattern;
-use super::peer::{self, End, PATIENCE, Peer};
+use super::peer::{self, End, Peer};
 
 /// How long a round waits for memory that an ordinary user may lock.
 pub(crate) const RETRY_TIME: Duration = Duration::from_secs(60);
