@@ -7,8 +7,9 @@
 //! kernel would end a chain of notifications by itself (K4, K43). `tests/kernel/chains.rs` has what
 //! io_uring alone does then.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{Arena, Deadline, Event, Events, IntoPayload, Registration};
@@ -17,7 +18,7 @@ use socket2::SockRef;
 
 use super::builder;
 use crate::ENGINE;
-use crate::support::{Driver, PATIENCE, ZERO_COPY, build, hear, narrow_pair, read_exactly};
+use crate::support::{Driver, PATIENCE, ZERO_COPY, build, narrow_pair, read_exactly};
 
 /// A chain is cut by the request that makes 64 KiB of it, and that has 64 KiB at most.
 const BEHIND_MAX: u64 = 128 << 10;
@@ -34,7 +35,8 @@ struct Stepping {
 
 impl Stepping {
     /// What it reads at once, and the shortest time between two steps: 4 MB/s at most, however the
-    /// machine runs, so that the path is a slow one, on which alone chains are short (K43).
+    /// machine runs, so that the path is a slow one, on which alone chains are short (K43). A busy
+    /// machine only makes it slower.
     const BYTES: usize = 16 << 10;
     const TIME: Duration = Duration::from_millis(4);
 
@@ -144,8 +146,8 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
     assert_eq!(wmem, "4096 16384 4194304", "the kernel's defaults");
     let arena = Arena::builder().capacity_bytes(4 << 20).build().unwrap();
     let mut ring = build(builder().arena(&arena).thresholds(ZERO_COPY));
-    let (near, far) = wire.tcp_pair(Family::V4).unwrap();
-    let peer = hear(far);
+    let (near, mut far) = wire.tcp_pair(Family::V4).unwrap();
+    let peer = thread::spawn(move || io::copy(&mut far, &mut io::sink()));
     let ours = near.try_clone().unwrap();
     let sock = ring.attach(near).unwrap();
     let mut events = Events::new();
@@ -178,7 +180,7 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
     // A copy is released before it is acknowledged.
     while unacknowledged_bytes(&ours).unwrap() > 0 {
         assert!(Instant::now() < guard, "the peer reads all");
-        std::thread::yield_now();
+        thread::yield_now();
     }
     wire.withhold_acks(true).unwrap();
     for block in &blocks {
