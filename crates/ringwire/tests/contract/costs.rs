@@ -176,7 +176,7 @@ impl Rig {
         let (name, all) = (row.name(memory), row.payloads);
         let bytes = (row.payloads * row.bytes) as u64;
         let mut seen = Seen { sent: 0, released: 0 };
-        let before = Count::now().0;
+        let before = Count::now();
         mark();
         for index in 0..row.payloads {
             let payload = self.goods.payload(row, memory, index);
@@ -202,7 +202,7 @@ impl Rig {
         self.turn(&mut seen);
         mark();
         assert_eq!(seen, Seen { sent: all, released: all }, "{name}: one turn takes all back");
-        Count::now().0.since(before)
+        Count::now().since(before)
     }
 }
 

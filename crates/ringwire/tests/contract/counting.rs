@@ -3,14 +3,10 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Allocations and frees.
+/// A thread's allocations and frees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count(pub(crate) u64, pub(crate) u64);
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static FREES: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static OWN: Cell<Count> = const { Cell::new(Count(0, 0)) };
@@ -18,19 +14,13 @@ thread_local! {
 
 impl Count {
     fn add(self) {
-        ALLOCATIONS.fetch_add(self.0, Ordering::Relaxed);
-        FREES.fetch_add(self.1, Ordering::Relaxed);
-        OWN.set(OWN.get().plus(self));
+        let Count(allocations, frees) = OWN.get();
+        OWN.set(Count(allocations + self.0, frees + self.1));
     }
 
-    fn plus(self, more: Count) -> Count {
-        Count(self.0 + more.0, self.1 + more.1)
-    }
-
-    /// This thread's, and the whole process's.
-    pub(crate) fn now() -> (Count, Count) {
-        let all = Count(ALLOCATIONS.load(Ordering::Relaxed), FREES.load(Ordering::Relaxed));
-        (OWN.get(), all)
+    /// This thread's, so far.
+    pub(crate) fn now() -> Count {
+        OWN.get()
     }
 
     pub(crate) fn since(self, before: Count) -> Count {

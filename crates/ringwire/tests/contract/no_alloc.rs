@@ -1,8 +1,8 @@
 //! From `send` to `Released`, once warm: no heap allocation, no free, and no futex call.
 //!
-//! Everything runs on one thread, the peer's reads too, so nobody has a reason to wait. Allocations
-//! are counted on this thread and in the whole process; futex calls by strace, between two marks
-//! that this test leaves in the trace when it runs once more under it.
+//! Everything runs on one thread, the peer's reads too, so nobody has a reason to wait; a ring has
+//! no thread of its own. Allocations are counted on this one; futex calls by strace, between two
+//! marks that this test leaves in the trace when it runs once more under it.
 
 use std::env;
 use std::fs;
@@ -270,7 +270,7 @@ impl Pair {
             notifications = 1;
         }
         let mut releases = if manner == Manner::Quiet { 0 } else { row.sends };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while releases > 0 || notifications > 0 {
             assert!(Instant::now() < deadline, "{}: {releases} releases to come", row.name);
             let _ = self.ring.turn(Deadline::Now, &mut self.events).expect("the ring works");
@@ -350,27 +350,14 @@ fn from_send_to_released_nothing_is_allocated_freed_or_waited_for() {
 }
 
 fn nothing_is_allocated(row: &str, route: Route, run: &mut dyn FnMut() -> Stats) {
-    const NONE: Count = Count(0, 0);
-    let mut others = NONE;
-    for _ in 0..3 {
-        let before = Count::now();
-        let stats = run();
-        let after = Count::now();
-        assert_eq!(after.0.since(before.0), NONE, "{row}: this thread in {ROUNDS} rounds");
-        match route {
-            Route::ZeroCopy if crate::ENGINE.zero_copy => {
-                assert_eq!(stats.direct_copies, 0, "{row}")
-            }
-            _ => assert_eq!(stats.requests, 0, "{row}"),
-        }
-        assert_eq!((stats.in_flight_payloads, stats.failed_payloads), (0, 0), "{row}");
-        others = after.1.since(before.1);
-        if others == NONE {
-            return;
-        }
-        // The harness's own thread has something to do now and then: once more.
+    let before = Count::now();
+    let stats = run();
+    assert_eq!(Count::now().since(before), Count(0, 0), "{row} in {ROUNDS} rounds");
+    match route {
+        Route::ZeroCopy if crate::ENGINE.zero_copy => assert_eq!(stats.direct_copies, 0, "{row}"),
+        _ => assert_eq!(stats.requests, 0, "{row}"),
     }
-    panic!("{row}: other threads in {ROUNDS} rounds, three times: {others:?}");
+    assert_eq!((stats.in_flight_payloads, stats.failed_payloads), (0, 0), "{row}");
 }
 
 /// Leaves a line in a trace, by a call that does nothing.
