@@ -16,7 +16,7 @@ use ringwire::{
 };
 use ringwire_wire::{Family, Flow, Perfect, Veth, loopback, skip};
 use rustix::process::{Resource, Rlimit, Uid, setrlimit};
-use support::{PATIENCE, build, is_child, let_the_kernel_free, run_child};
+use support::{PATIENCE, build, give_up_ipc_lock, is_child, let_the_kernel_free, run_child};
 
 const MIB: usize = 1 << 20;
 
@@ -350,7 +350,5 @@ fn become_nobody_else() {
         let user = Uid::from_raw(1_400_000_000 + std::process::id());
         rustix::thread::set_thread_res_uid(user, user, user).unwrap();
     }
-    let mut sets = rustix::thread::capabilities(None).unwrap();
-    sets.effective.remove(rustix::thread::CapabilitySet::IPC_LOCK);
-    rustix::thread::set_capabilities(None, sets).unwrap();
+    give_up_ipc_lock();
 }
