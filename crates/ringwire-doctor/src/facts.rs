@@ -129,6 +129,8 @@ pub struct ArenaFacts {
 /// Limits of send buffers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Buffers {
+    /// `net.ipv4.tcp_mtu_probing`.
+    pub tcp_mtu_probing: Option<u64>,
     /// The third value of `net.ipv4.tcp_wmem`, in bytes.
     pub tcp_max: Option<u64>,
     /// `net.core.wmem_default` in bytes: what a UDP socket has.

@@ -287,6 +287,30 @@ fn the_least_optmem_and_the_least_memlock_are_told_apart() {
 }
 
 #[test]
+fn a_host_that_probes_for_a_larger_mtu_is_told_to_stop() {
+    let mut facts: Facts = serde_json::from_str(SITUATIONS[0].1).unwrap();
+    let of = |facts: &Facts| {
+        let report = judge(facts);
+        let mut checks = report.checks.into_iter();
+        let check = checks.find(|check| check.name == "mtu-probing").unwrap();
+        (check.status, check.hint, report.recommendation)
+    };
+    assert_eq!(of(&facts).0, Status::Ok);
+    facts.buffers.tcp_mtu_probing = Some(1);
+    let (status, hint, said) = of(&facts);
+    assert_eq!(status, Status::Fail);
+    assert_eq!(
+        said,
+        format!(
+            "Zero copy does not work here as it should: see mtu-probing. First: {}.",
+            hint.unwrap()
+        )
+    );
+    facts.buffers.tcp_mtu_probing = None;
+    assert_eq!(of(&facts).0, Status::Fail);
+}
+
+#[test]
 fn the_order_of_checks_does_not_depend_on_how_they_come_out() {
     let names = |facts: &str| -> Vec<String> {
         let all = report(facts).checks.into_iter().map(|check| check.name);

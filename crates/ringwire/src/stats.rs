@@ -116,6 +116,8 @@ pub struct CopiedBytes {
     pub engine_copies: u64,
     /// Sockets whose notifications could not be told from those of others.
     pub unsure_notifications: u64,
+    /// Connections that may probe for a larger MTU.
+    pub mtu_probing: u64,
     /// Single datagrams below their threshold, because the path refused them as a train.
     pub train_refused: u64,
     /// Copies that the program asked for.

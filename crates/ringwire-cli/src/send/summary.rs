@@ -107,6 +107,7 @@ fn copied(stats: &Stats) -> String {
         (chosen.socket_refuses, "a socket that has no zero copy"),
         (chosen.memlock_short, "RLIMIT_MEMLOCK too low"),
         (chosen.unsure_notifications, "sockets that others send on, too"),
+        (chosen.mtu_probing, "tcp_mtu_probing not 0"),
         (chosen.over_mtu, "over the MTU"),
         (chosen.many_pieces, "too many pieces"),
         (chosen.kernel_lacks, "operations that this kernel lacks"),
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn every_reason_to_copy_counts() {
         type Field = fn(&mut Stats) -> &mut u64;
-        let fields: [Field; 13] = [
+        let fields: [Field; 14] = [
             |stats| &mut stats.kernel_copied_bytes,
             |stats| &mut stats.header_bytes,
             |stats| &mut stats.copied_bytes.small,
@@ -181,6 +182,7 @@ mod tests {
             |stats| &mut stats.copied_bytes.kernel_lacks,
             |stats| &mut stats.copied_bytes.engine_copies,
             |stats| &mut stats.copied_bytes.unsure_notifications,
+            |stats| &mut stats.copied_bytes.mtu_probing,
             |stats| &mut stats.copied_bytes.train_refused,
             |stats| &mut stats.copied_bytes.forced,
             |stats| &mut stats.copied_bytes.path_copies,

@@ -16,7 +16,7 @@ const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 /// Its first checks and their order, whatever the host is like.
-const FIRST: [&str; 10] = [
+const FIRST: [&str; 11] = [
     "kernel",
     "kernel-bugs",
     "io_uring",
@@ -27,6 +27,7 @@ const FIRST: [&str; 10] = [
     "optmem",
     "huge-pages",
     "send-buffers",
+    "mtu-probing",
 ];
 /// What follows after the interfaces.
 const THEN: [&str; 5] = ["packet-sockets", "ipsec", "iommu", "tls", "live-probe"];

@@ -78,6 +78,7 @@ fn bracketed(text: &str) -> Option<String> {
 pub(super) fn buffers() -> Buffers {
     let tcp = read("/proc/sys/net/ipv4/tcp_wmem").ok();
     Buffers {
+        tcp_mtu_probing: number("/proc/sys/net/ipv4/tcp_mtu_probing"),
         tcp_max: tcp.and_then(|three| three.split_whitespace().nth(2)?.parse().ok()),
         udp_default: number("/proc/sys/net/core/wmem_default"),
         udp_max: number("/proc/sys/net/core/wmem_max"),

@@ -6,9 +6,10 @@ use crate::facts::{Facts, Path};
 use crate::report::{Check, Status};
 
 /// What to change first, where several things could be: what costs the most.
-const FIRST: [&str; 11] = [
+const FIRST: [&str; 12] = [
     "io_uring",
     "engine",
+    "mtu-probing",
     "route",
     "connection",
     "path",

@@ -146,6 +146,26 @@ pub(super) fn send_buffers(buffers: &Buffers) -> Check {
     check
 }
 
+pub(super) fn mtu_probing(buffers: &Buffers) -> Check {
+    let name = "mtu-probing";
+    let needed = "0: a connection that probes for a larger MTU gives memory back that it still \
+                  reads, so ringwire copies what it sends on TCP";
+    match buffers.tcp_mtu_probing {
+        Some(value) => {
+            let check = Check::ok(name, format!("net.ipv4.tcp_mtu_probing is {value}"), needed);
+            match value {
+                0 => check,
+                _ => check.fail(
+                    "root: sysctl -w net.ipv4.tcp_mtu_probing=0, and then make the connections \
+                     anew",
+                ),
+            }
+        }
+        None => Check::ok(name, "net.ipv4.tcp_mtu_probing cannot be read", needed)
+            .fail("whoever runs the host: mount /proc/sys for reading"),
+    }
+}
+
 /// Whether a packet socket sees what leaves by an interface.
 pub(super) fn sees(socket: &PacketSocket, interface: u32) -> bool {
     socket.running

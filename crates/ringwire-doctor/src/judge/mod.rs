@@ -35,6 +35,7 @@ pub fn judge(facts: &Facts) -> Report {
         host::optmem(facts),
         host::huge_pages(&facts.memory),
         host::send_buffers(&facts.buffers),
+        host::mtu_probing(&facts.buffers),
     ];
     checks.extend(links::interfaces(facts));
     checks.extend([

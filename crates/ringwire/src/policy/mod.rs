@@ -71,6 +71,10 @@ pub enum Reason {
     /// while: somebody else has written while something was out, or has notifications out himself;
     /// memory of options, such as a filter, looks the same.
     UnsureNotifications,
+    /// TCP may probe for a larger MTU (`net.ipv4.tcp_mtu_probing` is not 0, or cannot be read, in
+    /// the network namespace in which the socket was attached), and Linux gives memory back that
+    /// such a probe still reads.
+    MtuProbing,
     /// The path refused to cut a train into its datagrams, and one alone is below its memory's
     /// threshold.
     TrainRefused,
@@ -114,6 +118,10 @@ impl fmt::Display for Reason {
                  socket before, others write on it, it has a filter or other options that take \
                  memory, a send failed on its way out, or the error queue cannot be read; or it is \
                  UDP, for which nobody vouches"
+            }
+            Reason::MtuProbing => {
+                "net.ipv4.tcp_mtu_probing is not 0, or cannot be read, and a connection that \
+                 probes gives memory back that it still reads"
             }
         })
     }

@@ -269,6 +269,7 @@ impl<E: Engine> Core<E> {
             Reason::KernelLacks => &mut copied.kernel_lacks,
             Reason::EngineCopies => &mut copied.engine_copies,
             Reason::UnsureNotifications => &mut copied.unsure_notifications,
+            Reason::MtuProbing => &mut copied.mtu_probing,
             Reason::TrainRefused => &mut copied.train_refused,
         } += bytes;
     }

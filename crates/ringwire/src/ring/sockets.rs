@@ -103,18 +103,17 @@ impl<E: Engine> Core<E> {
         let kind = socket::kind(fd.as_fd())?;
         let sock = self.attach_as(fd, kind)?;
         let features = self.engine.features();
-        if let Some(entry) = self.sockets.get_mut(sock.0)
-            && socket::leads_home(entry.fd.as_fd())
-        {
+        let Some(entry) = self.sockets.get_mut(sock.0) else { return Ok(sock) };
+        if socket::leads_home(entry.fd.as_fd()) {
             entry.verdicts.path = Path::local(Instant::now());
         }
-        if let Some(entry) = self.sockets.get_mut(sock.0)
-            && !entry.is_stream()
-        {
+        if !entry.is_stream() {
             entry.datagrams = Datagrams::new(false, socket::datagram_options(entry.fd.as_fd()));
             if !features.proves_datagrams {
                 entry.verdicts.refuse(Reason::UnsureNotifications);
             }
+        } else if !features.copies_only && socket::probes_mtu() {
+            entry.verdicts.refuse(Reason::MtuProbing);
         }
         Ok(sock)
     }

@@ -84,6 +84,14 @@ pub(crate) fn leads_home(fd: BorrowedFd<'_>) -> bool {
     peer.is_loopback() || rustix::net::getsockname(fd).ok().and_then(ip) == Some(peer)
 }
 
+/// Whether TCP in this thread's network namespace may probe for a larger MTU, as far as can be
+/// told: a connection that does gives memory back that it still reads (K52). Three calls.
+#[doc(alias = "net.ipv4.tcp_mtu_probing")]
+pub(crate) fn probes_mtu() -> bool {
+    let value = std::fs::read("/proc/sys/net/ipv4/tcp_mtu_probing");
+    value.map_or(true, |value| value.trim_ascii() != b"0")
+}
+
 /// What the options of a UDP socket mean for its sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatagramOptions {

@@ -54,6 +54,50 @@ fn a_socket_that_refuses_zero_copy_is_copied() {
     }
 }
 
+/// Linux gives memory back that such a probe still reads (K52).
+#[test]
+fn a_connection_that_may_probe_for_a_larger_mtu_is_copied() {
+    const PROBING: &str = "net/ipv4/tcp_mtu_probing";
+    let test = "a_connection_that_may_probe_for_a_larger_mtu_is_copied";
+    if !is_child(test) {
+        // The setting is one of the namespace's.
+        let wire = match Veth::new() {
+            Ok(wire) => wire,
+            Err(why) => return skip(test, why.reason()),
+        };
+        let inside = wire.command(Side::Near, "env");
+        let words = std::iter::once(inside.get_program()).chain(inside.get_args());
+        let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+        for probing in ["0", "1", "2"] {
+            wire.set_sysctl(Side::Near, PROBING, probing).unwrap();
+            run_child(module_path!(), test, &words);
+        }
+        return;
+    }
+    let probing = std::fs::read_to_string(format!("/proc/sys/{PROBING}")).unwrap();
+    zero_copy(|driver| {
+        let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
+        let heard = hear(far);
+        let sock = driver.ring.attach(near).unwrap();
+        let fate = driver.finish_one(sock, noise(1, MIB));
+        assert_eq!((fate.sent, fate.failed), (Some(MIB as u64), None));
+        let socket = driver.ring.socket_stats(sock).unwrap();
+        let expected = match (ENGINE.zero_copy, probing.trim()) {
+            (false, _) => (Route::Copy, Reason::EngineCopies),
+            (true, "0") => (Route::ZeroCopy, Reason::Best),
+            (true, _) => (Route::Copy, Reason::MtuProbing),
+        };
+        assert_eq!((socket.route, socket.reason), (Some(expected.0), Some(expected.1)));
+        let stats = driver.ring.stats();
+        let copied = ENGINE.copied_for(&stats.copied_bytes, |copied| copied.mtu_probing);
+        assert_eq!(copied, if expected.0 == Route::Copy { MIB as u64 } else { 0 });
+        assert_eq!(stats.retries, 0);
+        driver.ring.close(sock).unwrap();
+        driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+        assert_same(&heard.join().unwrap().bytes, &noise(1, MIB));
+    });
+}
+
 /// The soft limit, for this whole process.
 fn set_memlock(bytes: u64) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Memlock);
