@@ -216,6 +216,9 @@ impl Ring {
     /// `UDP_SEGMENT`, `UDP_CORK` or `SO_TIMESTAMPING` is set on it, which give each send a meaning
     /// of its own: set these before.
     ///
+    /// TCP is copied where `net.ipv4.tcp_mtu_probing` is not 0 in this thread's network namespace
+    /// ([`Reason::MtuProbing`](crate::Reason::MtuProbing)).
+    ///
     /// # Errors
     /// `Unsupported` for other kinds of socket, `Misuse` for a listening one, and in a child of
     /// `fork`; `LimitReached` for too many sockets.

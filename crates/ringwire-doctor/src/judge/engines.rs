@@ -312,6 +312,7 @@ pub(super) fn live(facts: &Facts) -> Check {
         Said::NoMemlock(Part::Some) => check.warn("see the hint of memlock"),
         Said::NoMemlock(_) => check.fail("see the hint of memlock"),
         Said::EngineCopies => check.fail("see the hint of engine"),
+        Said::MtuProbing => check.fail("see the hint of mtu-probing"),
         Said::Copied(_) => {
             check.fail("please report this with the kernel's version: nothing on this wire copies")
         }
@@ -356,6 +357,8 @@ pub(super) enum Said {
     NoMemlock(Part),
     /// Copied by ringwire, which has no other engine.
     EngineCopies,
+    /// Copied by ringwire, because TCP may probe for a larger MTU.
+    MtuProbing,
     /// Copied on the way.
     Copied(Part),
 }
@@ -369,6 +372,7 @@ impl fmt::Display for Said {
                 write!(f, "{} of it copied before it left: RLIMIT_MEMLOCK was short", part.word())
             }
             Said::EngineCopies => f.write_str("all of it copied before it left, by the engine"),
+            Said::MtuProbing => f.write_str("all of it copied before it left: TCP may probe"),
             Said::Copied(part) => write!(f, "{} of it copied on the way", part.word()),
         }
     }
@@ -386,6 +390,10 @@ pub(super) fn sent(sample: &Sample) -> String {
 pub(super) fn said_of(facts: &Facts, sample: &Sample) -> Said {
     if copies(facts) {
         return Said::EngineCopies;
+    }
+    // All samples are of TCP.
+    if facts.buffers.tcp_mtu_probing != Some(0) {
+        return Said::MtuProbing;
     }
     // Rests of what was copied for that reason are copied for being small.
     if sample.memlock_short_bytes > 0 && sample.memlock_short_bytes >= sample.copied_bytes / 2 {

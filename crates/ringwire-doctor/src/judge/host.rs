@@ -148,16 +148,16 @@ pub(super) fn send_buffers(buffers: &Buffers) -> Check {
 
 pub(super) fn mtu_probing(buffers: &Buffers) -> Check {
     let name = "mtu-probing";
-    let needed = "0: a connection that probes for a larger MTU gives memory back that it still \
-                  reads, so ringwire copies what it sends on TCP";
+    let needed = "0: Linux gives memory back that a probe for a larger MTU still reads, so else \
+                  ringwire copies on TCP";
     match buffers.tcp_mtu_probing {
         Some(value) => {
             let check = Check::ok(name, format!("net.ipv4.tcp_mtu_probing is {value}"), needed);
             match value {
                 0 => check,
                 _ => check.fail(
-                    "root: sysctl -w net.ipv4.tcp_mtu_probing=0, and then make the connections \
-                     anew",
+                    "root, or whoever runs the container: sysctl -w \
+                     net.ipv4.tcp_mtu_probing=0, and make connections anew",
                 ),
             }
         }

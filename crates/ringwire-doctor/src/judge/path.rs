@@ -359,6 +359,7 @@ fn probe(facts: &Facts, path: &Path) -> Check {
         Said::Silent => check.warn("whoever runs the host: the kernel says it since 6.2"),
         Said::NoMemlock(_) => check.warn("see the hint of memlock"),
         Said::EngineCopies => check.warn("see the hint of engine"),
+        Said::MtuProbing => check.warn("see the hint of mtu-probing"),
         Said::Copied(Part::Some) => check.warn("see path, and ask again"),
         Said::Copied(_) => check.fail("see the hint of path"),
     }

@@ -71,9 +71,9 @@ pub enum Reason {
     /// while: somebody else has written while something was out, or has notifications out himself;
     /// memory of options, such as a filter, looks the same.
     UnsureNotifications,
-    /// TCP may probe for a larger MTU (`net.ipv4.tcp_mtu_probing` is not 0, or cannot be read, in
-    /// the network namespace in which the socket was attached), and Linux gives memory back that
-    /// such a probe still reads.
+    /// TCP may probe for a larger MTU, and Linux gives memory back that such a probe still reads:
+    /// `net.ipv4.tcp_mtu_probing` was not 0, or could not be read, in the network namespace of the
+    /// thread that attached the socket. For good.
     MtuProbing,
     /// The path refused to cut a train into its datagrams, and one alone is below its memory's
     /// threshold.
@@ -120,8 +120,8 @@ impl fmt::Display for Reason {
                  UDP, for which nobody vouches"
             }
             Reason::MtuProbing => {
-                "net.ipv4.tcp_mtu_probing is not 0, or cannot be read, and a connection that \
-                 probes gives memory back that it still reads"
+                "net.ipv4.tcp_mtu_probing is not 0, or cannot be read, and Linux gives memory \
+                 back that a probe for a larger MTU still reads"
             }
         })
     }

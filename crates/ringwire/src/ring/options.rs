@@ -61,9 +61,10 @@ impl SendOptions {
     ///
     /// [`Force::ZeroCopy`]: ringwire does not copy it, though the kernel still may
     /// ([`Released::copied`](crate::Event::Released) tells). Nor does it wait for what is missing:
-    /// such a payload fails with `EOPNOTSUPP` where the socket or the kernel has no zero copy, with
-    /// `ENOMEM` or `ENOBUFS` where no more memory may be pinned, with `EBUSY` where others have
-    /// written on the socket and what was out is not free yet. On a stream everything behind it
+    /// such a payload fails with `EOPNOTSUPP` where the socket or the kernel has no zero copy, or
+    /// none that is safe ([`Reason`](crate::Reason)), with `ENOMEM` or `ENOBUFS` where no more
+    /// memory may be pinned, with `EBUSY` where others have written on the socket and what was out
+    /// is not free yet. On a stream everything behind it
     /// fails with it, as behind any other that failed. Small foreign pieces beside registered ones
     /// are copied all the same; empty payloads have no route.
     pub fn route(mut self, force: Force) -> Self {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::EventfdFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
 
 use crate::engine::Span;
@@ -84,12 +85,23 @@ pub(crate) fn leads_home(fd: BorrowedFd<'_>) -> bool {
     peer.is_loopback() || rustix::net::getsockname(fd).ok().and_then(ip) == Some(peer)
 }
 
-/// Whether TCP in this thread's network namespace may probe for a larger MTU, as far as can be
-/// told: a connection that does gives memory back that it still reads (K52). Three calls.
+/// Whether TCP may probe for a larger MTU in this thread's network namespace, or it cannot be told:
+/// memory comes back that a probe still reads (K52). Three calls.
 #[doc(alias = "net.ipv4.tcp_mtu_probing")]
 pub(crate) fn probes_mtu() -> bool {
-    let value = std::fs::read("/proc/sys/net/ipv4/tcp_mtu_probing");
-    value.map_or(true, |value| value.trim_ascii() != b"0")
+    let read = || {
+        let (path, mode) = (c"/proc/sys/net/ipv4/tcp_mtu_probing", Mode::empty());
+        let setting = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, mode)?;
+        let mut value = [0; 1];
+        rustix::io::read(setting, &mut value).map(|_| value)
+    };
+    match read() {
+        Ok(value) => value != *b"0",
+        Err(errno) => {
+            tracing::info!(%errno, "whether TCP probes for a larger MTU cannot be told: it copies");
+            true
+        }
+    }
 }
 
 /// What the options of a UDP socket mean for its sends.

@@ -4,7 +4,7 @@ use ringwire_wire::{
     Family, Side, Veth, acknowledged_bytes, set_max_pacing_rate, skip, unacknowledged_bytes,
 };
 
-use crate::rig::{Memory, NOTIF, PAGE, Request, Ring, veth};
+use crate::rig::{Memory, NOTIF, PAGE, Request, Ring, before, veth};
 use crate::support::{read_exactly, wait_until};
 
 const SENDS: usize = 30;
@@ -27,6 +27,10 @@ fn send_many_at_once(wire: &Veth) -> Result<(), String> {
 #[test]
 fn a_probe_for_a_larger_mtu_reads_memory_that_was_given_back() {
     let test = "a_probe_for_a_larger_mtu_reads_memory_that_was_given_back";
+    // Up to 6.4 a probe is a copy; up to 6.16 sends of two rings may share a packet (K4).
+    if before(test, 6, 17) {
+        return;
+    }
     for probing in ["0", "2"] {
         let Some(wire) = veth(test) else { return };
         wire.set_mtu(9000).unwrap();
@@ -54,6 +58,7 @@ fn a_probe_for_a_larger_mtu_reads_memory_that_was_given_back() {
         }
         assert_eq!(unacknowledged_bytes(&near).unwrap(), (SENDS * BYTES) as u64);
         if probing == "0" {
+            assert_eq!(back, []);
             rings.iter_mut().for_each(|ring| ring.silent_while_held(&near));
             continue;
         }

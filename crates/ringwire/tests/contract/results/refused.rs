@@ -58,6 +58,7 @@ fn a_socket_that_refuses_zero_copy_is_copied() {
 #[test]
 fn a_connection_that_may_probe_for_a_larger_mtu_is_copied() {
     const PROBING: &str = "net/ipv4/tcp_mtu_probing";
+    const BYTES: usize = 64 * KIB;
     let test = "a_connection_that_may_probe_for_a_larger_mtu_is_copied";
     if !is_child(test) {
         // The setting is one of the namespace's.
@@ -79,8 +80,8 @@ fn a_connection_that_may_probe_for_a_larger_mtu_is_copied() {
         let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
         let heard = hear(far);
         let sock = driver.ring.attach(near).unwrap();
-        let fate = driver.finish_one(sock, noise(1, MIB));
-        assert_eq!((fate.sent, fate.failed), (Some(MIB as u64), None));
+        let fate = driver.finish_one(sock, noise(1, BYTES));
+        assert_eq!((fate.sent, fate.failed), (Some(BYTES as u64), None));
         let socket = driver.ring.socket_stats(sock).unwrap();
         let expected = match (ENGINE.zero_copy, probing.trim()) {
             (false, _) => (Route::Copy, Reason::EngineCopies),
@@ -90,11 +91,11 @@ fn a_connection_that_may_probe_for_a_larger_mtu_is_copied() {
         assert_eq!((socket.route, socket.reason), (Some(expected.0), Some(expected.1)));
         let stats = driver.ring.stats();
         let copied = ENGINE.copied_for(&stats.copied_bytes, |copied| copied.mtu_probing);
-        assert_eq!(copied, if expected.0 == Route::Copy { MIB as u64 } else { 0 });
+        assert_eq!(copied, if expected.0 == Route::Copy { BYTES as u64 } else { 0 });
         assert_eq!(stats.retries, 0);
         driver.ring.close(sock).unwrap();
         driver.until("closed", |driver| driver.ring.stats().sockets == 0);
-        assert_same(&heard.join().unwrap().bytes, &noise(1, MIB));
+        assert_same(&heard.join().unwrap().bytes, &noise(1, BYTES));
     });
 }
 
