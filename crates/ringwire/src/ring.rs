@@ -47,6 +47,7 @@ pub use crate::ring::options::SendOptions;
 pub use crate::ring::sockets::Socket;
 use crate::stats::{SocketStats, Stats};
 use crate::sys::memlock;
+use crate::sys::socket::MtuProbing;
 
 /// Makes a [`Ring`]. `Send`, so that it can be set up on one thread and built on another.
 #[derive(Clone, Debug, Default)]
@@ -129,6 +130,7 @@ impl RingBuilder {
         // Whoever may lock any amount of memory is not counted, or learns that from a refusal.
         let counted = !memlock::is_exempt();
         core.pinned = Share::new(Budget::of_process(), counted, threshold_bytes);
+        core.mtu_probing = MtuProbing::here();
         if let Some(arena) = self.arena {
             core.know(arena)?;
         }
@@ -216,8 +218,8 @@ impl Ring {
     /// `UDP_SEGMENT`, `UDP_CORK` or `SO_TIMESTAMPING` is set on it, which give each send a meaning
     /// of its own: set these before.
     ///
-    /// TCP is copied where `net.ipv4.tcp_mtu_probing` is not 0 in this thread's network namespace
-    /// ([`Reason::MtuProbing`](crate::Reason::MtuProbing)).
+    /// TCP is copied where `net.ipv4.tcp_mtu_probing` is not 0 in the network namespace in which
+    /// the ring was built ([`Reason::MtuProbing`](crate::Reason::MtuProbing)).
     ///
     /// # Errors
     /// `Unsupported` for other kinds of socket, `Misuse` for a listening one, and in a child of
@@ -530,8 +532,8 @@ impl Ring {
     }
 
     /// What this ring cannot do on this host, and why, a line each: engines that were not to be
-    /// had, what the one in use lacks, and that pinned memory was refused. `None` if it does
-    /// everything.
+    /// had, what the one in use lacks, that pinned memory was refused, and that TCP is copied.
+    /// `None` if it does everything.
     pub fn why(&self) -> Option<String> {
         let mut why = self.choice.clone();
         why.extend(self.core.why());
@@ -539,6 +541,9 @@ impl Ring {
             why.push(
                 "completions interrupt the thread: the kernel has no deferred task run".into(),
             );
+        }
+        if self.core.copies_tcp() {
+            why.push(format!("TCP is copied: {}", Reason::MtuProbing));
         }
         (!why.is_empty()).then(|| why.join("\n"))
     }

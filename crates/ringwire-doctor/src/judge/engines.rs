@@ -372,7 +372,9 @@ impl fmt::Display for Said {
                 write!(f, "{} of it copied before it left: RLIMIT_MEMLOCK was short", part.word())
             }
             Said::EngineCopies => f.write_str("all of it copied before it left, by the engine"),
-            Said::MtuProbing => f.write_str("all of it copied before it left: TCP may probe"),
+            Said::MtuProbing => {
+                f.write_str("all of it copied before it left, for TCP may probe for a larger MTU")
+            }
             Said::Copied(part) => write!(f, "{} of it copied on the way", part.word()),
         }
     }

@@ -72,8 +72,8 @@ pub enum Reason {
     /// memory of options, such as a filter, looks the same.
     UnsureNotifications,
     /// TCP may probe for a larger MTU, and Linux gives memory back that such a probe still reads:
-    /// `net.ipv4.tcp_mtu_probing` was not 0, or could not be read, in the network namespace of the
-    /// thread that attached the socket. For good.
+    /// when the socket was attached, `net.ipv4.tcp_mtu_probing` was not 0, or could not be read, in
+    /// the network namespace in which the ring was built. For good.
     MtuProbing,
     /// The path refused to cut a train into its datagrams, and one alone is below its memory's
     /// threshold.

@@ -213,13 +213,16 @@ fn a_socket_whose_notifications_are_in_doubt_is_copied_for_good() {
     assert_eq!(decided, (Route::Copy, Reason::UnsureNotifications));
 }
 
+/// What becomes of plain memory so many milliseconds later.
+fn since(start: Instant) -> impl Fn(&Verdicts, u32) -> (Route, Reason) {
+    move |verdicts, ms| decide(PLAIN, verdicts, Thresholds::default(), start + MS * ms)
+}
+
 #[test]
 fn a_socket_whose_notifications_are_in_doubt_for_now_is_copied_for_a_while() {
     let start = Instant::now();
     let mut verdicts = Verdicts::default();
-    let decide_at = |verdicts: &Verdicts, ms: u32| {
-        decide(PLAIN, verdicts, Thresholds::default(), start + MS * ms)
-    };
+    let decide_at = since(start);
     assert!(verdicts.on_error(Route::ZeroCopy, Errno::BUSY, start));
     assert_eq!(decide_at(&verdicts, 49), (Route::Copy, Reason::UnsureNotifications));
     assert_eq!(decide_at(&verdicts, 50), (Route::ZeroCopy, Reason::Best));
@@ -241,9 +244,7 @@ fn an_engine_that_copies_is_said_before_all_else() {
 fn no_room_for_notifications_pauses_unregistered_memory_and_memlock_does_not() {
     let start = Instant::now();
     let mut verdicts = Verdicts::default();
-    let decide_at = |verdicts: &Verdicts, ms: u32| {
-        decide(PLAIN, verdicts, Thresholds::default(), start + MS * ms)
-    };
+    let decide_at = since(start);
     assert!(verdicts.on_error(Route::ZeroCopy, Errno::NOMEM, start));
     assert_eq!(decide_at(&verdicts, 0), (Route::ZeroCopy, Reason::Best));
     assert!(verdicts.on_error(Route::ZeroCopy, Errno::NOBUFS, start));

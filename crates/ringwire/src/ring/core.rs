@@ -23,6 +23,7 @@ use crate::segments::{Known, KnownSegments};
 use crate::stats::Stats;
 use crate::sys::home::Home;
 use crate::sys::memlock;
+use crate::sys::socket::MtuProbing;
 use crate::sys::socket::PIECES_MAX;
 
 /// How long a shutdown waits, after breaking connections, for the kernel to say that it has let go.
@@ -121,6 +122,7 @@ pub(crate) struct Core<E: Engine> {
     pub ahead: Duration,
     /// What its requests pin of unregistered memory.
     pub pinned: Share,
+    pub mtu_probing: MtuProbing,
     pub stats: Stats,
 }
 
@@ -157,6 +159,7 @@ impl<E: Engine> Core<E> {
             #[cfg(test)]
             ahead: Duration::ZERO,
             pinned: Share::new(Arc::new(Budget::new(now)), true, thresholds.normal_bytes),
+            mtu_probing: MtuProbing::UNKNOWN,
             stats: Stats::default(),
         }
     }

@@ -64,9 +64,9 @@ impl SendOptions {
     /// such a payload fails with `EOPNOTSUPP` where the socket or the kernel has no zero copy, or
     /// none that is safe ([`Reason`](crate::Reason)), with `ENOMEM` or `ENOBUFS` where no more
     /// memory may be pinned, with `EBUSY` where others have written on the socket and what was out
-    /// is not free yet. On a stream everything behind it
-    /// fails with it, as behind any other that failed. Small foreign pieces beside registered ones
-    /// are copied all the same; empty payloads have no route.
+    /// is not free yet. On a stream everything behind it fails with it, as behind any other that
+    /// failed. Small foreign pieces beside registered ones are copied all the same; empty payloads
+    /// have no route.
     pub fn route(mut self, force: Force) -> Self {
         self.force = Some(force);
         self

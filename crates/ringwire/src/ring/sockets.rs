@@ -101,21 +101,30 @@ impl SocketEntry {
 impl<E: Engine> Core<E> {
     pub(crate) fn attach(&mut self, fd: OwnedFd) -> Result<Socket, Error> {
         let kind = socket::kind(fd.as_fd())?;
+        let refused = match kind {
+            Kind::Stream => self.copies_tcp().then_some(Reason::MtuProbing),
+            Kind::Datagram { .. } => {
+                let proves = self.engine.features().proves_datagrams;
+                (!proves).then_some(Reason::UnsureNotifications)
+            }
+        };
         let sock = self.attach_as(fd, kind)?;
-        let features = self.engine.features();
         let Some(entry) = self.sockets.get_mut(sock.0) else { return Ok(sock) };
         if socket::leads_home(entry.fd.as_fd()) {
             entry.verdicts.path = Path::local(Instant::now());
         }
         if !entry.is_stream() {
             entry.datagrams = Datagrams::new(false, socket::datagram_options(entry.fd.as_fd()));
-            if !features.proves_datagrams {
-                entry.verdicts.refuse(Reason::UnsureNotifications);
-            }
-        } else if !features.copies_only && socket::probes_mtu() {
-            entry.verdicts.refuse(Reason::MtuProbing);
+        }
+        if let Some(reason) = refused {
+            entry.verdicts.refuse(reason);
         }
         Ok(sock)
+    }
+
+    /// Whether TCP is copied that would go without: it may probe for a larger MTU.
+    pub(crate) fn copies_tcp(&self) -> bool {
+        !self.engine.features().copies_only && self.mtu_probing.is_possible()
     }
 
     /// Attaches a descriptor that is known to be of this kind.

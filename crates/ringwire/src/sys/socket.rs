@@ -85,22 +85,29 @@ pub(crate) fn leads_home(fd: BorrowedFd<'_>) -> bool {
     peer.is_loopback() || rustix::net::getsockname(fd).ok().and_then(ip) == Some(peer)
 }
 
-/// Whether TCP may probe for a larger MTU in this thread's network namespace, or it cannot be told:
-/// memory comes back that a probe still reads (K52). Three calls.
+/// The setting by which TCP probes for a larger MTU, of one network namespace: memory comes back
+/// that a probe still reads (K52). It is kept open, so that it can be asked where nothing can be
+/// opened any more: in a sandbox, or at the limit of descriptors.
 #[doc(alias = "net.ipv4.tcp_mtu_probing")]
-pub(crate) fn probes_mtu() -> bool {
-    let read = || {
-        let (path, mode) = (c"/proc/sys/net/ipv4/tcp_mtu_probing", Mode::empty());
-        let setting = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, mode)?;
+#[derive(Debug)]
+pub(crate) struct MtuProbing(Option<OwnedFd>);
+
+impl MtuProbing {
+    /// That of nobody, which cannot be told.
+    pub(crate) const UNKNOWN: MtuProbing = MtuProbing(None);
+
+    /// That of this thread's network namespace.
+    pub(crate) fn here() -> MtuProbing {
+        let path = c"/proc/sys/net/ipv4/tcp_mtu_probing";
+        let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        MtuProbing(opened.ok())
+    }
+
+    /// Whether TCP may probe, or it cannot be told. One call.
+    pub(crate) fn is_possible(&self) -> bool {
         let mut value = [0; 1];
-        rustix::io::read(setting, &mut value).map(|_| value)
-    };
-    match read() {
-        Ok(value) => value != *b"0",
-        Err(errno) => {
-            tracing::info!(%errno, "whether TCP probes for a larger MTU cannot be told: it copies");
-            true
-        }
+        let read = self.0.as_ref().map(|setting| rustix::io::pread(setting, &mut value, 0));
+        read != Some(Ok(1)) || value != *b"0"
     }
 }
 
