@@ -60,7 +60,7 @@ pub use perfect::{AckerUse, Flow, Perfect, PerfectBuilder, Transmitted, Written,
 pub use skip::skip;
 pub use socket::{
     Held, acknowledged_bytes, held, sent_again, set_max_pacing_rate, set_option, set_zerocopy,
-    unacknowledged_bytes, written_bytes,
+    unacknowledged_bytes, window_is_shut, written_bytes,
 };
 pub use veth::Veth;
 pub use wire::{Stream, Wire};

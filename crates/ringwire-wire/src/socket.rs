@@ -35,6 +35,16 @@ pub fn written_bytes(socket: impl AsFd) -> io::Result<u64> {
     }
 }
 
+/// Whether a TCP socket has bytes to send of which none may leave: its peer's window is shut. All
+/// that has left is acknowledged, so nothing happens before the peer reads.
+///
+/// # Kernel
+/// `tcpi_unacked` and `tcpi_notsent_bytes` of `TCP_INFO`, Linux 4.6.
+pub fn window_is_shut(socket: impl AsFd) -> io::Result<bool> {
+    let info = sys::tcp_info(socket.as_fd())?;
+    Ok(info.tcpi_unacked == 0 && info.tcpi_notsent_bytes > 0)
+}
+
 /// What the kernel holds for a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {

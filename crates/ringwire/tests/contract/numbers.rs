@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ringwire::{Copied, Deadline, Errno, Reason, Route};
 use ringwire_wire::{
     Family, Side, Veth, acknowledged_bytes, held, loopback, set_option, set_zerocopy, skip,
-    written_bytes,
+    window_is_shut, written_bytes,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
@@ -18,7 +18,7 @@ use crate::ENGINE;
 use crate::contract::others::{Careless, MIB, Reader, narrow_pair, send_as_stranger, strange};
 use crate::support::{
     Driver, PATIENCE, ZERO_COPY, assert_same, child_with, is_child, noise, read_exactly,
-    sleeps_in_send, vouched,
+    sleeps_in_send, vouched, wait_until,
 };
 
 const KIB: usize = 1 << 10;
@@ -341,37 +341,33 @@ fn a_stranger_who_waits_for_room_and_ends_releases_nothing() {
         // Joins no earlier notification.
         return send_as_stranger(std::io::stdin(), foreign);
     }
-    // If the last packet has room he writes into it, and has written; which sizes fill it is the
-    // kernel's affair, so several are tried.
-    let sizes = (0..60).map(|at| 16_000 + 500 * at);
-    assert!(sizes.into_iter().any(|bytes| waits_for_room_and_ends(test, bytes)), "never");
+    wait_until("he may lock as much as he sends", || waits_for_room_and_ends(test));
 }
 
-/// With so many bytes a payload. Returns whether he had to wait with his first byte until his end.
-fn waits_for_room_and_ends(test: &str, bytes: usize) -> bool {
+/// Returns false if what the user may lock was used up.
+fn waits_for_room_and_ends(test: &str) -> bool {
     let (near, far) = narrow_pair();
-    SockRef::from(&near).set_send_buffer_size(MIB).unwrap();
+    // Twice that is what the kernel makes of it.
+    let set_buffer =
+        |near: &TcpStream, bytes| SockRef::from(near).set_send_buffer_size(bytes / 2).unwrap();
+    set_buffer(&near, 400_000);
     let stranger = near.try_clone().unwrap();
     let mut ring = Careless::new();
     let sock = ring.attach(near);
-    let written = || written_bytes(&stranger).unwrap();
-    let room = || {
-        let held = held(&stranger).unwrap();
-        held.send_buffer_bytes.saturating_sub(held.queued_bytes)
-    };
-    let (begun, mut parts) = (written(), Vec::new());
+    let (begun, mut parts) = (written_bytes(&stranger).unwrap(), Vec::new());
     let sum = |parts: &[Vec<u8>]| parts.iter().map(Vec::len).sum::<usize>();
-    // Returns whether the kernel has all that the ring has sent, and nothing else.
-    let accepted = |ring: &mut Careless, parts: &mut Vec<Vec<u8>>, bytes| {
-        parts.push(noise(parts.len() as u64, bytes));
-        ring.send(sock, parts.len() as u64 - 1, bytes);
-        written() == begun + sum(parts) as u64
+    // The kernel has all that the ring has sent, and nothing else.
+    let mut send = |ring: &mut Careless, bytes| {
+        let seed = parts.len() as u64;
+        parts.push(noise(seed, bytes));
+        ring.send(sock, seed, bytes);
+        assert_eq!(written_bytes(&stranger).unwrap(), begun + sum(&parts) as u64);
     };
-    while room() > 0 {
-        if !accepted(&mut ring, &mut parts, bytes) {
-            return false;
-        }
-    }
+    (0..8).for_each(|_| send(&mut ring, 24_000));
+    // Nothing makes room from now on.
+    wait_until("the window is shut", || window_is_shut(&stranger).unwrap());
+    let queued = held(&stranger).unwrap().queued_bytes as usize;
+    set_buffer(&stranger, queued / 2);
     let mut child = child_with(module_path!(), test, &stranger);
     // It sleeps in its send, and then has a number; or none was to be had.
     let mut is_gone = false;
@@ -380,22 +376,16 @@ fn waits_for_room_and_ends(test: &str, bytes: usize) -> bool {
         is_gone || sleeps_in_send(&child)
     });
     if is_gone {
-        // The memory for notifications is used up.
         return false;
     }
     // Room for little: he is not woken before a third of the buffer is free.
-    let (mut reader, mut read) = (Reader::new(far), 0);
-    while room() < 50_000 && read + 10_000 < sum(&parts) {
-        reader.read(10_000);
-        read += 10_000;
-    }
-    let waited = accepted(&mut ring, &mut parts, 4_000);
+    set_buffer(&stranger, queued + 60_000);
+    send(&mut ring, 4_000);
     child.kill().unwrap();
     child.wait().unwrap();
-    if !waited || !accepted(&mut ring, &mut parts, 24_000) {
-        return false;
-    }
-    reader.read(sum(&parts) - 24_000 - read);
+    send(&mut ring, 24_000);
+    let mut reader = Reader::new(far);
+    reader.read(sum(&parts) - 24_000);
     ring.until_unacknowledged(&stranger, 24_000, 1);
     let expected: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
     ring.finish(reader, &expected);

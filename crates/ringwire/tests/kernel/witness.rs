@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 
 use ringwire_wire::{
-    Family, acknowledged_bytes, held, set_zerocopy, unacknowledged_bytes, written_bytes,
+    Family, acknowledged_bytes, held, set_zerocopy, unacknowledged_bytes, window_is_shut,
+    written_bytes,
 };
 use rustix::net::{SendFlags, connect, connect_unspec, send};
 
-use crate::rig::{QueueEntry, await_shut_window, error_queue};
+use crate::rig::{QueueEntry, error_queue};
 use crate::support::{child_with, is_child, narrow_pair, read_exactly, sleeps_in_send, wait_until};
 
 /// Bytes that stay for good, since the kernel may read them for as long.
@@ -121,7 +122,7 @@ fn a_send_that_waits_has_a_number_before_it_has_written_a_byte() {
     };
     fill();
     // What is acknowledged makes room: once more, when nothing is to be acknowledged any more.
-    await_shut_window(&near);
+    wait_until("the window is shut", || window_is_shut(&near).unwrap());
     fill();
     let written = || written_bytes(&near).unwrap();
     let before = written();

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{Builder, EnterFlags, IoUring, Probe};
-use ringwire_wire::{Family, Veth, loopback, skip};
+use ringwire_wire::{Family, Veth, loopback, skip, window_is_shut};
 use socket2::{Domain, Socket, Type};
 
 pub(crate) use errors::{QueueEntry, error_queue};
@@ -30,7 +30,7 @@ pub(crate) use request::{
     BUFFER_SELECT, CQE_SKIP, FIXED_BUF, LINK, POLL_FIRST, REPORT_USAGE, Request,
 };
 
-use crate::support::{PATIENCE, let_the_kernel_free};
+use crate::support::{PATIENCE, let_the_kernel_free, wait_until};
 
 /// A notification follows (`IORING_CQE_F_MORE`).
 pub(crate) const MORE: u32 = 1 << 1;
@@ -325,21 +325,8 @@ pub(crate) const FILLER: usize = 64 << 10;
 pub(crate) fn shut_pair() -> (TcpStream, TcpStream) {
     let (mut near, far) = pair();
     near.write_all(&[0; FILLER]).expect("buffered");
-    await_shut_window(&near);
+    wait_until("the window is shut", || window_is_shut(&near).expect("TCP_INFO"));
     (near, far)
-}
-
-/// Waits until all that could leave has been acknowledged, and there is something left.
-pub(crate) fn await_shut_window(near: &TcpStream) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let info = tcp_info(near);
-        if info.tcpi_unacked == 0 && info.tcpi_notsent_bytes > 0 {
-            return;
-        }
-        assert!(Instant::now() < deadline, "the window stays open");
-        std::thread::yield_now();
-    }
 }
 
 /// Writes to a [`shut_pair`] until its send buffer takes no byte more. Returns how many it took.
