@@ -326,6 +326,50 @@ fn what_memlock_can_hold_goes_without_a_copy_and_the_rest_is_copied() {
     assert!(why.contains("RLIMIT_MEMLOCK is 8 MiB"), "{why}");
 }
 
+/// An arena takes what it may lock, and leaves room for other memory, and for itself on a kernel
+/// whose rings cannot share what is registered.
+#[test]
+fn who_may_lock_little_sends_an_arenas_memory_and_other_without_a_copy() {
+    let test = "who_may_lock_little_sends_an_arenas_memory_and_other_without_a_copy";
+    if !is_child(test) {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        run_child(module_path!(), test, &[]);
+        return;
+    }
+    let Some((_wire, flow)) = with_little_memlock(test) else { return };
+    let arena = Arena::builder().capacity_bytes(64 * MIB).build().unwrap();
+    let registered = arena.registered_bytes();
+    assert!((2 * MIB..8 * MIB).contains(&registered), "{registered}: {:?}", arena.why());
+    let ring = build(Ring::builder().arena(&arena));
+    let why = ring.why().unwrap_or_default();
+    assert!(!why.contains("on this ring"), "{why}");
+    let mut pump = Pump::new(ring, flow.stream().try_clone().unwrap());
+    static BYTES: [u8; MIB] = [7; MIB];
+    for _ in 0..32 {
+        pump.batch("other memory", &flow, 2, || (&BYTES[..]).into());
+    }
+    let stats = pump.ring.stats();
+    assert_eq!(stats.payload_bytes, 64 * MIB as u64);
+    let copied = stats.copied_bytes.memlock_short + stats.kernel_copied_bytes;
+    assert!(copied <= stats.payload_bytes / 5, "{stats:?}");
+
+    for _ in 0..32 {
+        let block = || {
+            let mut block = arena.alloc(64 << 10).unwrap();
+            block.put(&BYTES[..64 << 10]);
+            block.freeze().into()
+        };
+        pump.batch("the arena's", &flow, 16, block);
+    }
+    let after = pump.ring.stats();
+    let all = 32 * MIB as u64;
+    assert_eq!(after.payload_bytes - stats.payload_bytes, all);
+    assert_eq!(after.copied_bytes, stats.copied_bytes, "{after:?}");
+    assert_eq!(after.kernel_copied_bytes, stats.kernel_copied_bytes, "{after:?}");
+    println!("{copied} of {} bytes of other memory were copied", stats.payload_bytes);
+    pump.end();
+}
+
 #[test]
 fn a_payload_that_is_larger_than_what_may_be_pinned_goes_in_parts() {
     let test = "a_payload_that_is_larger_than_what_may_be_pinned_goes_in_parts";

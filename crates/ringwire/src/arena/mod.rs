@@ -177,7 +177,8 @@ impl ArenaBuilder {
     /// # Kernel
     ///
     /// Registration takes Linux 5.19, and RLIMIT_MEMLOCK for all of it, which is counted per user
-    /// over all processes, unless the building thread has CAP_IPC_LOCK (K15).
+    /// over all processes, unless the building thread has CAP_IPC_LOCK (K15). Before 6.12 rings
+    /// cannot share it, and it counts once for each ring that knows the arena.
     pub fn build(self) -> Result<Arena, Error> {
         let round_up = |name: &str, bytes: usize| match bytes.checked_next_multiple_of(STEP_BYTES) {
             Some(rounded) if rounded > 0 => Ok(rounded),
@@ -306,6 +307,17 @@ impl Arena {
                 registered: segment.pin().is_some(),
             })
             .collect()
+    }
+
+    /// Makes the registrations of all segments there are by now those of the ring, which has no
+    /// table yet: entry `i` is segment `i`.
+    ///
+    /// # Errors
+    ///
+    /// ENXIO: nothing is registered. EINVAL: the kernel has no such call (6.12), or the ring is not
+    /// charged to the same user (K16).
+    pub(crate) fn share_with(&self, ring: &Submitter<'_>) -> Result<(), Errno> {
+        register::share_with(ring, self.core.segment(0).ok_or(Errno::NXIO)?)
     }
 
     /// Puts the registration of segment `index` into entry `index` of the ring's table, which has

@@ -1,7 +1,9 @@
 //! Step 3 of a send (registration): which memory is registered, and how rings come to share it.
 //!
 //! An arena registers once, on a hidden ring of its own; the rings that send clone the
-//! registration. `mod.rs` asks for the memory of a new segment and gets what the host allows;
+//! registration. Where the kernel cannot clone (before 6.12), what is registered counts once for
+//! each ring; then the hidden ring holds nothing, and only finds out how much could be. `mod.rs`
+//! asks for the memory of a new segment and gets what the host allows;
 //! `sys/register.rs` makes the calls. This file must not know blocks or sockets.
 //!
 //! Invariants:
@@ -10,9 +12,10 @@
 //!   registered segments have the lower indices, and the arena hands them out first.
 //! - What can be registered is found by trying. RLIMIT_MEMLOCK is counted per user over all
 //!   processes and not at all for a ring made with CAP_IPC_LOCK, so no sum done here could know.
+//! - Registering leaves room for as much again as [`left_beside`] says, unless all was required.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::{IoUring, Submitter};
 
@@ -24,13 +27,21 @@ use crate::sys::{memlock, register};
 /// Less than this is not worth a table entry. A multiple of every page size Linux has.
 pub(super) const STEP_BYTES: usize = 64 << 10;
 
+/// What has to be left of the limit beside a registration of `bytes`: for rings, which count from
+/// 6.14 on, and for sends of memory that is not registered. A program that may lock 8 MiB would
+/// otherwise send everything else by copy.
+fn left_beside(bytes: usize) -> usize {
+    (bytes / 8).clamp(STEP_BYTES, 1 << 20)
+}
+
 /// Whether an arena's memory is registered with io_uring.
 ///
 /// Registered memory costs no page references and no memlock charge per send; it is pinned, and
 /// counts against RLIMIT_MEMLOCK once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Registration {
-    /// As much as the host allows; [`Arena::why`](super::Arena::why) says what is missing.
+    /// As much as the host allows, with an eighth (64 KiB to 1 MiB) left for rings and for other
+    /// memory; [`Arena::why`](super::Arena::why) says what is missing.
     #[default]
     Prefer,
     /// All of it, or an error.
@@ -43,9 +54,19 @@ pub enum Registration {
 /// other thread could clone from it (EEXIST, K16).
 struct HiddenRing {
     ring: IoUring,
+    /// How it is used, and what for.
+    table: Table,
     /// Who made it. After a `fork` the child has other pages at the same addresses, while the ring,
     /// which it shares, has the parent's.
     home: Home,
+}
+
+/// What the hidden ring has of a table.
+enum Table {
+    /// Every segment's entry, which other rings clone, and one more that is empty.
+    Shared { spare: u16 },
+    /// None: other rings could not clone it. Held by who tries what could be registered.
+    Trial(Mutex<()>),
 }
 
 impl HiddenRing {
@@ -54,17 +75,45 @@ impl HiddenRing {
         let ring = IoUring::new(1).map_err(|error| {
             refusal("io_uring_setup", Errno::from_io_error(&error).unwrap_or(Errno::IO))
         })?;
-        register::sparse(&ring.submitter(), u32::from(entries))
+        let shares = register::can_clone(&ring.submitter());
+        register::sparse(&ring.submitter(), u32::from(entries) + 1)
             .map_err(|errno| refusal("IORING_REGISTER_BUFFERS2", errno))?;
-        Ok(HiddenRing { ring, home: Home::here() })
+        let table = if shares {
+            Table::Shared { spare: entries }
+        } else {
+            register::remove(&ring.submitter())
+                .map_err(|errno| refusal("IORING_UNREGISTER_BUFFERS", errno))?;
+            Table::Trial(Mutex::new(()))
+        };
+        Ok(HiddenRing { ring, table, home: Home::here() })
     }
 
     fn is_ours(&self) -> bool {
         self.home.is_here()
     }
+
+    /// Registers `bytes` at `base` as segment `index`, if that leaves room for `left` bytes. Where
+    /// registrations are not shared, only finds out whether it could be done.
+    fn hold(&self, index: u16, base: NonNull<u8>, bytes: usize, left: usize) -> Result<(), Errno> {
+        let ring = self.ring.submitter();
+        match &self.table {
+            Table::Trial(lock) => {
+                let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+                register::try_out(&ring, base, [bytes, left])
+            }
+            Table::Shared { .. } if left == 0 => register::set(&ring, index, base, bytes),
+            Table::Shared { spare } => {
+                register::set(&ring, index, base, bytes)?;
+                // Pages that are registered twice count twice (K15).
+                let room = register::set(&ring, *spare, base, left);
+                register::clear(&ring, if room.is_ok() { *spare } else { index }).and(room)
+            }
+        }
+    }
 }
 
-/// The registration of one segment; ends on drop.
+/// The registration of one segment, or, where rings cannot share one, that they can make it; ends
+/// on drop.
 pub(super) struct Pin {
     ring: Arc<HiddenRing>,
     index: u16,
@@ -72,7 +121,7 @@ pub(super) struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        if self.ring.is_ours() {
+        if self.ring.is_ours() && matches!(self.ring.table, Table::Shared { .. }) {
             // It fails only if the kernel cannot allocate; then the pages stay pinned until the
             // hidden ring goes, which is when the last segment goes.
             let _ = register::clear(&self.ring.ring.submitter(), self.index);
@@ -199,7 +248,11 @@ impl Registrar {
         let base = map.base();
         let least = if self.wish == Registration::Require { bytes } else { STEP_BYTES };
         let fits = what_fits(bytes, least, |bytes| {
-            register::set(&hidden.ring.submitter(), index, base, bytes)
+            let left = match self.wish {
+                Registration::Require => 0,
+                Registration::Prefer | Registration::Off => left_beside(bytes),
+            };
+            hidden.hold(index, base, bytes, left)
         });
         if let Some(errno) = fits.refused {
             self.refuse(Refusal::new("registering", errno, bytes))?;
@@ -294,25 +347,37 @@ fn what_fits(
     }
 }
 
+/// Gives `ring`, which has no table yet, all that the arena of `segment` has registered so far.
+pub(super) fn share_with(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno> {
+    register::clone_onto_nothing(ring, &source(segment)?.ring)
+}
+
 /// Gives `ring` a clone of everything that the arena of `segment` has registered so far.
 pub(super) fn clone_into(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno> {
+    register::clone(ring, &source(segment)?.ring)
+}
+
+/// The ring that the registration of `segment` can be cloned from.
+fn source(segment: &Segment) -> Result<&HiddenRing, Errno> {
     let hidden = &segment.pin().ok_or(Errno::NXIO)?.ring;
-    if !hidden.is_ours() {
+    match hidden.table {
+        Table::Trial(_) => Err(Errno::INVAL),
         // The ring would send the parent's pages, whatever this process wrote.
-        return Err(Errno::XDEV);
+        Table::Shared { .. } if !hidden.is_ours() => Err(Errno::XDEV),
+        Table::Shared { .. } => Ok(hidden),
     }
-    register::clone(ring, &hidden.ring)
 }
 
 /// Gives `ring` the registration of `segment`, by cloning it or else by registering the memory
-/// once more (which counts once more).
+/// once more, which counts once more, and so has to leave as much room as the first time.
 pub(super) fn adopt(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno> {
-    if segment.pin().is_none() {
-        return Err(Errno::NXIO);
-    }
+    let hidden = &segment.pin().ok_or(Errno::NXIO)?.ring;
     clone_into(ring, segment).or_else(|_| {
-        let base: NonNull<u8> = segment.base();
-        register::set(ring, segment.index(), base, segment.bytes())
+        let (base, bytes) = (segment.base(), segment.bytes());
+        if matches!(hidden.table, Table::Trial(_)) && hidden.is_ours() {
+            hidden.hold(segment.index(), base, bytes, left_beside(bytes))?;
+        }
+        register::set(ring, segment.index(), base, bytes)
     })
 }
 
@@ -369,6 +434,7 @@ mod tests {
             }
         };
         let hidden = Arc::new(HiddenRing { home: Home::of_another(), ..ring });
+        let shares = matches!(hidden.table, Table::Shared { .. });
         let mut registrar = Registrar {
             wish: Registration::Prefer,
             capacity_bytes: MIB,
@@ -383,7 +449,8 @@ mod tests {
         let pin = Pin { ring: hidden, index: 0 };
         let segment = Segment::open(0, map, Some(pin)).unwrap();
         let ring = IoUring::new(1).unwrap();
-        assert_eq!(clone_into(&ring.submitter(), &segment), Err(Errno::XDEV));
+        let errno = if shares { Errno::XDEV } else { Errno::INVAL };
+        assert_eq!(clone_into(&ring.submitter(), &segment), Err(errno));
         segment.close();
     }
 

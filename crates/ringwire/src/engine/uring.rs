@@ -11,7 +11,8 @@ use crate::engine::{Completion, Deadline, Engine, Features, Send, Span, Target};
 use crate::error::{Errno, Error};
 use crate::ledger::Key;
 use crate::queue::PathSample;
-use crate::sys::ring::{SysRing, errno};
+use crate::sys::register;
+use crate::sys::ring::SysRing;
 use crate::sys::socket;
 
 /// Sockets that get a place in the ring's table of files; the rest go by descriptor, which costs a
@@ -27,6 +28,8 @@ pub(crate) struct Uring {
     waker_ended: bool,
     overflows: u64,
     pieces: Vec<libc::iovec>,
+    /// Segments of the arena that were taken over together.
+    shared_segments: usize,
     /// Only where completions are deferred.
     bell: Option<Bell>,
 }
@@ -80,7 +83,17 @@ impl Uring {
         let pieces = Vec::with_capacity(socket::PIECES_MAX);
         let (open, overflows, waker_ended) = (0, 0, false);
         let bell = ring.is_deferred().then(Bell::new).transpose()?;
-        Ok(Uring { ring, files, open, waker: None, waker_ended, overflows, pieces, bell })
+        Ok(Uring {
+            ring,
+            files,
+            open,
+            waker: None,
+            waker_ended,
+            overflows,
+            pieces,
+            shared_segments: 0,
+            bell,
+        })
     }
 
     /// What to poll: readable when there is something to take, and maybe once more.
@@ -175,14 +188,20 @@ impl Engine for Uring {
     }
 
     fn prepare_segments(&mut self, arena: &Arena) -> Result<(), Error> {
-        let segments = arena.max_segments();
-        self.ring
-            .submitter()
-            .register_buffers_sparse(segments)
-            .map_err(|error| Error::io("io_uring_register(BUFFERS2)", errno(&error)))
+        // Those that another thread adds from now on may not be among them.
+        let segments = arena.segment_count();
+        if arena.share_with(&self.ring.submitter()).is_ok() {
+            self.shared_segments = segments;
+            return Ok(());
+        }
+        register::sparse(&self.ring.submitter(), arena.max_segments())
+            .map_err(|errno| Error::io("io_uring_register(BUFFERS2)", errno))
     }
 
     fn adopt_segment(&mut self, arena: &Arena, index: u16) -> Result<(), Errno> {
+        if usize::from(index) < self.shared_segments {
+            return Ok(());
+        }
         arena.adopt(&self.ring.submitter(), index)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::arena::Arena;
 use crate::config::{Limits, Thresholds};
 use crate::engine::{Completion, Deadline, Engine, Span};
-use crate::error::{Error, SendError};
+use crate::error::{Errno, Error, SendError};
 use crate::headers::HeaderPages;
 use crate::ledger::{Ledger, NONE, Notifier, PayloadId, Table};
 use crate::payload::{IntoPayload as _, Payload, Piece};
@@ -221,11 +221,7 @@ impl<E: Engine> Core<E> {
                 }
                 Err(errno) => {
                     tracing::warn!(%errno, index = segment.index, "a segment goes unregistered");
-                    self.not_adopted.push(format!(
-                        "{} bytes of the arena go unregistered on this ring: taking over their \
-                         registration failed: {errno}",
-                        segment.bytes
-                    ));
+                    self.not_adopted.push(not_adopted(segment.bytes, errno));
                 }
             }
         }
@@ -502,6 +498,24 @@ impl<E: Engine> Core<E> {
         // FINs and the last descriptors.
         let _ = self.turn(Deadline::Now, &mut events);
     }
+}
+
+/// Why a segment goes as other memory does.
+fn not_adopted(bytes: usize, errno: Errno) -> String {
+    let bytes = memlock::size(bytes as u64);
+    let limit = memlock::limit_bytes();
+    let why = match errno {
+        Errno::NOMEM if limit.is_some() => format!(
+            "{}, and where rings cannot share it (before Linux 6.12), an arena counts once for \
+             each ring",
+            memlock::describe(limit)
+        ),
+        errno => errno.to_string(),
+    };
+    format!(
+        "{bytes} of the arena go unregistered on this ring: taking over their registration failed: \
+         {why}"
+    )
 }
 
 impl<E: Engine> Drop for Core<E> {

@@ -38,6 +38,12 @@ pub(crate) fn sparse(ring: &Submitter<'_>, entries: u32) -> Result<(), Errno> {
     done(ring.register_buffers_sparse(entries))
 }
 
+/// Takes the ring's table away; for one that has nothing under way.
+#[doc(alias = "IORING_UNREGISTER_BUFFERS")]
+pub(crate) fn remove(ring: &Submitter<'_>) -> Result<(), Errno> {
+    done(ring.unregister_buffers())
+}
+
 /// Registers `bytes` at `base` as entry `index`, in place of what is there.
 ///
 /// # Errors
@@ -64,6 +70,51 @@ pub(crate) fn clear(ring: &Submitter<'_>, index: u16) -> Result<(), Errno> {
     // SAFETY: the kernel reads the one iovec during the call; a null base empties the entry and
     // refers to no memory.
     done(unsafe { ring.register_buffers_update(u32::from(index), &[nothing], None) })
+}
+
+/// Whether `ring`, which has no table, could clone one: a kernel that can complains about the
+/// descriptor that is none, an older one about the call.
+///
+/// # Kernel
+///
+/// 6.12.
+pub(crate) fn can_clone(ring: &Submitter<'_>) -> bool {
+    done(ring.register_buffers_clone(-1)) == Err(Errno::BADF)
+}
+
+/// Gives `ring`, which has no table, a copy of `source`'s; the pages are shared, neither pinned nor
+/// counted again.
+///
+/// # Errors
+///
+/// EINVAL: older than 6.12. Otherwise as [`clone`].
+#[doc(alias = "IORING_REGISTER_CLONE_BUFFERS")]
+pub(crate) fn clone_onto_nothing(ring: &Submitter<'_>, source: &IoUring) -> Result<(), Errno> {
+    done(ring.register_buffers_clone(source.as_raw_fd()))
+}
+
+/// Whether the first bytes at `base` can be registered in these lengths, all at once: registers
+/// them with `ring`, which has no table and nothing under way, and takes that back.
+///
+/// Taking back the whole table ends the count before the call returns. Emptying an entry does not
+/// everywhere: Linux 6.1 takes up to a second for it (`io_rsrc_node_ref_zero`, `HZ`).
+///
+/// # Errors
+///
+/// As [`set`].
+#[doc(alias = "IORING_REGISTER_BUFFERS")]
+pub(crate) fn try_out(
+    ring: &Submitter<'_>,
+    base: NonNull<u8>,
+    lengths: [usize; 2],
+) -> Result<(), Errno> {
+    let pieces =
+        lengths.map(|bytes| libc::iovec { iov_base: base.as_ptr().cast(), iov_len: bytes });
+    let pieces = if lengths[1] == 0 { &pieces[..1] } else { &pieces[..] };
+    // SAFETY: the kernel reads the iovecs during the call. It then holds its own references to the
+    // pages (file head), so the range need not outlive anything for memory safety.
+    done(unsafe { ring.register_buffers(pieces) })?;
+    remove(ring)
 }
 
 /// Makes the ring's table a copy of `source`'s, entry by entry; the pages are shared, neither
