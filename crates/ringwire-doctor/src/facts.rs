@@ -30,6 +30,9 @@ pub struct Facts {
     pub interfaces: Seen<Vec<Interface>>,
     /// Open packet sockets of this namespace.
     pub packet_sockets: Seen<Vec<PacketSocket>>,
+    /// How many of other network namespaces take packets of all interfaces, as far as processes in
+    /// them can be seen.
+    pub packet_sockets_elsewhere: u32,
     /// Outbound IPsec policies of this namespace.
     pub ipsec_policies: Seen<u32>,
     /// How devices see memory.
@@ -107,6 +110,9 @@ pub struct Memory {
     pub memlock_hard: Option<u64>,
     /// What an arena could register.
     pub arena: Seen<ArenaFacts>,
+    /// Whether settings of the network can be read at all. Some are only there in the host's own
+    /// network namespace.
+    pub net_settings: bool,
     /// `net.core.optmem_max` in bytes.
     pub optmem_max: Option<u64>,
     /// The choice in brackets of `transparent_hugepage/enabled`.

@@ -7,7 +7,7 @@
 use ringwire_doctor::facts::{Connection, Facts, PacketSocket, Sample};
 use ringwire_doctor::{Report, Status, judge};
 
-const SITUATIONS: [(&str, &str, bool); 10] = [
+const SITUATIONS: [(&str, &str, bool); 15] = [
     ("root", include_str!("facts/root.json"), true),
     ("user_8_mib", include_str!("facts/user_8_mib.json"), true),
     ("user_64_kib", include_str!("facts/user_64_kib.json"), false),
@@ -18,6 +18,11 @@ const SITUATIONS: [(&str, &str, bool); 10] = [
     ("veth_tcpdump", include_str!("facts/veth_tcpdump.json"), true),
     ("server_6_1", include_str!("facts/server_6_1.json"), true),
     ("container_6_12", include_str!("facts/container_6_12.json"), false),
+    ("root_5_10", include_str!("facts/root_5_10.json"), true),
+    ("namespace_5_10", include_str!("facts/namespace_5_10.json"), true),
+    ("user_8_mib_6_1", include_str!("facts/user_8_mib_6_1.json"), true),
+    ("user_8_mib_6_12", include_str!("facts/user_8_mib_6_12.json"), true),
+    ("tap_elsewhere_6_12", include_str!("facts/tap_elsewhere_6_12.json"), false),
 ];
 
 fn report(facts: &str) -> Report {

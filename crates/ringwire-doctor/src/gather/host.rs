@@ -7,7 +7,7 @@ use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::facts::{ArenaFacts, Buffers, Iommu, Memory, PacketSocket, Process, Seen, Tls};
+use crate::facts::{ArenaFacts, Buffers, Iommu, Memory, Process, Seen, Tls};
 
 /// A file's text without white space around it.
 pub(super) fn read(path: &str) -> Seen<String> {
@@ -63,6 +63,7 @@ pub(super) fn memory(arena: Seen<ArenaFacts>) -> Memory {
         memlock_soft: limit.current,
         memlock_hard: limit.maximum,
         arena,
+        net_settings: fs::metadata("/proc/sys/net/core/somaxconn").is_ok(),
         optmem_max: number("/proc/sys/net/core/optmem_max"),
         huge_pages: read(&format!("{THP}/enabled")).ok().and_then(|text| bracketed(&text)),
         folios,
@@ -83,26 +84,6 @@ pub(super) fn buffers() -> Buffers {
         udp_default: number("/proc/sys/net/core/wmem_default"),
         udp_max: number("/proc/sys/net/core/wmem_max"),
     }
-}
-
-pub(super) fn packet_sockets() -> Seen<Vec<PacketSocket>> {
-    // Of the thread: /proc/net is that of the process's first one.
-    read("/proc/thread-self/net/packet").map(|text| packets(&text))
-}
-
-/// `sk RefCnt Type Proto Iface R Rmem User Inode`, a line each.
-fn packets(text: &str) -> Vec<PacketSocket> {
-    let lines = text.lines().skip(1);
-    lines
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            Some(PacketSocket {
-                protocol: u16::from_str_radix(words.get(3)?, 16).ok()?,
-                interface: words.get(4)?.parse().ok()?,
-                running: *words.get(5)? == "1",
-            })
-        })
-        .collect()
 }
 
 pub(super) fn iommu() -> Iommu {
@@ -154,19 +135,6 @@ pub(super) fn tls() -> Tls {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn packet_sockets_are_read_from_the_kernels_table() {
-        let text = "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n\
-                    ffff888100 3      3    0003   2     1 0      0      20104\n\
-                    ffff888200 3      10   0800   0     0 0      0      20105\n";
-        let expected = [
-            PacketSocket { protocol: 3, interface: 2, running: true },
-            PacketSocket { protocol: 0x800, interface: 0, running: false },
-        ];
-        assert_eq!(packets(text), expected);
-        assert_eq!(packets(""), []);
-    }
 
     #[test]
     fn choices_are_in_brackets() {

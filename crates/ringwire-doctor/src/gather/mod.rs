@@ -14,6 +14,7 @@ mod host;
 mod links;
 mod live;
 mod netlink;
+mod packets;
 mod path;
 mod sender;
 mod sys;
@@ -68,7 +69,8 @@ pub fn examine(asked: Option<&Asked>) -> Result<Facts, NoAddress> {
         process: host::process(),
         memory: host::memory(looked.arena),
         buffers: host::buffers(),
-        packet_sockets: host::packet_sockets(),
+        packet_sockets_elsewhere: packets::elsewhere(),
+        packet_sockets: packets::here(),
         ipsec_policies: xfrm::policies().map_err(said),
         iommu: host::iommu(),
         tls: host::tls(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::version::Version;
+use super::version::{Version, taps_reach_everywhere};
 use super::words::{errno, first_line, hint_of, size, without_hint};
 use crate::facts::{Facts, Process, Sample, Uring};
 use crate::report::Check;
@@ -13,6 +13,7 @@ const EACCES: i32 = 13;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const ENOSYS: i32 = 38;
+const ENETUNREACH: i32 = 101;
 const ENOBUFS: i32 = 105;
 const ETIMEDOUT: i32 = 110;
 
@@ -91,6 +92,8 @@ pub(super) enum Obstacle {
     TooOld,
     Memlock,
     Descriptors,
+    /// A ring can be made, and cannot send without a copy.
+    NoSendZc,
     Other,
 }
 
@@ -131,6 +134,7 @@ impl Obstacle {
             Obstacle::TooOld => "this kernel does not have it yet",
             Obstacle::Memlock => "RLIMIT_MEMLOCK has no room for a ring",
             Obstacle::Descriptors => "no file descriptor is free",
+            Obstacle::NoSendZc => "this kernel's rings cannot send without a copy",
             Obstacle::Other => "for a reason that is not known",
         }
     }
@@ -152,7 +156,9 @@ impl Obstacle {
                  the kernel's log names it"
             }
             Obstacle::NotBuilt => "whoever runs the host: a kernel with CONFIG_IO_URING",
-            Obstacle::TooOld => "whoever runs the host: a kernel of 6.15 or newer",
+            Obstacle::TooOld | Obstacle::NoSendZc => {
+                "whoever runs the host: a kernel of 6.15 or newer"
+            }
             Obstacle::Memlock => "see the hint of memlock",
             Obstacle::Descriptors => "whoever starts the program: raise \"ulimit -n\"",
             Obstacle::Other => "please report this with the kernel's version",
@@ -162,17 +168,23 @@ impl Obstacle {
 
 /// The obstacle to rings on this host, if there is one.
 pub(super) fn uring_obstacle(facts: &Facts) -> Option<Obstacle> {
-    let number = facts.uring.ring.err()?;
-    Some(obstacle(&facts.uring, number, &facts.process, &facts.kernel))
+    match facts.uring.ring {
+        Ok(()) => {
+            facts.uring.features.is_some_and(|known| !known.send_zc).then_some(Obstacle::NoSendZc)
+        }
+        Err(number) => Some(obstacle(&facts.uring, number, &facts.process, &facts.kernel)),
+    }
 }
 
 pub(super) fn uring(facts: &Facts) -> Check {
-    let needed = "a ring can be made";
-    let Err(number) = facts.uring.ring else {
+    let needed = "a ring can be made, and send without a copy";
+    let Some(obstacle) = uring_obstacle(facts) else {
         return Check::ok("io_uring", "a ring was made", needed);
     };
-    let obstacle = obstacle(&facts.uring, number, &facts.process, &facts.kernel);
-    let found = format!("refused with {}: {}", errno(number), obstacle.what());
+    let found = match facts.uring.ring {
+        Ok(()) => format!("a ring was made, but {}", obstacle.what()),
+        Err(number) => format!("refused with {}: {}", errno(number), obstacle.what()),
+    };
     let check = Check::ok("io_uring", found, needed);
     match has_zero_copy(facts) {
         true => check.warn(obstacle.hint()),
@@ -208,7 +220,7 @@ pub(super) fn features(facts: &Facts) -> Check {
     let found = format!("{has}; not {lacks}");
     let check = Check::ok(name, found, needed);
     let hint = "whoever runs the host: a kernel of 6.15 or newer has all of them (6.0 SEND_ZC; 6.1 \
-                SENDMSG_ZC, DEFER_TASKRUN; 6.2 usage report; 6.13 CLONE_BUFFERS; 6.15 registered)";
+                SENDMSG_ZC, DEFER_TASKRUN; 6.2 usage report; 6.12 CLONE_BUFFERS; 6.15 registered)";
     match known.send_zc || has_zero_copy(facts) {
         true => check.warn(hint),
         false => check.fail(hint),
@@ -234,6 +246,10 @@ pub(super) fn zerocopy(facts: &Facts) -> Check {
         (Ok(()), _, Err(ETIMEDOUT)) => (
             "a socket takes it, but a send did not come to an end in time".into(),
             "try again when this machine is less busy",
+        ),
+        (Ok(()), _, Err(ENETUNREACH)) => (
+            "a socket takes it; a send was not tried, for loopback is down".into(),
+            "root of this network namespace: ip link set lo up",
         ),
         (Ok(()), _, Err(number)) => (
             format!("a socket takes it, but a send ended with {}", errno(number)),
@@ -313,11 +329,24 @@ pub(super) fn live(facts: &Facts) -> Check {
         Said::NoMemlock(_) => check.fail("see the hint of memlock"),
         Said::EngineCopies => check.fail("see the hint of engine"),
         Said::MtuProbing => check.fail("see the hint of mtu-probing"),
+        Said::Copied(_) if taps_reach_everywhere(&facts.kernel) => {
+            match facts.packet_sockets_elsewhere {
+                0 => check.fail(format!(
+                    "{UNSEEN_TAP}; if there is none, please report this with the kernel's version"
+                )),
+                _ => check.fail("see the hint of packet-sockets"),
+            }
+        }
         Said::Copied(_) => {
             check.fail("please report this with the kernel's version: nothing on this wire copies")
         }
     }
 }
+
+/// What is to be thought of where the wire copies and nobody can be seen who makes it.
+const UNSEEN_TAP: &str = "root of the host: run ringwire doctor there: before Linux 6.16 a packet \
+                          socket on all interfaces (tcpdump -i any) of any network namespace has \
+                          everything copied";
 
 /// How much of something. In words, because numbers would differ from run to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Memory, buffers, IOMMU, TLS, and who looks on. Pure.
 
 use super::engines;
+use super::version::taps_reach_everywhere;
 use super::words::{first_line, hint_of, limit, size};
 use crate::facts::{Buffers, Facts, Memory, PacketSocket};
 use crate::report::Check;
@@ -23,10 +24,8 @@ const ALL_PROTOCOLS: u16 = 3;
 
 pub(super) fn memlock(facts: &Facts) -> Check {
     let (name, memory) = ("memlock", &facts.memory);
-    let rings = match engines::uring_obstacle(facts) {
-        None | Some(engines::Obstacle::Memlock) => true,
-        Some(_) => false,
-    };
+    let obstacle = engines::uring_obstacle(facts);
+    let rings = matches!(obstacle, None | Some(engines::Obstacle::Memlock));
     let arena_bytes = memory.arena.as_ref().map_or(0, |arena| arena.asked_bytes);
     let wanted_bytes = SENDS_BYTES + if rings { arena_bytes } else { 0 };
     let needed = format!(
@@ -83,8 +82,7 @@ pub(super) fn optmem(facts: &Facts) -> Check {
     let name = "optmem";
     let needed = "128 KiB for msg-zerocopy; io_uring does not use it";
     let Some(bytes) = facts.memory.optmem_max else {
-        return Check::ok(name, "net.core.optmem_max cannot be read", needed)
-            .warn("whoever runs the container: mount /proc/sys for reading");
+        return unreadable(name, "net.core.optmem_max", needed, facts.memory.net_settings);
     };
     let sends = bytes / OPTMEM_SEND_BYTES;
     let found = format!(
@@ -100,6 +98,21 @@ pub(super) fn optmem(facts: &Facts) -> Check {
         true => check.warn(hint),
         false => check,
     }
+}
+
+/// A setting that is not there to read: because settings of the network are not, or because it is
+/// one of those that older kernels show in the host's own network namespace alone, where it holds
+/// for all.
+fn unreadable(name: &str, setting: &str, needed: &str, net_settings: bool) -> Check {
+    if !net_settings {
+        return Check::ok(name, format!("{setting} cannot be read"), needed)
+            .warn("whoever runs the container: mount /proc/sys for reading");
+    }
+    let found = format!(
+        "{setting} is the host's, and this kernel does not show it in other network namespaces"
+    );
+    Check::ok(name, found, needed)
+        .warn("root of the host: run ringwire doctor there, or look by \"sysctl net.core\"")
 }
 
 pub(super) fn huge_pages(memory: &Memory) -> Check {
@@ -119,25 +132,30 @@ pub(super) fn huge_pages(memory: &Memory) -> Check {
     )
 }
 
-pub(super) fn send_buffers(buffers: &Buffers) -> Check {
+pub(super) fn send_buffers(facts: &Facts) -> Check {
+    let buffers = &facts.buffers;
     let name = "send-buffers";
     let needed = "4 MiB for TCP, 208 KiB for UDP; more on long paths: rate times round-trip time, \
                   twice";
-    let (Some(tcp), Some(default), Some(max)) =
-        (buffers.tcp_max, buffers.udp_default, buffers.udp_max)
-    else {
-        return Check::ok(name, "tcp_wmem and wmem_max cannot be read", needed)
-            .warn("whoever runs the container: mount /proc/sys for reading");
+    let Some(tcp) = buffers.tcp_max else {
+        return unreadable(name, "net.ipv4.tcp_wmem", needed, false);
+    };
+    let grows = format!("TCP grows to {} (tcp_wmem)", size(tcp));
+    let small = tcp < TCP_BUFFER_BYTES;
+    let more = "root: sysctl -w net.ipv4.tcp_wmem=\"4096 16384 4194304\"";
+    let (Some(default), Some(max)) = (buffers.udp_default, buffers.udp_max) else {
+        let settings = format!("{grows}; net.core.wmem_max");
+        let check = unreadable(name, &settings, needed, facts.memory.net_settings);
+        return if small { check.warn(more) } else { check };
     };
     let found = format!(
-        "TCP grows to {} (tcp_wmem), UDP has {} (wmem_default), programs may ask for {} (wmem_max)",
-        size(tcp),
+        "{grows}, UDP has {} (wmem_default), programs may ask for {} (wmem_max)",
         size(default),
         size(max)
     );
     let check = Check::ok(name, found, needed);
-    if tcp < TCP_BUFFER_BYTES {
-        return check.warn("root: sysctl -w net.ipv4.tcp_wmem=\"4096 16384 4194304\"");
+    if small {
+        return check.warn(more);
     }
     if default < UDP_BUFFER_BYTES || max < UDP_BUFFER_BYTES {
         return check
@@ -165,6 +183,11 @@ pub(super) fn mtu_probing(buffers: &Buffers) -> Check {
             .fail("whoever runs the host: mount /proc/sys for reading"),
     }
 }
+
+pub(super) const END_ELSEWHERE: &str = "whoever runs it: bind it to an interface, or end it \
+                                        (tcpdump -i any, a sniffer of a container); \"ss -0 -p \
+                                        -N NAMESPACE\" names it to root; Linux 6.16 or newer has \
+                                        no such reach";
 
 /// Whether a packet socket sees what leaves by an interface.
 pub(super) fn sees(socket: &PacketSocket, interface: u32) -> bool {
@@ -195,8 +218,16 @@ pub(super) fn packet_sockets(facts: &Facts) -> Check {
             }
         })
         .collect();
+    let elsewhere = facts.packet_sockets_elsewhere;
+    if on.is_empty() && elsewhere > 0 && taps_reach_everywhere(&facts.kernel) {
+        let found = format!(
+            "{elsewhere} running in other network namespaces, on all interfaces: before Linux 6.16 \
+             they see what leaves by this one, too"
+        );
+        return Check::ok(name, found, needed).warn(END_ELSEWHERE);
+    }
     if on.is_empty() {
-        let found = "none in this network namespace; others cannot be seen from here";
+        let found = "none that reaches this network namespace, as far as can be seen";
         return Check::ok(name, found, needed);
     }
     let count = on.len();

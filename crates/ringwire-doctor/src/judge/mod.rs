@@ -34,7 +34,7 @@ pub fn judge(facts: &Facts) -> Report {
         host::memlock(facts),
         host::optmem(facts),
         host::huge_pages(&facts.memory),
-        host::send_buffers(&facts.buffers),
+        host::send_buffers(facts),
         host::mtu_probing(&facts.buffers),
     ];
     checks.extend(links::interfaces(facts));

@@ -1,9 +1,9 @@
 //! The destination: whether the way to it copies. Pure.
 
 use super::engines::{self, Part, Said};
-use super::host::sees;
+use super::host::{END_ELSEWHERE, sees};
 use super::links::Offloads;
-use super::version::forwards_uncopied;
+use super::version::{forwards_uncopied, taps_reach_everywhere};
 use super::words::{first_line, hint_of};
 use crate::facts::{Connection, Facts, Interface, Path, Route};
 use crate::report::Check;
@@ -133,6 +133,11 @@ fn judge(facts: &Facts, path: &Path, route: &Route) -> Verdict {
             END_IT.into(),
             END_IT.into(),
         );
+    }
+    if facts.packet_sockets_elsewhere > 0 && taps_reach_everywhere(&facts.kernel) {
+        let why = "a packet socket of another network namespace sees what leaves by all interfaces \
+                   (before Linux 6.16): all of it is copied for it";
+        return Verdict::May(why.into(), END_ELSEWHERE.into(), END_ELSEWHERE.into());
     }
     verdict
 }

@@ -3,7 +3,7 @@
 use ringwire_wire::{Family, Flow, Perfect, skip};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
-use crate::rig::{Memory, REPORT_USAGE, Request, Ring, before};
+use crate::rig::{COPIED, Memory, REPORT_USAGE, Request, Ring, before};
 
 const MIB: usize = 1 << 20;
 
@@ -49,6 +49,24 @@ fn what_a_dropping_device_transmits_is_never_copied() {
             is_not_copied(&mut ring, Request::send(&udp, small).fixed(0), 8000);
         }
     }
+}
+
+#[test]
+fn a_packet_socket_of_another_namespace_has_nothing_copied() {
+    let test = "a_packet_socket_of_another_namespace_has_nothing_copied";
+    if before(test, 6, 16) {
+        return;
+    }
+    let (Some(wire), Some(other)) = (perfect(test), perfect(test)) else { return };
+    let (mut ring, memory) = (Ring::new(), Memory::new(64 << 10));
+    let udp = wire.udp(Family::V4).unwrap();
+    let request = || Request::send(&udp, memory.span(0..8000));
+    let elsewhere = other.capture().unwrap();
+    (0..50).for_each(|_| is_not_copied(&mut ring, request(), 8000));
+    drop(elsewhere);
+    let _here = wire.capture().unwrap();
+    let outcome = ring.run(request().how(REPORT_USAGE));
+    assert_eq!(outcome.notification, Some(COPIED), "one of its own has");
 }
 
 /// Sends 4 MiB in one request and waits for its end; nobody says anything meanwhile.

@@ -1,0 +1,85 @@
+//! Packet sockets: of this network namespace, and of others as far as processes are in them.
+//!
+//! Neighbours: `mod.rs` calls; `judge/host.rs` knows for whom a packet is copied. What the kernel's
+//! table says is parsed by pure functions, and tested with texts.
+
+use std::collections::HashSet;
+use std::fs;
+
+use super::host::read;
+use crate::facts::{PacketSocket, Seen};
+
+/// `ETH_P_ALL`: outgoing packets too.
+const ALL_PROTOCOLS: u16 = 3;
+
+/// So many processes are looked at: a host with more has been seen well enough.
+const PROCESSES_MAX: usize = 10_000;
+
+/// A line of the table. The inode tells sockets apart, and so namespaces.
+struct Line {
+    socket: PacketSocket,
+    inode: u64,
+}
+
+pub(super) fn here() -> Seen<Vec<PacketSocket>> {
+    Ok(table_here()?.into_iter().map(|line| line.socket).collect())
+}
+
+fn table_here() -> Seen<Vec<Line>> {
+    // Of the thread: /proc/net is that of the process's first one.
+    read("/proc/thread-self/net/packet").map(|text| table(&text))
+}
+
+/// How many sockets of other namespaces take the packets of all interfaces, outgoing ones too.
+pub(super) fn elsewhere() -> u32 {
+    let mut seen: HashSet<u64> =
+        table_here().into_iter().flatten().map(|line| line.inode).collect();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    let tables = numbers
+        .take(PROCESSES_MAX)
+        .filter_map(|process| read(&format!("/proc/{process}/net/packet")).ok());
+    let mut count = 0;
+    for line in tables.flat_map(|text| table(&text)) {
+        let PacketSocket { protocol, interface, running } = line.socket;
+        let takes_all = running && protocol == ALL_PROTOCOLS && interface == 0;
+        count += u32::from(seen.insert(line.inode) && takes_all);
+    }
+    count
+}
+
+/// `sk RefCnt Type Proto Iface R Rmem User Inode`, a line each.
+fn table(text: &str) -> Vec<Line> {
+    let lines = text.lines().skip(1);
+    lines
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let socket = PacketSocket {
+                protocol: u16::from_str_radix(words.get(3)?, 16).ok()?,
+                interface: words.get(4)?.parse().ok()?,
+                running: *words.get(5)? == "1",
+            };
+            Some(Line { socket, inode: words.get(8)?.parse().ok()? })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_sockets_are_read_from_the_kernels_table() {
+        let text = "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n\
+                    ffff888100 3      3    0003   2     1 0      0      20104\n\
+                    ffff888200 3      10   0800   0     0 0      0      20105\n";
+        let expected = [
+            (PacketSocket { protocol: 3, interface: 2, running: true }, 20104),
+            (PacketSocket { protocol: 0x800, interface: 0, running: false }, 20105),
+        ];
+        let found: Vec<_> = table(text).iter().map(|line| (line.socket, line.inode)).collect();
+        assert_eq!(found, expected);
+        assert!(table("").is_empty());
+    }
+}
