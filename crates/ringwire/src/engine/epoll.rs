@@ -327,6 +327,7 @@ impl Engine for Epoll {
             one_piece: self.zero_copy,
             many_pieces: self.zero_copy,
             many_registered: false,
+            counts_messages: true,
             registers: false,
             reports: self.zero_copy,
             copies_only: !self.zero_copy,

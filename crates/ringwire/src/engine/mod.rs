@@ -151,6 +151,9 @@ pub(crate) struct Features {
     pub many_pieces: bool,
     /// Zero copy of several pieces of one registered segment (6.15).
     pub many_registered: bool,
+    /// Whether the kernel counts what several pieces, or a message with a header, pin (6.15); of
+    /// one piece it always does (K15).
+    pub counts_messages: bool,
     /// Whether registered memory can be taken over at all.
     pub registers: bool,
     /// Whether it is told of zero-copy requests if they were copied (6.2).
@@ -168,6 +171,7 @@ impl Features {
         one_piece: true,
         many_pieces: true,
         many_registered: true,
+        counts_messages: true,
         registers: true,
         reports: true,
         copies_only: false,

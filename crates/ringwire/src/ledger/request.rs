@@ -20,6 +20,8 @@ pub(crate) struct Request {
     pub bytes: u64,
     pub route: Route,
     pub reason: Reason,
+    /// Whether the kernel counts what it pins (K15).
+    pub counted: bool,
     /// Whether the kernel's report about this request can be believed (K5).
     pub believed: bool,
     pub state: RequestState,

@@ -122,6 +122,8 @@ pub(crate) struct Core<E: Engine> {
     pub ahead: Duration,
     /// What its requests pin of unregistered memory.
     pub pinned: Share,
+    /// Whether the kernel counts what messages pin, and not only what single pieces do.
+    pub counts_messages: bool,
     pub mtu_probing: MtuProbing,
     pub stats: Stats,
 }
@@ -129,6 +131,7 @@ pub(crate) struct Core<E: Engine> {
 impl<E: Engine> Core<E> {
     pub(crate) fn new(engine: E, limits: Limits, thresholds: Thresholds, seed: u32) -> Self {
         let now = Instant::now();
+        let counts_messages = engine.features().counts_messages;
         Core {
             home: Home::here(),
             engine,
@@ -159,6 +162,7 @@ impl<E: Engine> Core<E> {
             #[cfg(test)]
             ahead: Duration::ZERO,
             pinned: Share::new(Arc::new(Budget::new(now)), true, thresholds.normal_bytes),
+            counts_messages,
             mtu_probing: MtuProbing::UNKNOWN,
             stats: Stats::default(),
         }

@@ -18,6 +18,7 @@ use crate::queue::{Run, Train, TrainLimits};
 use crate::release::{Copied, Events};
 use crate::ring::core::Core;
 use crate::ring::drive::{Manner, request_over};
+use crate::ring::learn::Asked;
 use crate::ring::sockets::SocketEntry;
 use crate::sys::socket::{self, DatagramOptions, Kind};
 
@@ -163,6 +164,7 @@ impl<E: Engine> Core<E> {
         let addressed = self.ledger.payloads.address(train.gathered.first.slot).is_some();
         let one = self.spans.len() == 1 && !addressed && self.cuts(slot, train).is_none();
         let kernel_has = if one { features.one_piece } else { features.many_pieces };
+        let counted = one || self.counts_messages;
         // Without vectored registered sends, several registered pieces go as normal memory.
         let registered = train.gathered.segment.is_some() && (one || features.many_registered);
         let bytes = match socket.datagrams.options.segment_bytes {
@@ -184,7 +186,7 @@ impl<E: Engine> Core<E> {
             engine_copies: features.copies_only,
             reports: features.reports,
             copied_bytes: socket.copied_bytes,
-            headroom: self.pinned.room(self.now),
+            headroom: if counted { self.pinned.room(self.now) } else { u64::MAX },
             force: self.force(train.gathered.first.slot),
         };
         let way = policy::decide(facts, &socket.verdicts, self.thresholds, self.now);
@@ -276,12 +278,16 @@ impl<E: Engine> Core<E> {
         no_wait: bool,
     ) -> Result<(), Error> {
         let segment_bytes = self.cuts(slot, train);
+        let addressed = self.ledger.payloads.address(train.gathered.first.slot).is_some();
+        let one = self.spans.len() == 1 && !addressed && segment_bytes.is_none();
+        let counted = one || self.counts_messages;
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
         socket.queue.take_train(&train.gathered, &self.ledger.payloads);
         // A copy's charge ends when its packets have left, which nobody tells.
         let charge = if route == Route::Copy { 0 } else { train.charge };
         socket.datagrams.charged_bytes += charge;
         let request = Request {
+            counted,
             datagrams: train.datagrams,
             datagram_bytes: train.segment_bytes().unwrap_or(0),
             charge,
@@ -346,7 +352,7 @@ impl<E: Engine> Core<E> {
         let (slot, first, count) = (request.socket, request.first, request.count);
         let (route, datagrams, datagram_bytes) =
             (request.route, request.datagrams, request.datagram_bytes);
-        let (bytes, reason) = (request.bytes, request.reason);
+        let asked = Asked::of(request);
         let run = run_of(request, &self.ledger.payloads);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if let Some(error) = socket.broken {
@@ -363,7 +369,7 @@ impl<E: Engine> Core<E> {
                 true
             }
             errno => {
-                self.learn_failure(slot, (route, reason), bytes, errno)
+                self.learn_failure(&asked, errno)
                     || datagrams > 1
                         && self.refuses_train(slot, first, datagrams, datagram_bytes.into(), errno)
             }

@@ -170,6 +170,7 @@ impl<E: Engine> Core<E> {
         let features = self.engine.features();
         let one = self.spans.len() == 1;
         let kernel_has = if one { features.one_piece } else { features.many_pieces };
+        let counted = one || self.counts_messages;
         // Without vectored registered sends, several registered pieces go as normal memory.
         let registered = gathered.segment.is_some() && (one || features.many_registered);
         let facts = Facts {
@@ -180,7 +181,7 @@ impl<E: Engine> Core<E> {
             engine_copies: features.copies_only,
             reports: features.reports,
             copied_bytes: socket.copied_bytes,
-            headroom: self.pinned.room(self.now),
+            headroom: if counted { self.pinned.room(self.now) } else { u64::MAX },
             force: self.force(gathered.first.slot),
         };
         let way = policy::decide(facts, &socket.verdicts, self.thresholds, self.now);
@@ -293,7 +294,8 @@ impl<E: Engine> Core<E> {
         };
         let slow = socket.queue.pace.is_slow();
         socket.queue.take(&gathered);
-        let request = Request { believed, ..request_over(slot, &gathered, route, reason) };
+        let counted = self.spans.len() == 1 || self.counts_messages;
+        let request = Request { counted, believed, ..request_over(slot, &gathered, route, reason) };
         let manner = Manner { stream: true, end_of_record, slow, ..Manner::default() };
         self.hand_over(request, manner).map_err(|(_, error)| {
             if let Some(socket) = self.sockets.at_mut(slot) {
@@ -497,7 +499,7 @@ impl<E: Engine> Core<E> {
     fn on_failure(&mut self, token: Key, errno: Errno, events: &mut Events) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes, route) = (request.socket, request.bytes, request.route);
-        let reason = request.reason;
+        let asked = Asked::of(request);
         let (first, count) = (Position { slot: request.first, skip: request.skip }, request.count);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if let Some(error) = socket.broken {
@@ -509,7 +511,7 @@ impl<E: Engine> Core<E> {
                 socket.poll_first = errno == Errno::AGAIN;
                 true
             }
-            errno => self.learn_failure(slot, (route, reason), bytes, errno),
+            errno => self.learn_failure(&asked, errno),
         };
         if again {
             tracing::debug!(%errno, ?route, "a request goes again");
@@ -582,6 +584,7 @@ pub(super) fn request_over(
         bytes,
         route,
         reason,
+        counted: true,
         believed: true,
         state: RequestState::AwaitsResult,
         accepted: 0,

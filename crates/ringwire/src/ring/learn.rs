@@ -74,11 +74,11 @@ impl<E: Engine> Core<E> {
     /// A request was handed to the engine.
     #[inline]
     pub(super) fn learn_request(&mut self, request: &Asked) {
-        let Asked { socket: slot, route, reason, bytes, believed } = *request;
+        let Asked { socket: slot, route, reason, bytes, counted, believed } = *request;
         if route == Route::Copy {
             return;
         }
-        if route == Route::ZeroCopy {
+        if route == Route::ZeroCopy && counted {
             self.pinned.add(bytes, self.now);
         }
         let probe = reason == Reason::Probe;
@@ -100,18 +100,17 @@ impl<E: Engine> Core<E> {
     }
 
     /// A zero-copy request failed. True if another route may carry it.
-    pub(super) fn learn_failure(
-        &mut self,
-        slot: u32,
-        (route, reason): (Route, Reason),
-        bytes: u64,
-        errno: Errno,
-    ) -> bool {
+    pub(super) fn learn_failure(&mut self, asked: &Asked, errno: Errno) -> bool {
+        let Asked { socket: slot, route, reason, bytes, counted, .. } = *asked;
         if route == Route::Copy {
             return false;
         }
         if route == Route::ZeroCopy && errno == Errno::NOMEM {
-            self.pinned.on_refused(bytes, self.now);
+            match counted {
+                true => self.pinned.on_refused(bytes, self.now),
+                // This kernel counts it after all.
+                false => self.counts_messages = true,
+            }
         }
         let now = self.now;
         let Some(socket) = self.sockets.at_mut(slot) else { return false };
@@ -128,7 +127,7 @@ impl<E: Engine> Core<E> {
         if request.route == Route::Copy {
             return;
         }
-        if request.route == Route::ZeroCopy {
+        if request.route == Route::ZeroCopy && request.counted {
             self.pinned.subtract(request.bytes);
         }
         if !policy::learns(self.thresholds) {
@@ -158,12 +157,13 @@ pub(super) struct Asked {
     route: Route,
     reason: Reason,
     bytes: u64,
+    counted: bool,
     believed: bool,
 }
 
 impl Asked {
     pub(super) fn of(request: &Request) -> Self {
-        let Request { socket, route, reason, bytes, believed, .. } = *request;
-        Asked { socket, route, reason, bytes, believed }
+        let Request { socket, route, reason, bytes, counted, believed, .. } = *request;
+        Asked { socket, route, reason, bytes, counted, believed }
     }
 }

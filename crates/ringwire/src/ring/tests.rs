@@ -3,6 +3,7 @@
 
 mod chains;
 mod ends;
+mod memlock;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

@@ -20,6 +20,8 @@ pub(crate) fn features(ring: &IoUring) -> Features {
     let one_piece = probe.is_supported(opcode::SendZc::CODE);
     let many_pieces = probe.is_supported(opcode::SendMsgZc::CODE);
     let many_registered = many_pieces && probe.is_supported(READV_FIXED);
+    // The two came together.
+    let counts_messages = many_registered;
     // Whether there are reports, only a request can tell.
     let reports = false;
     let (registers, copies_only, proves_datagrams) = (true, false, true);
@@ -27,6 +29,7 @@ pub(crate) fn features(ring: &IoUring) -> Features {
         one_piece,
         many_pieces,
         many_registered,
+        counts_messages,
         registers,
         reports,
         copies_only,
