@@ -57,25 +57,33 @@ pub(crate) struct RawRing {
     open: u32,
 }
 
+/// The header of control data as the kernel has it (`cmsghdr`); C libraries differ in the types.
+#[repr(C)]
+struct Header {
+    bytes: usize,
+    level: i32,
+    kind: i32,
+}
+
 /// A control message that says how a train is cut: `UDP_SEGMENT` (udp(7), cmsg(3)).
 #[repr(C, align(8))]
 struct Cut {
-    header: libc::cmsghdr,
+    header: Header,
     segment_bytes: u16,
 }
 
 const _: () = {
     // CMSG_SPACE of two bytes, and the data where CMSG_DATA has them.
-    assert!(size_of::<Cut>() == 24 && size_of::<libc::cmsghdr>() == 16);
+    assert!(size_of::<Cut>() == 24 && size_of::<libc::cmsghdr>() == size_of::<Header>());
     assert!(offset_of!(Cut, segment_bytes) == 16);
 };
 
 impl Cut {
     fn new() -> Cut {
-        let header = libc::cmsghdr {
-            cmsg_len: (size_of::<libc::cmsghdr>() + size_of::<u16>()) as _,
-            cmsg_level: libc::SOL_UDP,
-            cmsg_type: libc::UDP_SEGMENT,
+        let header = Header {
+            bytes: size_of::<Header>() + size_of::<u16>(),
+            level: libc::SOL_UDP,
+            kind: libc::UDP_SEGMENT,
         };
         Cut { header, segment_bytes: 0 }
     }

@@ -6,17 +6,31 @@
 //! and whenever, reads the same. At most 1.5 MiB a process, 6 KiB for most programs.
 
 use std::array;
+use std::mem::offset_of;
 use std::sync::OnceLock;
+
+/// The header of control data as the kernel has it; C libraries differ in the types.
+#[doc(alias = "cmsghdr")]
+#[repr(C)]
+struct Header {
+    bytes: usize,
+    level: i32,
+    kind: i32,
+}
 
 /// `CMSG_SPACE(2)` bytes: a header, the size, and padding.
 #[repr(C)]
 struct Segment {
-    header: libc::cmsghdr,
+    header: Header,
     bytes: u16,
     pad: [u16; 3],
 }
 
-const _: () = assert!(size_of::<Segment>() == 24, "a 64-bit `cmsghdr` and eight bytes");
+const _: () = {
+    assert!(size_of::<Segment>() == 24, "a 64-bit `cmsghdr` and eight bytes");
+    assert!(size_of::<Header>() == size_of::<libc::cmsghdr>());
+    assert!(offset_of!(Header, level) == offset_of!(libc::cmsghdr, cmsg_level));
+};
 
 /// Sizes that are made at once.
 const PAGE: usize = 256;
@@ -30,11 +44,11 @@ fn segment(bytes: u16) -> &'static Segment {
 }
 
 fn make(bytes: u16) -> Segment {
-    let header = libc::cmsghdr {
+    let header = Header {
         // `CMSG_LEN(2)`.
-        cmsg_len: size_of::<libc::cmsghdr>() + size_of::<u16>(),
-        cmsg_level: libc::SOL_UDP,
-        cmsg_type: libc::UDP_SEGMENT,
+        bytes: size_of::<Header>() + size_of::<u16>(),
+        level: libc::SOL_UDP,
+        kind: libc::UDP_SEGMENT,
     };
     Segment { header, bytes, pad: [0; 3] }
 }
@@ -43,7 +57,7 @@ fn make(bytes: u16) -> Segment {
 #[doc(alias = "UDP_SEGMENT")]
 pub(crate) fn attach(message: &mut libc::msghdr, bytes: u16) {
     message.msg_control = (&raw const *segment(bytes)).cast_mut().cast();
-    message.msg_controllen = size_of::<Segment>();
+    message.msg_controllen = size_of::<Segment>() as _;
 }
 
 #[cfg(test)]
@@ -56,7 +70,7 @@ mod tests {
             let segment = segment(bytes);
             assert_eq!(segment.bytes, bytes);
             let header = &segment.header;
-            assert_eq!((header.cmsg_len, header.cmsg_level, header.cmsg_type), (18, 17, 103));
+            assert_eq!((header.bytes, header.level, header.kind), (18, 17, 103));
             assert!(std::ptr::eq(segment, super::segment(bytes)));
         }
         assert!(!std::ptr::eq(segment(1_400), segment(1_401)));

@@ -143,8 +143,9 @@ impl Poller {
             Deadline::At(at) => at.saturating_duration_since(Instant::now()),
         };
         if !self.coarse {
-            let timeout = libc::timespec {
-                tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
+            // As the kernel has it; C libraries differ.
+            let timeout = rustix::time::Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: left.subsec_nanos().into(),
             };
             // SAFETY: the kernel writes at most `EVENTS` events into a buffer of as many, and reads

@@ -49,6 +49,13 @@ pub(crate) enum Entry {
 #[derive(Clone, Copy)]
 struct Control([u8; CONTROL_BYTES]);
 
+impl Control {
+    /// What the kernel has written, of which it says that it is `bytes` long.
+    fn written(&self, bytes: u64) -> &[u8] {
+        &self.0[..bytes.min(CONTROL_BYTES as u64) as usize]
+    }
+}
+
 /// Room to read entries into.
 pub(crate) struct ErrorQueue {
     controls: Box<[Control; ENTRIES]>,
@@ -88,7 +95,7 @@ impl ErrorQueue {
         let mut messages: [libc::mmsghdr; ENTRIES] = unsafe { mem::zeroed() };
         for (message, control) in messages.iter_mut().zip(self.controls.iter_mut()) {
             message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-            message.msg_hdr.msg_controllen = CONTROL_BYTES;
+            message.msg_hdr.msg_controllen = CONTROL_BYTES as _;
         }
         // SAFETY: the kernel writes at most `CONTROL_BYTES` bytes into each control buffer, which
         // `self` owns, and into `messages`, all inside this call; there is no other buffer.
@@ -103,8 +110,7 @@ impl ErrorQueue {
         };
         let read = usize::try_from(read).map_err(|_| last_errno())?;
         for (message, control) in messages.iter().zip(self.controls.iter()).take(read) {
-            let bytes = message.msg_hdr.msg_controllen.min(CONTROL_BYTES);
-            entries.push(decode(&control.0[..bytes]));
+            entries.push(decode(control.written(message.msg_hdr.msg_controllen as u64)));
         }
         Ok(read == ENTRIES)
     }
@@ -120,7 +126,7 @@ fn read_singly(
         // SAFETY: all-zero bytes are a valid `msghdr` of no parts.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = CONTROL_BYTES;
+        message.msg_controllen = CONTROL_BYTES as _;
         // SAFETY: the kernel writes at most `CONTROL_BYTES` bytes into `control`, and into
         // `message`, all inside this call; there is no other buffer.
         let read = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, FLAGS) };
@@ -132,7 +138,7 @@ fn read_singly(
                 _ => Ok(true),
             };
         }
-        entries.push(decode(&control.0[..message.msg_controllen.min(CONTROL_BYTES)]));
+        entries.push(decode(control.written(message.msg_controllen as u64)));
     }
     Ok(true)
 }

@@ -21,7 +21,7 @@ pub(crate) fn error_queue(socket: impl AsFd) -> Vec<QueueEntry> {
         // SAFETY: all-zero bytes are a valid `msghdr` of no parts.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(&control);
+        message.msg_controllen = size_of_val(&control) as _;
         let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
         let fd = socket.as_fd().as_raw_fd();
         // SAFETY: the kernel writes at most `msg_controllen` bytes into `control`, in this call.

@@ -158,7 +158,7 @@ impl Message {
         // SAFETY: all-zero bytes are a valid `msghdr` of no parts.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { mem::zeroed() });
         header.msg_iov = pieces.as_mut_ptr();
-        header.msg_iovlen = pieces.len();
+        header.msg_iovlen = pieces.len() as _;
         Message { header, pieces, address: Box::new(None), control: Vec::new() }
     }
 
