@@ -191,6 +191,38 @@ pub(crate) fn figures_are_measured(tree: &Tree, _: &Sources) -> Vec<Finding> {
     }
 }
 
+/// Every crate that users can have says what its page needs: what it is, where it is made, where it
+/// is described, and under which words it is found.
+pub(crate) fn crates_are_described(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    const KEYS: [&str; 7] = [
+        "description",
+        "license",
+        "repository",
+        "documentation",
+        "readme",
+        "keywords",
+        "categories",
+    ];
+    let mut findings = Vec::new();
+    for (path, text) in &tree.files {
+        let manifest = path.starts_with("crates/") && path.ends_with("/Cargo.toml");
+        let package = || text.lines().take_while(|line| !line.starts_with("[dep"));
+        if !manifest || package().any(|line| line.starts_with("publish = false")) {
+            continue;
+        }
+        for key in KEYS {
+            let says = |line: &str| {
+                line.strip_prefix(key).is_some_and(|rest| rest.starts_with([' ', '.', '=']))
+            };
+            if !package().any(says) {
+                let what = format!("a crate that can be published says no {key}");
+                findings.push(Finding::new(path, 1, what));
+            }
+        }
+    }
+    findings
+}
+
 /// Nothing speaks of where packages come from (the lock file does) or of somebody's machine.
 pub(crate) fn no_foreign_place(tree: &Tree, _: &Sources) -> Vec<Finding> {
     // In pieces, so that this file does not find itself.
@@ -315,6 +347,21 @@ mod tests {
         assert_eq!(found(rule, &[(README, right.as_str())]), ["docs/figures.json:1"]);
         let broken = (figures::JSON, "{}");
         assert_eq!(found(rule, &[(README, right.as_str()), broken]), ["docs/figures.json:1"]);
+    }
+
+    #[test]
+    fn crates_say_what_their_pages_need() {
+        let rule = crates_are_described;
+        let whole = "[package]\ndescription = \"x\"\nlicense.workspace = true\nrepository = \"x\"\n\
+                     documentation = \"x\"\nreadme = \"x\"\nkeywords = []\ncategories = []\n\
+                     [dependencies]\n";
+        let path = "crates/a/Cargo.toml";
+        assert_eq!(found(rule, &[(path, whole)]), NONE);
+        let without = whole.replace("keywords", "key-words");
+        assert_eq!(found(rule, &[(path, without.as_str())]), ["crates/a/Cargo.toml:1"]);
+        let private = without.replace("[dep", "publish = false\n[dep");
+        assert_eq!(found(rule, &[(path, private.as_str())]), NONE);
+        assert_eq!(found(rule, &[("xtask/Cargo.toml", without.as_str())]), NONE);
     }
 
     #[test]
