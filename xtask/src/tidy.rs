@@ -55,6 +55,7 @@ const RULES: &[Rule] = &[
     paper::one_minimum_version,
     paper::quick_start_is_what_ci_runs,
     paper::figures_are_measured,
+    paper::what_a_ring_tells_is_listed,
     paper::crates_are_described,
     paper::no_foreign_place,
 ];

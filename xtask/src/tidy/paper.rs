@@ -191,6 +191,52 @@ pub(crate) fn figures_are_measured(tree: &Tree, _: &Sources) -> Vec<Finding> {
     }
 }
 
+/// What a ring counts and what it logs is in one document, so that an operator who meets a name
+/// finds what it means.
+pub(crate) fn what_a_ring_tells_is_listed(tree: &Tree, sources: &Sources) -> Vec<Finding> {
+    const LIBRARY: &str = "crates/ringwire/src/";
+    const STATS: &str = "crates/ringwire/src/stats.rs";
+    const LIST: &str = "docs/STATS.md";
+    let list = tree.get(LIST).unwrap_or_default();
+    let mut findings = Vec::new();
+    for (path, source) in sources.iter().filter(|(path, _)| path.starts_with(LIBRARY)) {
+        let words: Vec<&str> = source.words.iter().map(|word| word.text.as_str()).collect();
+        for (at, word) in source.words.iter().enumerate().filter(|(_, word)| !word.test) {
+            let said = match &words[at..] {
+                ["pub", name, ":", ..] if path == STATS => format!("`{name}`"),
+                ["tracing", ":", ":", level, "!", ..] => {
+                    let text = words[at..].iter().find(|word| word.starts_with('"'));
+                    format!("| {level} | {} |", without_values(text.unwrap_or(&"")))
+                }
+                _ => continue,
+            };
+            if !list.contains(&said) {
+                findings.push(Finding::new(
+                    path,
+                    word.line,
+                    format!("{LIST} does not have: {said}"),
+                ));
+            }
+        }
+    }
+    findings
+}
+
+/// A format string as it is in the code, without its quotes, line ends, and names of values.
+fn without_values(literal: &str) -> String {
+    let mut text = String::new();
+    for part in literal.trim_matches('"').split("\\\n") {
+        text.push_str(if text.is_empty() { part } else { part.trim_start() });
+    }
+    let mut parts = text.split('{');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push('…');
+        plain.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
+    }
+    plain
+}
+
 /// Every crate that users can have says what its page needs: what it is, where it is made, where it
 /// is described, and under which words it is found.
 pub(crate) fn crates_are_described(tree: &Tree, _: &Sources) -> Vec<Finding> {
@@ -347,6 +393,20 @@ mod tests {
         assert_eq!(found(rule, &[(README, right.as_str())]), ["docs/figures.json:1"]);
         let broken = (figures::JSON, "{}");
         assert_eq!(found(rule, &[(README, right.as_str()), broken]), ["docs/figures.json:1"]);
+    }
+
+    #[test]
+    fn counters_and_messages_are_listed() {
+        let rule = what_a_ring_tells_is_listed;
+        let stats = ("crates/ringwire/src/stats.rs", "pub struct S {\n    pub sent: u64,\n}");
+        let code = "fn f() {\n    tracing::warn!(%e, \"it is {x:?} \\\n          late\");\n}";
+        let code = ("crates/ringwire/src/lib.rs", code);
+        let list = ("docs/STATS.md", "| `sent` | u |\n| warn | it is … late | `e` |");
+        assert_eq!(found(rule, &[stats, code, list]), NONE);
+        let shorter = ("docs/STATS.md", "| `sent` | u |\n| info | it is … late | `e` |");
+        assert_eq!(found(rule, &[stats, code, shorter]), ["crates/ringwire/src/lib.rs:2"]);
+        assert_eq!(found(rule, &[stats]), ["crates/ringwire/src/stats.rs:2"]);
+        assert_eq!(found(rule, &[("a/src/stats.rs", stats.1)]), NONE);
     }
 
     #[test]
