@@ -1,0 +1,289 @@
+//! Which of a name's addresses is tried when: RFC 8305 (Happy Eyeballs, version 2). Pure.
+//!
+//! Neighbours: `connect.rs` has the sockets and the clock. Invariants: addresses are started in
+//! order, each once; `started <= order.len()`; nothing is started at or after the deadline.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::canonical;
+
+/// How long an attempt is alone before the next one joins it (RFC 8305, section 5 and 8).
+const NEXT_AFTER: Duration = Duration::from_millis(250);
+/// Attempts follow each other no faster, unless they fail (the same).
+const NEXT_AFTER_MIN: Duration = Duration::from_millis(10);
+/// Most addresses that are tried: each may be a socket that waits until the end.
+const ADDRESSES_MAX: usize = 64;
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Try this address, and ask again.
+    Start(usize),
+    /// Wait for attempts, at most until then.
+    Wait(Instant),
+    /// Nothing more: none has worked, and none will.
+    Lost,
+}
+
+/// The state of all attempts.
+#[derive(Debug)]
+pub(crate) struct Race {
+    order: Vec<SocketAddr>,
+    /// How many addresses are beyond [`ADDRESSES_MAX`].
+    beyond: usize,
+    /// How many have been started.
+    started: usize,
+    /// How many of them have not failed.
+    waiting: usize,
+    next_at: Instant,
+    next_after: Duration,
+    deadline: Instant,
+}
+
+impl Race {
+    /// A race to `addresses`, which come in the resolver's order, from `now` to `deadline`.
+    pub(crate) fn new(addresses: &[SocketAddr], now: Instant, deadline: Instant) -> Race {
+        let mut order = in_order(addresses);
+        let beyond = order.len().saturating_sub(ADDRESSES_MAX);
+        order.truncate(ADDRESSES_MAX);
+        // The last one is to have half of the time.
+        let gaps = order.len().saturating_sub(1).max(1) as u32;
+        let share = deadline.saturating_duration_since(now) / 2 / gaps;
+        let next_after = NEXT_AFTER.min(share).max(NEXT_AFTER_MIN);
+        Race { order, beyond, started: 0, waiting: 0, next_at: now, next_after, deadline }
+    }
+
+    /// The addresses, in the order in which they are tried.
+    pub(crate) fn order(&self) -> &[SocketAddr] {
+        &self.order
+    }
+
+    /// How many addresses have not been tried.
+    pub(crate) fn untried(&self) -> usize {
+        self.order.len() - self.started + self.beyond
+    }
+
+    pub(crate) fn next(&mut self, now: Instant) -> Next {
+        if now >= self.deadline {
+            return Next::Lost;
+        }
+        let more = self.started < self.order.len();
+        if more && now >= self.next_at {
+            self.started += 1;
+            self.waiting += 1;
+            self.next_at = now + self.next_after;
+            return Next::Start(self.started - 1);
+        }
+        match (more, self.waiting) {
+            (false, 0) => Next::Lost,
+            (false, _) => Next::Wait(self.deadline),
+            (true, _) => Next::Wait(self.next_at.min(self.deadline)),
+        }
+    }
+
+    /// Attempt number `attempt` has failed. After the newest one nobody has to wait for the next.
+    pub(crate) fn on_failed(&mut self, attempt: usize, now: Instant) {
+        self.waiting -= 1;
+        if attempt + 1 == self.started {
+            self.next_at = now;
+        }
+    }
+}
+
+/// Each address once, the families taking turns, beginning with that of the first (RFC 8305,
+/// section 4).
+fn in_order(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut once: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
+    for address in addresses.iter().map(|&address| canonical(address)) {
+        if !once.contains(&address) {
+            once.push(address);
+        }
+    }
+    let first = once.first().is_some_and(SocketAddr::is_ipv6);
+    let (ours, others): (Vec<_>, Vec<_>) =
+        once.into_iter().partition(|address| address.is_ipv6() == first);
+    let (mut ours, mut others) = (ours.into_iter(), others.into_iter());
+    let mut order = Vec::new();
+    loop {
+        let pair = (ours.next(), others.next());
+        if pair == (None, None) {
+            return order;
+        }
+        order.extend(pair.0);
+        order.extend(pair.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    const SIX: &str = "[2001:db8::1]:9";
+    const FOUR: &str = "10.0.0.1:9";
+
+    #[test]
+    fn the_families_take_turns_and_no_address_comes_twice() {
+        for (resolved, order) in [
+            (
+                &[SIX, "[2001:db8::2]:9", FOUR, "10.0.0.2:9"][..],
+                &[SIX, FOUR, "[2001:db8::2]:9", "10.0.0.2:9"][..],
+            ),
+            // Whichever the resolver puts first.
+            (&[FOUR, "10.0.0.2:9", "10.0.0.3:9", SIX], &[FOUR, SIX, "10.0.0.2:9", "10.0.0.3:9"]),
+            (&[FOUR, FOUR, SIX, FOUR, SIX], &[FOUR, SIX]),
+            // In IPv6's clothes it is the same, and IPv4.
+            (&["[::ffff:10.0.0.1]:9", SIX, FOUR], &[FOUR, SIX]),
+            // Of two links they are two.
+            (&["[fe80::1%1]:9", "[fe80::1%2]:9"], &["[fe80::1%1]:9", "[fe80::1%2]:9"]),
+            (&[], &[]),
+        ] {
+            assert_eq!(in_order(&all(resolved)), all(order), "{resolved:?}");
+        }
+    }
+
+    #[test]
+    fn at_most_64_are_tried_and_the_others_counted() {
+        let many: Vec<SocketAddr> = (1..=200).map(|port| ([10, 0, 0, 1], port).into()).collect();
+        let now = Instant::now();
+        let mut race = Race::new(&many, now, now + Duration::from_secs(1));
+        assert_eq!((race.order(), race.untried()), (&many[..64], 200));
+        for attempt in 0..64 {
+            assert_eq!(race.next(now), Next::Start(attempt));
+            race.on_failed(attempt, now);
+        }
+        assert_eq!((race.next(now), race.untried()), (Next::Lost, 136));
+    }
+
+    /// What happens at a time in milliseconds, and what is done about it then.
+    enum Play {
+        /// The time has come: these are started, and that is how long can be waited.
+        At(u64, &'static [usize], Then),
+        /// This attempt fails.
+        Fails(u64, usize),
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Then {
+        Until(u64),
+        Lost,
+    }
+
+    use Play::{At, Fails};
+    use Then::{Lost, Until};
+
+    fn play(addresses: &[SocketAddr], deadline_ms: u64, plays: &[Play]) {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut race = Race::new(addresses, start, at(deadline_ms));
+        for play in plays {
+            match play {
+                Fails(ms, attempt) => race.on_failed(*attempt, at(*ms)),
+                At(ms, starts, then) => {
+                    let mut started = Vec::new();
+                    let next = loop {
+                        match race.next(at(*ms)) {
+                            Next::Start(attempt) => started.push(attempt),
+                            Next::Wait(until) => {
+                                break Until((until - start).as_millis().try_into().unwrap());
+                            }
+                            Next::Lost => break Lost,
+                        }
+                    };
+                    assert_eq!((&started[..], &next), (*starts, then), "at {ms} ms");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_starts_250_ms_after_the_last() {
+        let three = all(&[SIX, FOUR, "10.0.0.2:9"]);
+        play(
+            &three,
+            10_000,
+            &[
+                At(0, &[0], Until(250)),
+                // Woken for something else.
+                At(100, &[], Until(250)),
+                At(249, &[], Until(250)),
+                At(250, &[1], Until(500)),
+                // Late, for a busy machine: the gap is kept.
+                At(620, &[2], Until(10_000)),
+                At(9_999, &[], Until(10_000)),
+                At(10_000, &[], Lost),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_next_starts_at_once_when_the_last_has_failed() {
+        let three = all(&[SIX, FOUR, "10.0.0.2:9"]);
+        play(
+            &three,
+            10_000,
+            &[
+                At(0, &[0], Until(250)),
+                Fails(3, 0),
+                At(3, &[1], Until(253)),
+                Fails(4, 1),
+                At(4, &[2], Until(10_000)),
+                Fails(5, 2),
+                At(5, &[], Lost),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_older_one_that_fails_changes_nothing_for_the_newest() {
+        let three = all(&[SIX, FOUR, "10.0.0.2:9"]);
+        play(
+            &three,
+            10_000,
+            &[
+                At(0, &[0], Until(250)),
+                At(250, &[1], Until(500)),
+                Fails(260, 0),
+                At(260, &[], Until(500)),
+                At(500, &[2], Until(10_000)),
+                Fails(510, 2),
+                // The second is still out.
+                At(510, &[], Until(10_000)),
+                Fails(700, 1),
+                At(700, &[], Lost),
+            ],
+        );
+    }
+
+    #[test]
+    fn one_address_has_all_the_time_and_none_is_lost_at_once() {
+        play(
+            &all(&[FOUR]),
+            300,
+            &[At(0, &[0], Until(300)), At(299, &[], Until(300)), At(300, &[], Lost)],
+        );
+        play(&[], 300, &[At(0, &[], Lost)]);
+    }
+
+    #[test]
+    fn in_a_short_time_all_are_tried_in_the_first_half_of_it() {
+        play(&all(&[SIX, FOUR]), 300, &[At(0, &[0], Until(150)), At(150, &[1], Until(300))]);
+        // 41 addresses, 40 gaps in five seconds.
+        let many: Vec<SocketAddr> = (1..=41).map(|port| ([10, 0, 0, 1], port).into()).collect();
+        play(&many, 10_000, &[At(0, &[0], Until(125)), At(125, &[1], Until(250))]);
+        // And never in a burst.
+        play(&all(&[SIX, FOUR]), 4, &[At(0, &[0], Until(4)), At(4, &[], Lost)]);
+        let many = &many[..21];
+        play(many, 100, &[At(0, &[0], Until(10)), At(10, &[1], Until(20))]);
+    }
+
+    #[test]
+    fn nothing_starts_after_the_deadline() {
+        play(&all(&[SIX, FOUR]), 1_000, &[At(0, &[0], Until(250)), At(1_000, &[], Lost)]);
+        play(&all(&[SIX]), 0, &[At(0, &[], Lost)]);
+    }
+}
