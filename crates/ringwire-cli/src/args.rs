@@ -2,12 +2,12 @@
 //!
 //! What a flag alone can get wrong is an error here, before anything is opened.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringwire_reach::{Malformed, Target};
 
 use crate::protocol::{DATA_BYTES_MAX, DEFAULT_PORT, PROBE_BYTES_MAX};
 use crate::units::{parse_bytes, parse_duration};
@@ -34,7 +34,7 @@ that expects a protocol will take for junk.
 
 Examples:
   ringwire doctor                         this host, for this user
-  ringwire doctor --to 10.0.0.7:27474     and the way to a server
+  ringwire doctor --to 10.0.0.7           and the way to a receiver
   ringwire doctor --to store.example:9000 --probe-bytes 16MiB
                                           and what the kernel says of bytes sent there
   ringwire doctor --json | jq -r '.checks[] | select(.status == \"FAIL\").hint'
@@ -75,9 +75,10 @@ pub(crate) struct Send {
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
-    /// A receiver; may be given many times. All of them must answer, or nothing is sent
-    #[arg(long = "to", required = true, value_name = "HOST:PORT", value_parser = parse_endpoint)]
-    pub(crate) receivers: Vec<Endpoint>,
+    /// A receiver: a name or an address, and a port if it is not 27474, like host.example:9000 or
+    /// [2001:db8::7]:9000; may be given many times. All of them must answer, or nothing is sent
+    #[arg(long = "to", required = true, value_name = "HOST[:PORT]", value_parser = parse_target)]
+    pub(crate) receivers: Vec<Target>,
 
     /// Memory for blocks: the window between the fastest and the slowest receiver
     #[arg(long, default_value = "64MiB", value_name = "SIZE", value_parser = parse_bytes)]
@@ -112,11 +113,12 @@ pub(crate) struct Send {
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
 pub(crate) struct Recv {
-    /// Where to listen: an address, or an address and a port (0: any free one). Anything but
-    /// loopback lets other hosts store files here
-    #[arg(long, default_value_t = loopback(), value_name = "ADDR[:PORT]")]
+    /// Where to listen: an address of this host or a name of it, and a port if it is not 27474 (0:
+    /// any free one). 0.0.0.0 is all of IPv4, [::] is all of IPv4 and IPv6. Anything but loopback
+    /// lets other hosts store files here
+    #[arg(long, default_value = "127.0.0.1:27474", value_name = "HOST[:PORT]")]
     #[arg(value_parser = parse_listen)]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Target,
 
     /// Directory for the files; it must exist
     #[arg(long, default_value = ".")]
@@ -133,7 +135,7 @@ pub(crate) struct Recv {
     #[arg(long, default_value = "1TiB", value_name = "SIZE", value_parser = parse_bytes)]
     pub(crate) max_bytes: u64,
 
-    /// Senders served at the same time; the others wait for their turn
+    /// Senders served at the same time; the others are told, and wait for their turn
     #[arg(long, default_value = "1", value_name = "N")]
     pub(crate) connections: NonZeroUsize,
 
@@ -215,8 +217,8 @@ pub(crate) struct Bench {
 #[command(after_long_help = DOCTOR_AFTER)]
 pub(crate) struct Doctor {
     /// Look at the way to a server too: route, interface, what copies on it, a TCP connection
-    #[arg(long, value_name = "HOST:PORT", value_parser = parse_server)]
-    pub(crate) to: Option<Endpoint>,
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = parse_target)]
+    pub(crate) to: Option<Target>,
 
     /// Send so many zeros to the server, whatever it is, to see if they are copied; 1MiB to 1GiB
     #[arg(long, value_name = "SIZE", requires = "to", value_parser = parse_probe)]
@@ -273,64 +275,12 @@ pub(crate) enum BenchOrder {
     Sequential,
 }
 
-/// A receiver as it was typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    /// A name or an address; an IPv6 address without its brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    /// As typed, for messages.
-    pub(crate) shown: String,
+fn parse_target(text: &str) -> Result<Target, Malformed> {
+    Target::to_connect(text, DEFAULT_PORT)
 }
 
-fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
-    endpoint("a receiver", text)
-}
-
-fn parse_server(text: &str) -> Result<Endpoint, String> {
-    endpoint("a server", text)
-}
-
-fn endpoint(what: &str, text: &str) -> Result<Endpoint, String> {
-    let wrong = |why: &str| {
-        Err(format!(
-            "{why}; {what} is HOST:PORT, like 10.0.0.7:{DEFAULT_PORT} or [::1]:{DEFAULT_PORT}"
-        ))
-    };
-    let Some((host, port)) = text.rsplit_once(':') else { return wrong("it has no port") };
-    let host = match host.strip_prefix('[') {
-        Some(inner) => match inner.strip_suffix(']') {
-            Some(address) => address,
-            None => return wrong("its bracket is not closed"),
-        },
-        None if host.contains(':') => return wrong("an IPv6 address needs brackets"),
-        None => host,
-    };
-    if host.is_empty() {
-        return wrong("it has no host");
-    }
-    match port.parse::<u16>() {
-        Ok(0) | Err(_) => wrong("its port is not a number from 1 to 65535"),
-        Ok(port) => Ok(Endpoint { host: host.into(), port, shown: text.into() }),
-    }
-}
-
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
-    }
-    let bare = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
-    match bare.parse::<IpAddr>() {
-        Ok(address) => Ok(SocketAddr::new(address, DEFAULT_PORT)),
-        Err(_) => Err(format!(
-            "an address of this host in numbers, like 127.0.0.1, 0.0.0.0:{DEFAULT_PORT} or \
-             [::]:{DEFAULT_PORT}"
-        )),
-    }
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEFAULT_PORT)
+fn parse_listen(text: &str) -> Result<Target, Malformed> {
+    Target::to_listen(text, DEFAULT_PORT)
 }
 
 fn parse_block(text: &str) -> Result<u64, String> {
@@ -406,26 +356,11 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_host_and_port() {
-        let read = |text| parse_endpoint(text).map(|e| (e.host, e.port));
-        assert_eq!(read("10.0.0.7:80"), Ok(("10.0.0.7".into(), 80)));
-        assert_eq!(read("host.example:47474"), Ok(("host.example".into(), 47_474)));
-        assert_eq!(read("[::1]:9"), Ok(("::1".into(), 9)));
-        for wrong in ["", "host", ":80", "host:", "host:0", "host:65536", "::1:80", "[::1:80"] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_listening_address_may_leave_out_the_port() {
-        let read = |text| parse_listen(text).map(|a| a.to_string());
-        assert_eq!(read("127.0.0.1"), Ok("127.0.0.1:27474".into()));
-        assert_eq!(read("127.0.0.1:0"), Ok("127.0.0.1:0".into()));
-        assert_eq!(read("::"), Ok("[::]:27474".into()));
-        assert_eq!(read("[::1]"), Ok("[::1]:27474".into()));
-        assert_eq!(read("[::1]:5"), Ok("[::1]:5".into()));
-        assert!(read("localhost:5").is_err());
-        assert!(read("").is_err());
+    fn an_address_may_leave_out_the_port_and_only_a_listener_s_may_be_0() {
+        assert_eq!(parse_target("10.0.0.7").map(|target| target.port()), Ok(27_474));
+        assert!(parse_target("10.0.0.7:0").is_err());
+        assert_eq!(parse_listen("[::1]").map(|target| target.port()), Ok(27_474));
+        assert_eq!(parse_listen("localhost:0").map(|target| target.port()), Ok(0));
     }
 
     #[test]

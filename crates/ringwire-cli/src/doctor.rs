@@ -5,13 +5,13 @@
 
 use std::os::unix::net::UnixStream;
 
-use ringwire_doctor::{Asked, Framing, examine, judge};
+use ringwire_doctor::{Asked, Framing, Heard, examine, judge};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::args::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::protocol::{self, Role};
+use crate::protocol::{self, GREETING_BYTES, Role};
 use crate::signals::Signals;
 
 /// What a receiver is sent unless it is said how much: enough to see what the path does.
@@ -20,19 +20,21 @@ const PROBE_BYTES: u64 = 16 << 20;
 /// Looks, and says what it found.
 pub(crate) fn run(args: &Doctor, signals: &Signals, output: &Output) -> Result<Exit, Failure> {
     let asked = args.to.as_ref().map(|to| Asked {
-        host: to.host.clone(),
-        port: to.port,
-        shown: to.shown.clone(),
+        target: to.clone(),
         probe_bytes: args.probe_bytes,
         framing: Framing {
-            receiver_greets: protocol::greeting(Role::Receiver).into(),
+            hear: |came| match protocol::check_receiver(came) {
+                Ok(None) => Some(Heard::Nothing),
+                Ok(Some((true, _))) => Some(Heard::Begins),
+                Ok(Some((false, _))) => Some(Heard::Busy),
+                Err(_) => None,
+            },
+            greeting_bytes: GREETING_BYTES,
             probe_greets: protocol::greeting(Role::Prober).into(),
             bytes: PROBE_BYTES,
         },
     });
-    let facts = unless_told(signals, move || examine(asked.as_ref()))?.map_err(|no_address| {
-        Failure::new(no_address).hint("check the name; an address in numbers needs no resolving")
-    })?;
+    let facts = unless_told(signals, move || examine(asked.as_ref()))??;
     let report = judge(&facts);
     match args.json {
         // As text, fields are in the order that is promised.

@@ -3,6 +3,8 @@
 use std::fmt::{self, Display};
 use std::process::ExitCode;
 
+use ringwire_reach::Unresolved;
+
 /// How the program ends. The numbers are a promise to scripts; help prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -41,6 +43,13 @@ impl Failure {
     /// The same failure with a way out.
     pub(crate) fn hint(self, hint: impl Display) -> Self {
         Failure { hint: Some(hint.to_string()), ..self }
+    }
+}
+
+impl From<Unresolved> for Failure {
+    fn from(unresolved: Unresolved) -> Failure {
+        let hint = unresolved.hint();
+        Failure::new(unresolved).hint(hint)
     }
 }
 

@@ -4,7 +4,7 @@
 //! args.rs      flags, typed            protocol.rs  what crosses the wire (pure)
 //! output.rs    all that is printed     name.rs      names that are safe to take (pure)
 //! exit.rs      exit codes, failures    units.rs     sizes and times as text (pure)
-//! signals.rs   SIGINT, SIGTERM
+//! signals.rs   SIGINT, SIGTERM             poll.rs      waiting for descriptors and times
 //! send/        read once, lend each block to every receiver, get it back
 //! recv/        take, verify, store
 //! bench.rs     measure ways to send; the measuring itself is the crate ringwire-bench
@@ -18,6 +18,7 @@ mod doctor;
 mod exit;
 mod name;
 mod output;
+mod poll;
 mod protocol;
 mod recv;
 mod send;

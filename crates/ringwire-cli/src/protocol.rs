@@ -5,7 +5,11 @@
 //!
 //! ```text
 //! greeting, from each side at once after connecting, 16 bytes, the same in every version:
-//!   "ringwire" · version u16 · role 'S', 'R' or 'P' · 5 bytes of zero
+//!   "ringwire" · version u16 · role 'S', 'R', 'W' or 'P' · 5 bytes, a receiver's number, else zero
+//!
+//! a receiver that has no place free greets with the role 'W' ("wait"), and once more, with 'R',
+//! when it is this sender's turn. Its number is by chance, and the same to everybody: who has two
+//! connections to one receiver, by whatever addresses, can tell
 //!
 //! after a greeting of the role 'P' (a probe of the path, by ringwire doctor): any bytes, at most
 //! 1 GiB, which the receiver throws away; no transfer, no frames, no answer
@@ -69,8 +73,14 @@ const ROLE_AT: usize = 10;
 pub(crate) enum Role {
     Sender = b'S' as isize,
     Receiver = b'R' as isize,
+    /// A receiver that serves others, and will greet again.
+    Busy = b'W' as isize,
     Prober = b'P' as isize,
 }
+
+/// What tells receivers apart; zero of one that does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReceiverId(pub(crate) [u8; 5]);
 
 /// What a sender says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,18 +167,43 @@ impl Wrong {
     }
 }
 
-/// The greeting of one side.
+/// The greeting of a side that has no number.
 pub(crate) fn greeting(role: Role) -> [u8; GREETING_BYTES] {
+    greeting_of(role, ReceiverId::default())
+}
+
+/// The greeting of one side.
+pub(crate) fn greeting_of(role: Role, id: ReceiverId) -> [u8; GREETING_BYTES] {
     let mut bytes = [0; GREETING_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..ROLE_AT].copy_from_slice(&VERSION.to_be_bytes());
     bytes[ROLE_AT] = role as u8;
+    bytes[ROLE_AT + 1..].copy_from_slice(&id.0);
     bytes
 }
 
-/// Judges what has come of the peer's greeting, at most [`GREETING_BYTES`]: `true` when it is
-/// whole. Another protocol is known by its first wrong byte, without waiting for more.
+/// Judges what has come of the greeting of a sender or a prober, at most [`GREETING_BYTES`]: `true`
+/// when it is whole. Another protocol is known by its first wrong byte, without waiting for more.
 pub(crate) fn check_greeting(came: &[u8], expected: Role) -> Result<bool, Wrong> {
+    check_role(came, &[expected])?;
+    if came.iter().skip(ROLE_AT + 1).any(|&byte| byte != 0) {
+        return Err(Wrong::Reserved);
+    }
+    Ok(came.len() >= GREETING_BYTES)
+}
+
+/// Judges what has come of a receiver's greeting, in the same way: whether it has a place free, and
+/// who it is; `None` while it is not whole.
+pub(crate) fn check_receiver(came: &[u8]) -> Result<Option<(bool, ReceiverId)>, Wrong> {
+    check_role(came, &[Role::Receiver, Role::Busy])?;
+    let Some(id) = came.get(ROLE_AT + 1..GREETING_BYTES) else { return Ok(None) };
+    let mut number = ReceiverId::default();
+    number.0.copy_from_slice(id);
+    Ok(Some((came[ROLE_AT] == Role::Receiver as u8, number)))
+}
+
+/// Up to the role, which is to be one of these.
+fn check_role(came: &[u8], expected: &[Role]) -> Result<(), Wrong> {
     let compared = came.len().min(MAGIC.len());
     if came[..compared] != MAGIC[..compared] {
         return Err(Wrong::Magic { began: came.to_vec() });
@@ -180,14 +215,11 @@ pub(crate) fn check_greeting(came: &[u8], expected: Role) -> Result<bool, Wrong>
         }
     }
     if let Some(&theirs) = came.get(ROLE_AT)
-        && theirs != expected as u8
+        && !expected.iter().any(|&role| role as u8 == theirs)
     {
-        return Err(Wrong::Role { theirs, expected: expected as u8 });
+        return Err(Wrong::Role { theirs, expected: expected[0] as u8 });
     }
-    if came.iter().skip(ROLE_AT + 1).any(|&byte| byte != 0) {
-        return Err(Wrong::Reserved);
-    }
-    Ok(came.len() >= GREETING_BYTES)
+    Ok(())
 }
 
 /// Which end has greeted, of those that a receiver serves: a sender, unless it says that it probes.
@@ -407,24 +439,37 @@ mod tests {
 
     #[test]
     fn another_protocol_is_known_by_its_first_wrong_byte() {
-        let magic = |began: &[u8]| Err(Wrong::Magic { began: began.to_vec() });
-        assert_eq!(check_greeting(b"", Role::Receiver), Ok(false));
-        assert_eq!(check_greeting(b"S", Role::Receiver), magic(b"S"));
-        assert_eq!(check_greeting(b"ringwurm", Role::Receiver), magic(b"ringwurm"));
-        assert_eq!(check_greeting(b"ringwire\x00", Role::Receiver), Ok(false));
-        assert_eq!(
-            check_greeting(b"ringwire\x00\x02", Role::Receiver),
-            Err(Wrong::Version { theirs: 2 })
-        );
-        assert_eq!(
-            check_greeting(&greeting(Role::Sender), Role::Receiver),
-            Err(Wrong::Role { theirs: b'S', expected: b'R' })
-        );
-        assert_eq!(
-            check_greeting(b"ringwire\x00\x01R\0\0\0\0\x01", Role::Receiver),
-            Err(Wrong::Reserved)
-        );
-        assert_eq!(check_greeting(&greeting(Role::Receiver), Role::Receiver), Ok(true));
+        let magic = |began: &[u8]| Wrong::Magic { began: began.to_vec() };
+        let sender = |came: &[u8]| check_greeting(came, Role::Sender);
+        assert_eq!(sender(b""), Ok(false));
+        assert_eq!(check_receiver(b""), Ok(None));
+        for (came, wrong) in [
+            (&b"S"[..], magic(b"S")),
+            (b"ringwurm", magic(b"ringwurm")),
+            (b"ringwire\x00\x02", Wrong::Version { theirs: 2 }),
+        ] {
+            assert_eq!(sender(came), Err(wrong.clone()));
+            assert_eq!(check_receiver(came), Err(wrong));
+        }
+        assert_eq!(sender(b"ringwire\x00\x01S"), Ok(false));
+        assert_eq!(sender(b"ringwire\x00\x01S\0\0\0\0\x01"), Err(Wrong::Reserved));
+        assert_eq!(sender(&greeting(Role::Sender)), Ok(true));
+        let role = |theirs, expected| Wrong::Role { theirs, expected };
+        assert_eq!(sender(&greeting(Role::Busy)), Err(role(b'W', b'S')));
+        assert_eq!(check_receiver(&greeting(Role::Sender)), Err(role(b'S', b'R')));
+        assert_eq!(check_receiver(&greeting(Role::Prober)), Err(role(b'P', b'R')));
+    }
+
+    #[test]
+    fn a_receiver_says_who_it_is_and_whether_it_has_a_place() {
+        let id = ReceiverId([1, 2, 3, 4, 5]);
+        let free = greeting_of(Role::Receiver, id);
+        assert_eq!(&free, b"ringwire\x00\x01R\x01\x02\x03\x04\x05");
+        assert_eq!(check_receiver(&free[..15]), Ok(None));
+        assert_eq!(check_receiver(&free), Ok(Some((true, id))));
+        assert_eq!(check_receiver(&greeting_of(Role::Busy, id)), Ok(Some((false, id))));
+        let silent = greeting(Role::Receiver);
+        assert_eq!(check_receiver(&silent), Ok(Some((true, ReceiverId([0; 5])))));
     }
 
     #[test]
@@ -526,7 +571,8 @@ mod tests {
             if let Ok(Some((_, used))) = FromReceiver::decode(&bytes) {
                 prop_assert!(used <= bytes.len());
             }
-            let _ = check_greeting(&bytes[..bytes.len().min(GREETING_BYTES)], Role::Sender);
+            let came = &bytes[..bytes.len().min(GREETING_BYTES)];
+            let _ = (check_greeting(came, Role::Sender), check_receiver(came));
         }
     }
 }

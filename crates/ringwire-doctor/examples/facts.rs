@@ -4,20 +4,24 @@
 //! and sends nothing.
 
 use ringwire_doctor::{Asked, Framing, examine};
+use ringwire_reach::Target;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let to = std::env::args().nth(1);
-    let asked = to.as_deref().and_then(|to| to.rsplit_once(':')).map(|(host, port)| {
-        Ok::<_, std::num::ParseIntError>(Asked {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: port.parse()?,
-            shown: format!("{host}:{port}"),
+    let asked = match std::env::args().nth(1) {
+        None => None,
+        Some(to) => Some(Asked {
+            target: Target::to_connect(&to, 27_474)?,
             probe_bytes: None,
-            // Nobody greets like this, so nobody is sent anything.
-            framing: Framing { receiver_greets: vec![0], probe_greets: Vec::new(), bytes: 0 },
-        })
-    });
-    let facts = examine(asked.transpose()?.as_ref())?;
+            // Nobody is a receiver, so nobody is sent anything.
+            framing: Framing {
+                hear: |_| None,
+                greeting_bytes: 1,
+                probe_greets: Vec::new(),
+                bytes: 0,
+            },
+        }),
+    };
+    let facts = examine(asked.as_ref())?;
     println!("{}", serde_json::to_string_pretty(&facts)?);
     Ok(())
 }

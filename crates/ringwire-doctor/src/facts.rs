@@ -267,6 +267,9 @@ pub struct Route {
 pub struct Connection {
     /// Whether the peer greeted as a `ringwire recv`.
     pub receiver: bool,
+    /// Whether it had no place free.
+    #[serde(default)]
+    pub busy: bool,
     /// What was sent on it; `None` if nothing was.
     pub probe: Option<Seen<Sample>>,
 }

@@ -13,6 +13,6 @@ mod gather;
 mod judge;
 mod report;
 
-pub use gather::{Asked, Framing, NoAddress, examine};
+pub use gather::{Asked, Framing, Heard, examine};
 pub use judge::judge;
 pub use report::{Check, Report, Status};

@@ -181,7 +181,7 @@ fn sample(copied_bytes: u64) -> Sample {
 }
 
 fn probed(facts: &mut Facts, sample: Sample) {
-    let connection = Connection { receiver: false, probe: Some(Ok(sample)) };
+    let connection = Connection { receiver: false, busy: false, probe: Some(Ok(sample)) };
     facts.path.as_mut().unwrap().connection = Ok(connection);
 }
 

@@ -7,11 +7,11 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 
+use crate::poll::poll_until;
 use crate::protocol::{
-    self, FRAME_BYTES_MAX, FromReceiver, FromSender, GREETING_BYTES, Role, Wrong,
+    self, FRAME_BYTES_MAX, FromReceiver, FromSender, GREETING_BYTES, ReceiverId, Role, Wrong,
 };
 use crate::signals::Signals;
 use crate::units::show_duration;
@@ -66,8 +66,8 @@ impl<'a> Link<'a> {
     }
 
     /// Greets, and judges the other end's greeting: a sender's, or a probe's.
-    pub(super) fn greet(&mut self) -> Result<Role, Over> {
-        self.write(&protocol::greeting(Role::Receiver))?;
+    pub(super) fn greet(&mut self, id: ReceiverId) -> Result<Role, Over> {
+        self.write(&protocol::greeting_of(Role::Receiver, id))?;
         loop {
             let came = &self.buffer[self.start..self.end];
             let came = &came[..came.len().min(GREETING_BYTES)];
@@ -196,21 +196,6 @@ impl<'a> Link<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
-        }
-    }
-}
-
-/// Polls until something is ready (`true`) or the deadline has come (`false`).
-pub(super) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // An idle time too large for the kernel is as good as none.
-        let timeout = Timespec::try_from(left).ok();
-        match rustix::event::poll(fds, timeout.as_ref()) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
         }
     }
 }

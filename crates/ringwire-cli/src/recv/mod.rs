@@ -1,7 +1,9 @@
 //! `ringwire recv`: takes files from senders, one connection after the other or a few at a time.
 //!
 //! ```text
-//! mod.rs      listens, accepts within --connections and --count, ends on a signal
+//! mod.rs      accepts within --connections and --count, ends on a signal
+//! listen.rs   where it listens
+//! waiting.rs  the senders that wait for their turn
 //! session.rs  one connection, greeting to goodbye
 //! link.rs     its bytes: deadlines, signals
 //! intake.rs   its order (pure)
@@ -11,23 +13,30 @@
 
 mod intake;
 mod link;
+mod listen;
 mod session;
 mod store;
+mod waiting;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ringwire_reach::canonical;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
-use self::link::{Link, poll_until};
+use self::link::Link;
 use self::session::Outcome;
 use self::store::Store;
+use self::waiting::Waiting;
 use crate::args::Recv;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::poll::poll_until;
+use crate::protocol::{self, ReceiverId, Role};
 use crate::signals::Signals;
 
 /// How long to wait with the next `accept` when the last one found no descriptor or memory.
@@ -39,15 +48,18 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Runs the receiver to its end.
 pub(crate) fn run(args: &Recv, signals: &Signals, output: &Output) -> Result<Exit, Failure> {
     let store = Store::open(&args.dir, args.force)?;
-    let listener = listen(args)?;
-    let address = listener.local_addr().map_err(|error| cannot_listen(args, error))?;
-    if !address.ip().is_loopback() {
-        output.warning(format_args!(
-            "whoever can reach {address} can store files in {}; the transfer is not encrypted",
-            args.dir.display()
-        ));
+    let listening = listen::listen(&args.listen, signals, output)?;
+    let mut listeners = Vec::new();
+    for (listener, address) in listening {
+        if !address.ip().is_loopback() {
+            output.warning(format_args!(
+                "whoever can reach {address} can store files in {}; the transfer is not encrypted",
+                args.dir.display()
+            ));
+        }
+        output.result(format_args!("listening on {address}"));
+        listeners.push(listener);
     }
-    output.result(format_args!("listening on {address}"));
     let ended = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map_err(|errno| Failure::new(format!("cannot make an eventfd: {errno}")))?;
     let receiver = Receiver {
@@ -55,30 +67,23 @@ pub(crate) fn run(args: &Recv, signals: &Signals, output: &Output) -> Result<Exi
         signals,
         output,
         store,
-        listener,
+        listeners,
+        id: id(),
         ended,
         tally: Mutex::new(Tally { serving: 0, transfers: 0, broken: 0, interrupted: 0 }),
     };
     receiver.serve()
 }
 
-fn listen(args: &Recv) -> Result<TcpListener, Failure> {
-    // std sets SO_REUSEADDR, so a receiver can be started again at once, and a backlog of 4096
-    // (net.core.somaxconn): the senders that wait for their turn.
-    let listener = TcpListener::bind(args.listen).map_err(|error| cannot_listen(args, error))?;
-    listener.set_nonblocking(true).map_err(|error| cannot_listen(args, error))?;
-    Ok(listener)
-}
-
-fn cannot_listen(args: &Recv, error: io::Error) -> Failure {
-    let failure = Failure::new(format!("cannot listen on {}: {error}", args.listen));
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            failure.hint("another program has it; --listen with port 0 takes a free one")
-        }
-        io::ErrorKind::AddrNotAvailable => failure.hint("--listen takes an address of this host"),
-        _ => failure,
-    }
+/// A number that no other receiver has, but by a chance of 1 to 10^11.
+fn id() -> ReceiverId {
+    let mut id = ReceiverId::default();
+    // Randomly keyed, and so random.
+    let random = RandomState::new().build_hasher().finish().to_le_bytes();
+    id.0.copy_from_slice(&random[..5]);
+    // Zero would say nothing.
+    id.0[0] |= 1;
+    id
 }
 
 struct Receiver<'a> {
@@ -86,7 +91,9 @@ struct Receiver<'a> {
     signals: &'a Signals,
     output: &'a Output,
     store: Store,
-    listener: TcpListener,
+    /// One or more.
+    listeners: Vec<TcpListener>,
+    id: ReceiverId,
     /// Written when a session ends, so that the accepting thread looks again.
     ended: OwnedFd,
     tally: Mutex<Tally>,
@@ -105,6 +112,7 @@ impl Receiver<'_> {
     fn serve(&self) -> Result<Exit, Failure> {
         std::thread::scope(|scope| {
             let mut accept_at = Instant::now();
+            let mut waiting = Waiting::new(protocol::greeting_of(Role::Busy, self.id));
             loop {
                 let tally = self.tally();
                 let count_reached =
@@ -117,12 +125,22 @@ impl Receiver<'_> {
                     self.args.count.map_or(u64::MAX, |count| count.get() - tally.transfers);
                 let room =
                     tally.serving < self.args.connections.get() && (tally.serving as u64) < wanted;
-                if let Some(stream) = self.accept(room, &mut accept_at)? {
-                    self.lock().serving += 1;
-                    scope.spawn(move || self.session(stream));
+                waiting.drop_gone();
+                let next = if room { waiting.next() } else { None };
+                let stream = match next {
+                    Some(stream) => Some(stream),
+                    None => self.accept(&waiting, &mut accept_at)?,
+                };
+                match stream {
+                    Some(stream) if room => {
+                        self.lock().serving += 1;
+                        scope.spawn(move || self.session(stream));
+                    }
+                    Some(stream) => waiting.take(stream),
+                    None => {}
                 }
             }
-            Ok(())
+            Ok::<(), Failure>(())
         })?;
         // The scope has waited for every session; each has cleaned up.
         let tally = self.tally();
@@ -138,25 +156,31 @@ impl Receiver<'_> {
         Ok(if tally.broken == 0 { Exit::Yes } else { Exit::No })
     }
 
-    /// Waits for what can change: a connection when there is room for one, the end of a session, a
-    /// signal.
-    fn accept(&self, room: bool, accept_at: &mut Instant) -> Result<Option<TcpStream>, Failure> {
+    /// Waits for what can change: a new connection, one that waits and is given up, the end of a
+    /// session, a signal.
+    fn accept(
+        &self,
+        waiting: &Waiting,
+        accept_at: &mut Instant,
+    ) -> Result<Option<TcpStream>, Failure> {
         let now = Instant::now();
-        let listening = room && *accept_at <= now;
-        let deadline = if room && !listening { *accept_at } else { now + FOREVER };
+        let takes = !waiting.is_full();
+        let listening = takes && *accept_at <= now;
+        let deadline = if takes && !listening { *accept_at } else { now + FOREVER };
         let mut fds =
             vec![PollFd::new(self.signals, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
+        fds.extend(waiting.fds());
+        let first = fds.len();
         if listening {
-            fds.push(PollFd::new(&self.listener, PollFlags::IN));
+            fds.extend(self.listeners.iter().map(|one| PollFd::new(one, PollFlags::IN)));
         }
         poll_until(&mut fds, deadline)
             .map_err(|error| Failure::new(format!("cannot wait for connections: {error}")))?;
         // Reset; it only says that the tally has changed, which the caller looks at.
         let _ = rustix::io::read(&self.ended, &mut [0; 8]);
-        if !listening {
-            return Ok(None);
-        }
-        match self.listener.accept() {
+        let ready = fds[first..].iter().position(|fd| !fd.revents().is_empty());
+        let Some(listener) = ready.and_then(|at| self.listeners.get(at)) else { return Ok(None) };
+        match listener.accept() {
             Ok((stream, _)) => Ok(Some(stream)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error)
@@ -178,11 +202,13 @@ impl Receiver<'_> {
 
     fn session(&self, stream: TcpStream) {
         let peer = match stream.peer_addr() {
-            Ok(address) => address.to_string(),
+            Ok(address) => canonical(address).to_string(),
             Err(_) => "a sender that is gone".into(),
         };
         let outcome = match Link::new(stream, self.signals, self.args.idle) {
-            Ok(link) => session::serve(link, &peer, &self.store, self.args.max_bytes, self.output),
+            Ok(link) => {
+                session::serve(link, &peer, self.id, &self.store, self.args.max_bytes, self.output)
+            }
             Err(error) => {
                 self.output.warning(format_args!("{peer} is not served: {error}"));
                 Outcome::NoTransfer

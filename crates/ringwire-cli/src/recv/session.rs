@@ -12,7 +12,7 @@ use super::link::{Link, Over};
 use super::store::{Incoming, Refusal, Store};
 use crate::name::{FileName, printable};
 use crate::output::{Output, Progress};
-use crate::protocol::{FromReceiver, PROBE_BYTES_MAX, Role, Status, Wrong};
+use crate::protocol::{FromReceiver, PROBE_BYTES_MAX, ReceiverId, Role, Status, Wrong};
 use crate::units::{show_bytes, show_duration, show_rate, show_size};
 
 /// How often the sender hears that we are alive. Well below any sensible patience.
@@ -21,7 +21,8 @@ const ALIVE_EVERY: Duration = Duration::from_millis(500);
 /// What a session came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It never greeted as a sender of this version does, or only probed the path: not a transfer.
+    /// It never greeted as a sender of this version does, went before it sent anything, or only
+    /// probed the path: not a transfer.
     NoTransfer,
     /// Every file is stored, and the sender said goodbye.
     Whole,
@@ -35,11 +36,12 @@ pub(super) enum Outcome {
 pub(super) fn serve(
     mut link: Link<'_>,
     peer: &str,
+    id: ReceiverId,
     store: &Store,
     max_bytes: u64,
     output: &Output,
 ) -> Outcome {
-    match link.greet() {
+    match link.greet(id) {
         Ok(Role::Prober) => {
             let came = link.discard(PROBE_BYTES_MAX);
             output.note(match came {
@@ -74,11 +76,17 @@ pub(super) fn serve(
         said_at: Instant::now(),
         intake: Intake::default(),
         coming: None,
+        began: false,
         whole: true,
     };
     let outcome = match session.run() {
         Ok(()) if session.whole => Outcome::Whole,
         Ok(()) => Outcome::Broken,
+        // One of several receivers, say, and another one did not answer.
+        Err(over @ (Over::Ended | Over::Broken(_))) if !session.began => {
+            output.note(format_args!("{peer} left without having sent anything: {over}"));
+            Outcome::NoTransfer
+        }
         Err(over) => {
             session.leave(&over);
             match over {
@@ -106,6 +114,8 @@ struct Session<'a> {
     intake: Intake,
     /// The file that is coming, unless it was refused.
     coming: Option<Coming<'a>>,
+    /// The sender has sent something.
+    began: bool,
     /// No file so far that is not stored.
     whole: bool,
 }
@@ -122,6 +132,7 @@ impl<'a> Session<'a> {
     fn run(&mut self) -> Result<(), Over> {
         loop {
             let frame = self.link.frame()?;
+            self.began = true;
             match self.intake.on_frame(frame)? {
                 Step::Begin { size, name } => self.begin(size, &name)?,
                 Step::Take { bytes } => self.take(bytes)?,

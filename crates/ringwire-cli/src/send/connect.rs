@@ -1,167 +1,462 @@
 //! Connecting to every receiver, all at once, and greeting it.
 //!
 //! Either all of them answer as receivers of this version, or nothing is sent and the error names
-//! each that did not: a transfer to fewer than were asked for should be asked for.
+//! each that did not: a transfer to fewer than were asked for should be asked for. One thread waits
+//! for all of it, and for signals.
+//!
+//! ```text
+//!   Resolving ──▶ Connecting ──▶ Greeting ──▶ it begins
+//!   (a thread)    (RFC 8305)     │      ▲
+//!                                └─busy─┘      and from everywhere: Missing
+//! ```
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::args::Endpoint;
+use ringwire_reach::{Connecting, Lookup, Target, Unreached, Unresolved};
+use rustix::event::{PollFd, PollFlags};
+
 use crate::exit::Failure;
-use crate::protocol::{self, GREETING_BYTES, Role};
+use crate::output::Output;
+use crate::poll::poll_until;
+use crate::protocol::{self, GREETING_BYTES, ReceiverId, Role, Wrong};
 use crate::signals::Signals;
 use crate::units::show_duration;
 
-/// How soon a signal is seen while connecting.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// After what time it is said what is being waited for.
+const NOTED_AFTER: Duration = Duration::from_secs(1);
 
 /// A receiver that has greeted.
 pub(super) struct Connected {
     pub(super) shown: String,
     pub(super) stream: TcpStream,
-    address: SocketAddr,
+}
+
+/// A receiver that did not.
+struct Missing {
+    what: String,
+    hint: String,
 }
 
 /// Connects to all of `receivers`, each within `patience`.
 pub(super) fn connect_all(
-    receivers: &[Endpoint],
+    receivers: &[Target],
     patience: Duration,
     signals: &Signals,
+    output: &Output,
 ) -> Result<Vec<Connected>, Failure> {
-    let (answers, answered) = mpsc::channel();
-    for (index, receiver) in receivers.iter().enumerate() {
-        let (receiver, answers) = (receiver.clone(), answers.clone());
-        // Not waited for when a signal comes: resolving a name cannot be cut short.
-        std::thread::spawn(move || answers.send((index, connect(&receiver, patience))));
+    let started = Instant::now();
+    let (deadline, noted_at) = (started + patience, started + NOTED_AFTER);
+    let mut noted = false;
+    let mut all: Vec<Candidate<'_>> =
+        receivers.iter().map(|target| Candidate::new(target, patience, deadline)).collect();
+    loop {
+        let now = Instant::now();
+        for candidate in &mut all {
+            candidate.go_on(now);
+        }
+        if let Some(signal) = signals.seen() {
+            return Err(Failure::new(format!("told to exit by {signal}; nothing was sent")));
+        }
+        let met: Vec<Met<'_>> = all.iter().filter_map(Candidate::met).collect();
+        if let Some(twins) = twins(&met) {
+            return Err(twins);
+        }
+        if all.iter().all(Candidate::is_ended) {
+            return judge(all);
+        }
+        if !noted && now >= noted_at {
+            noted = true;
+            all.iter().filter_map(Candidate::waits_for).for_each(|what| output.note(what));
+        }
+        // Not of one that may be found to wait for itself.
+        if noted || all.iter().all(|one| one.met().is_some() || one.is_ended()) {
+            all.iter_mut()
+                .filter_map(Candidate::is_told_to_wait)
+                .for_each(|wait| output.note(wait));
+        }
+        let wake_at = all.iter().filter_map(Candidate::wake_at).min().unwrap_or(deadline);
+        let wake_at = if noted { wake_at } else { wake_at.min(noted_at) };
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+        all.iter().for_each(|candidate| candidate.poll(&mut fds));
+        poll_until(&mut fds, wake_at)
+            .map_err(|error| Failure::new(format!("cannot wait for connections: {error}")))?;
     }
-    let mut connected: Vec<_> = receivers.iter().map(|_| None).collect();
-    let mut failed = Vec::new();
-    for _ in receivers {
-        let (index, answer) = loop {
-            match answered.recv_timeout(LOOK_EVERY) {
-                Ok(answer) => break answer,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    if let Some(signal) = signals.seen() {
-                        return Err(Failure::new(format!(
-                            "told to exit by {signal}; nothing was sent"
-                        )));
-                    }
-                }
+}
+
+/// All of them, or why not.
+fn judge(all: Vec<Candidate<'_>>) -> Result<Vec<Connected>, Failure> {
+    let (mut connected, mut missing) = (Vec::new(), Vec::new());
+    for candidate in all {
+        match candidate.stage {
+            Stage::Greeting(Greeting { stream, .. }) => {
+                // Of a socket that is open, this cannot fail.
+                let _ = stream.set_nonblocking(false);
+                connected.push(Connected { shown: candidate.target.shown().into(), stream });
             }
+            Stage::Missing(not) => missing.push(not),
+            Stage::Resolving(_) | Stage::Connecting { .. } => {}
+        }
+    }
+    let Some(first) = missing.first() else { return Ok(connected) };
+    let lines: Vec<&str> = missing.iter().map(|missing| missing.what.as_str()).collect();
+    Err(Failure::new(format!("{}; nothing was sent", lines.join("\n       "))).hint(&first.hint))
+}
+
+/// A receiver that has said who it is.
+#[derive(Clone, Copy)]
+struct Met<'a> {
+    shown: &'a str,
+    address: SocketAddr,
+    id: ReceiverId,
+}
+
+/// Two that are one: by the number that a receiver gives, which tells receivers at one address
+/// apart, and one at two addresses; by the address where it gives none.
+fn twins(met: &[Met<'_>]) -> Option<Failure> {
+    let silent = ReceiverId::default();
+    let same = |a: &Met<'_>, b: &Met<'_>| match (a.id, b.id) {
+        (a_id, b_id) if a_id == silent || b_id == silent => a.address == b.address,
+        (a_id, b_id) => a_id == b_id,
+    };
+    met.iter().enumerate().find_map(|(at, one)| {
+        let twin = met[..at].iter().find(|other| same(other, one))?;
+        let at = match twin.address == one.address {
+            true => one.address.to_string(),
+            false => format!("at {} and {}", twin.address, one.address),
         };
-        match answer {
-            Ok(receiver) => connected[index] = Some(receiver),
-            Err(failure) => failed.push((index, failure)),
-        }
-    }
-    failed.sort_by_key(|(index, _)| *index);
-    judge(connected.into_iter().flatten().collect(), failed.into_iter().map(|(_, why)| why))
-}
-
-fn judge(
-    connected: Vec<Connected>,
-    failed: impl Iterator<Item = Missing>,
-) -> Result<Vec<Connected>, Failure> {
-    let failed: Vec<Missing> = failed.collect();
-    if let Some(first) = failed.first() {
-        let lines: Vec<&str> = failed.iter().map(|missing| missing.what.as_str()).collect();
-        let failure = Failure::new(format!("{}; nothing was sent", lines.join("\n       ")));
-        return Err(failure.hint(first.hint));
-    }
-    for (index, receiver) in connected.iter().enumerate() {
-        if let Some(twin) = connected[..index].iter().find(|twin| twin.address == receiver.address)
-        {
-            return Err(Failure::new(format!(
-                "{} and {} are the same receiver ({}); nothing was sent",
-                twin.shown, receiver.shown, receiver.address
-            ))
-            .hint("name each receiver once"));
-        }
-    }
-    Ok(connected)
-}
-
-struct Missing {
-    what: String,
-    hint: &'static str,
-}
-
-fn connect(receiver: &Endpoint, patience: Duration) -> Result<Connected, Missing> {
-    let shown = &receiver.shown;
-    let addresses: Vec<SocketAddr> = (receiver.host.as_str(), receiver.port)
-        .to_socket_addrs()
-        .map_err(|error| Missing {
-            what: format!("cannot resolve {shown}: {error}"),
-            hint: "check the name; an address in numbers needs no resolving",
-        })?
-        .collect();
-    let deadline = Instant::now() + patience;
-    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
-            Ok(stream) => return greet(receiver, stream, address, deadline, patience),
-            Err(error) => refused = error,
-        }
-    }
-    Err(Missing {
-        what: format!("cannot connect to {shown}: {refused}"),
-        hint: match refused.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                "start \"ringwire recv\" there; without --listen it takes connections of its own \
-                 host only"
-            }
-            _ => "check the address, and that no firewall is on the way",
-        },
+        let what = format!("{} and {} are the same receiver ({at})", twin.shown, one.shown);
+        Some(Failure::new(format!("{what}; nothing was sent")).hint("name each receiver once"))
     })
 }
 
-fn greet(
-    receiver: &Endpoint,
-    mut stream: TcpStream,
-    address: SocketAddr,
-    deadline: Instant,
+/// A receiver on its way to being connected.
+struct Candidate<'a> {
+    target: &'a Target,
     patience: Duration,
-) -> Result<Connected, Missing> {
-    let shown = &receiver.shown;
-    let broke = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Missing {
-            what: format!(
-                "{shown} took the connection, but did not greet within {}",
-                show_duration(patience)
-            ),
-            hint: "it may be serving other senders, or be something else than \"ringwire recv\"; \
-                   --patience waits longer",
-        },
-        _ => Missing {
-            what: format!("{shown} broke the connection before it greeted: {error}"),
-            hint: "is \"ringwire recv\" what listens at that port?",
-        },
-    };
-    // The last frames of a transfer are small and must not wait for an acknowledgement.
-    stream.set_nodelay(true).map_err(broke)?;
-    stream.write_all(&protocol::greeting(Role::Sender)).map_err(broke)?;
-    let mut greeting = [0; GREETING_BYTES];
-    let mut came = 0;
-    loop {
-        let judged = protocol::check_greeting(&greeting[..came], Role::Receiver);
-        if judged.map_err(|wrong| Missing {
-            what: format!("cannot send to {shown}: {wrong}"),
-            hint: wrong.hint().unwrap_or("check the address"),
-        })? {
-            break;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))).map_err(broke)?;
-        match stream.read(&mut greeting[came..]) {
-            Ok(0) => return Err(broke(io::ErrorKind::UnexpectedEof.into())),
-            Ok(bytes) => came += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(broke(error)),
+    deadline: Instant,
+    stage: Stage,
+}
+
+enum Stage {
+    Resolving(Lookup),
+    Connecting {
+        connecting: Connecting,
+        addresses: Vec<SocketAddr>,
+    },
+    /// Until it begins, and then for good.
+    Greeting(Greeting),
+    Missing(Missing),
+}
+
+/// A connection, up to the receiver's word that it begins.
+struct Greeting {
+    stream: TcpStream,
+    address: SocketAddr,
+    /// All that the name resolved to.
+    addresses: Vec<SocketAddr>,
+    came: [u8; GREETING_BYTES],
+    /// `0 <= filled <= GREETING_BYTES`
+    filled: usize,
+    /// Who it is, once it has said that it begins, or that it serves others.
+    id: Option<ReceiverId>,
+    begins: bool,
+    /// It has been said that it serves others.
+    noted: bool,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(target: &'a Target, patience: Duration, deadline: Instant) -> Candidate<'a> {
+        let stage = match Lookup::start(target) {
+            Ok(lookup) => Stage::Resolving(lookup),
+            Err(error) => Stage::Missing(Unresolved::not_asked(target, &error).into()),
+        };
+        Candidate { target, patience, deadline, stage }
+    }
+
+    /// Takes the news, and goes as far as it can without waiting.
+    fn go_on(&mut self, now: Instant) {
+        loop {
+            let next = match &mut self.stage {
+                Stage::Resolving(lookup) => match lookup.answer() {
+                    Some(Ok(addresses)) => {
+                        let (patience, deadline) = (self.patience, self.deadline);
+                        let connecting =
+                            Connecting::new(self.target, &addresses, patience, now, deadline);
+                        Stage::Connecting { connecting, addresses }
+                    }
+                    Some(Err(unresolved)) => Stage::Missing(unresolved.into()),
+                    None if now >= self.deadline => {
+                        let why = Unresolved::no_answer(self.target, self.patience);
+                        Stage::Missing(why.into())
+                    }
+                    None => return,
+                },
+                Stage::Connecting { connecting, addresses } => match connecting.step(now) {
+                    Some(Ok((stream, address))) => {
+                        let addresses = std::mem::take(addresses);
+                        match Greeting::begin(stream, address, addresses) {
+                            Ok(greeting) => Stage::Greeting(greeting),
+                            Err((greeting, error)) => {
+                                Stage::Missing(greeting.broke(self.target, &error))
+                            }
+                        }
+                    }
+                    Some(Err(unreached)) => Stage::Missing(unreached.into()),
+                    None => return,
+                },
+                Stage::Greeting(greeting) => match greeting.listen(self.target) {
+                    Ok(()) if now >= self.deadline && !greeting.begins => {
+                        Stage::Missing(greeting.silent(self.target, self.patience))
+                    }
+                    Ok(()) => return,
+                    Err(missing) => Stage::Missing(missing),
+                },
+                Stage::Missing(_) => return,
+            };
+            self.stage = next;
         }
     }
-    stream.set_read_timeout(None).map_err(broke)?;
-    Ok(Connected { shown: shown.clone(), stream, address })
+
+    fn is_ended(&self) -> bool {
+        match &self.stage {
+            Stage::Greeting(greeting) => greeting.begins,
+            Stage::Missing(_) => true,
+            Stage::Resolving(_) | Stage::Connecting { .. } => false,
+        }
+    }
+
+    fn met(&self) -> Option<Met<'_>> {
+        match &self.stage {
+            Stage::Greeting(Greeting { address, id: Some(id), .. }) => {
+                Some(Met { shown: self.target.shown(), address: *address, id: *id })
+            }
+            _ => None,
+        }
+    }
+
+    /// What to say, once, where a receiver serves others.
+    fn is_told_to_wait(&mut self) -> Option<String> {
+        let Stage::Greeting(Greeting { id: Some(_), begins: false, noted, .. }) = &mut self.stage
+        else {
+            return None;
+        };
+        (!std::mem::replace(noted, true)).then(|| {
+            let (shown, time) = (self.target.shown(), show_duration(self.patience));
+            format!("{shown} serves other senders; waiting up to {time} for its turn")
+        })
+    }
+
+    /// What takes so long, if it is not the receiver.
+    fn waits_for(&self) -> Option<String> {
+        let shown = self.target.shown();
+        match &self.stage {
+            Stage::Resolving(_) => Some(format!("still looking for the address of {shown}")),
+            Stage::Connecting { .. } => Some(format!("still connecting to {shown}")),
+            Stage::Greeting(_) | Stage::Missing(_) => None,
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Connecting { connecting, .. } => Some(connecting.wake_at().min(self.deadline)),
+            Stage::Resolving(_) => Some(self.deadline),
+            Stage::Greeting(greeting) => (!greeting.begins).then_some(self.deadline),
+            Stage::Missing(_) => None,
+        }
+    }
+
+    fn poll<'f>(&'f self, fds: &mut Vec<PollFd<'f>>) {
+        let fd = PollFd::from_borrowed_fd;
+        match &self.stage {
+            Stage::Resolving(lookup) => {
+                fds.extend(lookup.ended().map(|ended| fd(ended, PollFlags::empty())));
+            }
+            Stage::Connecting { connecting, .. } => {
+                fds.extend(connecting.sockets().map(|socket| fd(socket, PollFlags::OUT)));
+            }
+            Stage::Greeting(greeting) if !greeting.begins => {
+                fds.push(PollFd::new(&greeting.stream, PollFlags::IN));
+            }
+            Stage::Greeting(_) | Stage::Missing(_) => {}
+        }
+    }
+}
+
+impl Greeting {
+    fn begin(
+        stream: TcpStream,
+        address: SocketAddr,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Greeting, (Greeting, io::Error)> {
+        let came = [0; GREETING_BYTES];
+        let mut greeting = Greeting {
+            stream,
+            address,
+            addresses,
+            came,
+            filled: 0,
+            id: None,
+            begins: false,
+            noted: false,
+        };
+        // The last frames of a transfer are small and must not wait for an acknowledgement. A new
+        // connection has room for a greeting.
+        let said = greeting
+            .stream
+            .set_nodelay(true)
+            .and_then(|()| greeting.stream.write_all(&protocol::greeting(Role::Sender)));
+        match said {
+            Ok(()) => Ok(greeting),
+            Err(error) => Err((greeting, error)),
+        }
+    }
+
+    /// Takes what the receiver says, as far as it has come.
+    fn listen(&mut self, target: &Target) -> Result<(), Missing> {
+        while !self.begins {
+            let came = &self.came[..self.filled];
+            let judged =
+                protocol::check_receiver(came).map_err(|wrong| self.wrong(target, &wrong))?;
+            if let Some((begins, id)) = judged {
+                self.filled = 0;
+                self.begins = begins;
+                // It could go on like that for ever.
+                if self.id.replace(id).is_some() && !begins {
+                    let wrong = Wrong::Order("a second greeting that says to wait");
+                    return Err(self.wrong(target, &wrong));
+                }
+                continue;
+            }
+            match self.stream.read(&mut self.came[self.filled..]) {
+                Ok(0) => return Err(self.broke(target, &io::ErrorKind::UnexpectedEof.into())),
+                Ok(bytes) => self.filled += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broke(target, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, target: &Target, wrong: &Wrong) -> Missing {
+        Missing {
+            what: format!("cannot send to {}: {wrong}", self.place(target)),
+            hint: self.or_elsewhere(wrong.hint().unwrap_or("check the address")),
+        }
+    }
+
+    fn silent(&self, target: &Target, patience: Duration) -> Missing {
+        let (place, time) = (self.place(target), show_duration(patience));
+        match self.id {
+            Some(_) => Missing {
+                what: format!("{place} serves other senders, and had no place free within {time}"),
+                hint:
+                    "--patience waits longer; \"ringwire recv --connections N\" serves N senders \
+                       at once"
+                        .into(),
+            },
+            None => Missing {
+                what: format!("{place} took the connection, but did not greet within {time}"),
+                hint: self.or_elsewhere(
+                    "it may be something else than \"ringwire recv\", or stopped; --patience waits \
+                     longer",
+                ),
+            },
+        }
+    }
+
+    fn broke(&self, target: &Target, error: &io::Error) -> Missing {
+        let place = self.place(target);
+        match self.id {
+            Some(_) => Missing {
+                what: format!("{place} ended before it was this sender's turn: {error}"),
+                hint: "see what \"ringwire recv\" says there".into(),
+            },
+            None => Missing {
+                what: format!("{place} broke the connection before it greeted: {error}"),
+                hint: self.or_elsewhere("is \"ringwire recv\" what listens at that port?"),
+            },
+        }
+    }
+
+    /// The receiver as it was typed, and at which address it was reached if that is not the same.
+    fn place(&self, target: &Target) -> String {
+        match target.is_name() {
+            true => format!("{} ({})", target.shown(), self.address),
+            false => target.shown().into(),
+        }
+    }
+
+    /// The way out, where another of the name's addresses may be what was meant: the first that
+    /// takes a connection is the one, whoever it is.
+    fn or_elsewhere(&self, hint: &str) -> String {
+        let others: Vec<String> = self
+            .addresses
+            .iter()
+            .filter(|address| **address != self.address)
+            .map(SocketAddr::to_string)
+            .collect();
+        match others.is_empty() {
+            true => hint.into(),
+            false => format!("{hint}; the name has other addresses, too: {}", others.join(", ")),
+        }
+    }
+}
+
+impl From<Unresolved> for Missing {
+    fn from(unresolved: Unresolved) -> Missing {
+        Missing { hint: unresolved.hint().into(), what: unresolved.to_string() }
+    }
+}
+
+impl From<Unreached> for Missing {
+    fn from(unreached: Unreached) -> Missing {
+        let hint = match unreached.is_refusal() {
+            true => {
+                "start \"ringwire recv\" there; without --listen it takes connections of its own \
+                 host only"
+            }
+            false => "check the address, and that no firewall is on the way",
+        };
+        Missing { what: unreached.to_string(), hint: hint.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receivers_are_told_apart_by_their_numbers_and_else_by_their_addresses() {
+        let met = |shown: &'static str, address: &str, id: u8| Met {
+            shown,
+            address: address.parse().unwrap(),
+            id: ReceiverId([0, 0, 0, 0, id]),
+        };
+        let said = |met: &[Met<'_>]| twins(met).map(|failure| failure.first_line());
+        let same = |text: &str| Some(format!("{text}; nothing was sent"));
+        let a = met("a", "10.0.0.1:9", 1);
+        assert_eq!(said(&[]), None);
+        assert_eq!(said(&[a, met("b", "10.0.0.2:9", 2)]), None);
+        assert_eq!(
+            said(&[a, met("b", "10.0.0.1:9", 1)]),
+            same("a and b are the same receiver (10.0.0.1:9)")
+        );
+        assert_eq!(
+            said(&[met("b", "10.0.0.2:9", 2), a, met("c", "[::1]:9", 1)]),
+            same("a and c are the same receiver (at 10.0.0.1:9 and [::1]:9)")
+        );
+        // Whatever stands before them at one address has given each a receiver of its own.
+        assert_eq!(said(&[a, met("b", "10.0.0.1:9", 2)]), None);
+        // They do not say.
+        assert_eq!(said(&[met("a", "10.0.0.1:9", 0), met("b", "10.0.0.2:9", 0)]), None);
+        assert_eq!(
+            said(&[a, met("b", "10.0.0.1:9", 0)]),
+            same("a and b are the same receiver (10.0.0.1:9)")
+        );
+    }
 }

@@ -47,7 +47,7 @@ const REPLIES_MAX: usize = 1024;
 pub(crate) fn run(args: &Send, signals: &Signals, output: &Output) -> Result<Exit, Failure> {
     let files = source::plan(&args.files)?;
     check_sizes(args, files.len())?;
-    let connected = connect::connect_all(&args.receivers, args.patience, signals)?;
+    let connected = connect::connect_all(&args.receivers, args.patience, signals, output)?;
     let arena = arena(args)?;
     let outcome = transfer(args, &files, connected, &arena, signals, output)?;
     let all_stored = outcome.receivers.iter().all(|receiver| receiver.stored() == files.len());
@@ -127,7 +127,7 @@ fn transfer(
     let engine = summary::engine(ring.engine(), why.as_deref());
     let waker = ring.waker().map_err(cannot)?;
     let (mut names, mut ears, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
-    for Connected { shown, stream, .. } in connected {
+    for Connected { shown, stream } in connected {
         names.push(shown);
         ears.push(stream.try_clone().map_err(io)?);
         sockets.push(ring.attach(stream).map_err(cannot)?);

@@ -456,6 +456,22 @@ fn a_receiver_throws_a_probe_away_and_goes_on() {
 }
 
 #[test]
+fn a_receiver_that_serves_others_is_known_all_the_same() {
+    let receiver = Receiver::start(&[]);
+    let served = receiver.greeted();
+    // Whatever it is asked to send: this receiver would take it for a sender's greeting.
+    let args = ["doctor", "--json", "--to", &receiver.address, "--probe-bytes", "1MiB"];
+    let connection = format!("{} is a ringwire recv that serves others", receiver.address);
+    let told = |end: &End| check(&json(end), "connection")["found"] == connection;
+    // One that gets a processor too late has not greeted in time.
+    let report = json(&until("a greeting", || Some(run(args)).filter(told)));
+    let probe = check(&report, "path-probe");
+    assert_eq!(probe["found"], "nothing sent: the ringwire recv serves others");
+    assert_eq!(probe["hint"], "nothing: ask again when it has a place free");
+    drop(served);
+}
+
+#[test]
 fn a_destination_without_an_address_is_an_error() {
     let name = "a".repeat(64);
     let end = run(["doctor", "--to", &format!("{name}:80")]).expect(2);

@@ -13,9 +13,7 @@ fn all_at_once(receiver: &Receiver, bytes: &[u8]) -> std::net::TcpStream {
         stream.write_all(bytes).unwrap();
         stream
     });
-    let mut greeting = [0; 16];
-    stream.read_exact(&mut greeting).unwrap();
-    assert_eq!(&greeting, RECEIVER);
+    read_greeting(&mut stream);
     stream
 }
 
@@ -32,7 +30,6 @@ fn still_serves(receiver: &Receiver, there: &[&str]) {
 
 #[test]
 fn peers_of_another_protocol_or_version_are_told_apart() {
-    let receiver = Receiver::start(&[]);
     for (greeting, why) in [
         (
             &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
@@ -45,15 +42,17 @@ fn peers_of_another_protocol_or_version_are_told_apart() {
         (RECEIVER, "it is not the other end of a transfer: its role is 0x52, not 0x53"),
         (b"rin", "the sender ended the connection"),
     ] {
+        let receiver = Receiver::start(&[]);
         let mut stream = receiver.connect();
         stream.write_all(greeting).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer, RECEIVER, "greeted first, so that the peer knows what we are");
+        // Greeted first, so that the peer knows what we are.
+        assert!(answer.starts_with(BEGINS) && answer.len() == 16, "{answer:?}");
         receiver.program.stderr_line(why, |line| line.contains(why).then_some(()));
+        still_serves(&receiver, &[]);
     }
-    still_serves(&receiver, &[]);
 }
 
 #[test]
@@ -175,7 +174,7 @@ fn a_sender_that_is_silent_is_not_waited_for() {
     let mut silent = receiver.connect();
     let mut answer = Vec::new();
     silent.read_to_end(&mut answer).unwrap();
-    assert_eq!(answer, RECEIVER);
+    assert!(answer.starts_with(BEGINS) && answer.len() == 16, "{answer:?}");
     // and in a file.
     let beginning = [SENDER.to_vec(), file(5, b"f"), data(b"he")].concat();
     let mut stream = all_at_once(&receiver, &beginning);

@@ -3,6 +3,7 @@
 mod common;
 mod confine;
 
+mod addresses;
 mod bench;
 mod doctor;
 mod hostile_receiver;

@@ -1,6 +1,7 @@
 //! Files of all sizes to one and to many receivers.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
 
 use crate::common::*;
@@ -201,14 +202,95 @@ fn senders_wait_for_their_turn() {
     let mut command = ringwire(SEND);
     command.arg(&path).args(["--to", &receiver.address]);
     let mut second = Program::start(command);
-    let sockets = || fs::read_dir(format!("/proc/{}/fd", second.pid())).map_or(0, Iterator::count);
-    until("the second sender to connect", || (sockets() > 3).then_some(()));
+    let told = format!("note: {} serves other senders; waiting up to ", receiver.address);
+    second.stderr_line("that it has to wait", |line| line.starts_with(&told).then_some(()));
     assert!(!second.has_ended());
-    std::io::Write::write_all(&mut first, BYE).unwrap();
+    first.write_all(BYE).unwrap();
     drop(first);
     second.end().expect(0);
     assert_same(&receiver.path("f"), b"second");
     receiver.end().0.expect(0);
+}
+
+#[test]
+fn a_sender_whose_turn_will_not_come_is_told() {
+    let dir = scratch();
+    let path = write(dir.path().join("f"), b"second");
+    let receiver = Receiver::start(&["--count", "1"]);
+    let mut first = receiver.greeted();
+    let mut command = ringwire(SEND);
+    command.arg(&path).args(["--to", &receiver.address]);
+    let second = Program::start(command);
+    second.stderr_line("that it has to wait", |line| line.starts_with("note: ").then_some(()));
+    first.write_all(BYE).unwrap();
+    drop(first);
+    let address = receiver.address.clone();
+    receiver.end().0.expect(0);
+    let end = second.end().expect(2);
+    let error = format!("error: {address} ended before it was this sender's turn: ");
+    assert!(end.stderr.contains(&error), "{}", end.shown());
+    assert!(end.stderr.contains("; nothing was sent\n\nhint: "), "{}", end.shown());
+}
+
+/// It gets no turn, and nothing is said of it.
+#[test]
+fn a_sender_that_was_told_to_wait_and_goes_is_forgotten() {
+    let dir = scratch();
+    let path = write(dir.path().join("f"), b"third");
+    let receiver = Receiver::start(&["--count", "2"]);
+    let mut first = receiver.greeted();
+    let mut second = receiver.connect();
+    let mut greeting = [0; 16];
+    second.read_exact(&mut greeting).unwrap();
+    assert!(greeting.starts_with(BUSY), "{greeting:?}");
+    // The same number in every greeting, and never the one that says nothing.
+    assert!(greeting[11..] != [0; 5], "{greeting:?}");
+    let closing = format!("{:?}", second.local_addr().unwrap());
+    drop(second);
+    first.write_all(BYE).unwrap();
+    drop(first);
+    send(&[&path], &[&receiver], &[]).expect(0);
+    let (end, stored) = receiver.end();
+    let end = end.expect(0);
+    assert_same(&stored.path().join("f"), b"third");
+    assert!(!end.stderr.contains(&closing), "{}", end.stderr);
+}
+
+/// What a name with several addresses is, and a receiver that listens at several of its host's.
+#[test]
+fn a_receiver_that_is_named_twice_is_known_by_whatever_addresses() {
+    let dir = scratch();
+    let path = write(dir.path().join("f"), b"x");
+    let path = path.to_str().unwrap();
+    let target = scratch();
+    let mut command = ringwire(RECV);
+    command.args(["--listen", "0.0.0.0:0", "--count", "1", "--dir"]).arg(target.path());
+    let receiver = Receiver::of(command, target);
+    let port = receiver.address.strip_prefix("0.0.0.0:").unwrap();
+    let at = |host: &str| format!("{host}:{port}");
+    // However patient: it is known at once, though the receiver serves one at a time.
+    for (one, other, is) in [
+        ("127.0.0.1", "127.0.0.1", at("127.0.0.1")),
+        ("localhost", "127.0.0.1", at("127.0.0.1")),
+        ("127.0.0.1", "[::ffff:127.0.0.1]", at("127.0.0.1")),
+        ("127.0.0.1", "0.0.0.0", "at".into()),
+        ("127.0.0.1", "127.0.0.2", "at".into()),
+    ] {
+        let (one, other) = (at(one), at(other));
+        let args = [&SEND[..], &[path, "--to", &one, "--to", &other]].concat();
+        let end = run(args).expect(2);
+        let same = format!("error: {one} and {other} are the same receiver ({is}");
+        let error = end.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert!(error.starts_with(&same), "{}", end.shown());
+        assert!(error.ends_with("); nothing was sent"), "{}", end.shown());
+        assert!(end.stderr.ends_with("\n\nhint: name each receiver once\n"), "{}", end.shown());
+    }
+    // None of that was the transfer that it was started for.
+    let to = at("127.0.0.1");
+    run([&SEND[..], &[path, "--to", &to]].concat()).expect(0);
+    let (end, stored) = receiver.end();
+    end.expect(0);
+    assert_same(&stored.path().join("f"), b"x");
 }
 
 #[test]

@@ -27,6 +27,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use ringwire_reach::Unresolved;
 use ringwire_wire::Perfect;
 
 use crate::facts::{Facts, Path, Seen};
@@ -34,7 +35,7 @@ use live::Looked;
 use netlink::Netlink;
 use path::Reached;
 
-pub use path::{Asked, Framing, NoAddress};
+pub use path::{Asked, Framing, Heard};
 
 /// How long all of it may take. It takes a hundredth of that, but on a machine that is busy with
 /// other things everything may take a hundred times as long, and is not to be taken for broken.
@@ -47,8 +48,8 @@ const PATH_MAX: Duration = Duration::from_millis(4700);
 /// Takes a tenth of a second; with a destination that does not answer, up to ten.
 ///
 /// # Errors
-/// [`NoAddress`] if the destination's name has no address.
-pub fn examine(asked: Option<&Asked>) -> Result<Facts, NoAddress> {
+/// [`Unresolved`] if the destination has no address.
+pub fn examine(asked: Option<&Asked>) -> Result<Facts, Unresolved> {
     let deadline = Instant::now() + ALL_MAX;
     let live_deadline = if asked.is_some() { deadline - PATH_MAX } else { deadline };
     let to = match asked {
@@ -91,7 +92,7 @@ fn path_of(links: &io::Result<Netlink>, asked: &Asked, reached: Reached) -> Path
         xfrm::encrypts(&flow).map_err(said)
     });
     Path {
-        to: asked.shown.clone(),
+        to: asked.target.shown().into(),
         address: address.ip().to_string(),
         route: routed.map(|(route, _)| route),
         encrypted,

@@ -4,30 +4,26 @@
 //! recv` says who it is before anything is sent, and offers to throw bytes away; to anything else
 //! bytes go only when the caller says how many.
 
-use std::fmt;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use ringwire_reach::{Target, Unresolved, wait_for_addresses, wait_for_connection};
 
 use super::sender::Sender;
 use crate::facts::{Connection, Seen};
 
 const RESOLVE_MAX: Duration = Duration::from_millis(1500);
 const CONNECT_MAX: Duration = Duration::from_millis(1500);
-/// A receiver that has a place free greets at once.
+/// A receiver greets at once, though it may have no place free.
 const GREETING_MAX: Duration = Duration::from_millis(700);
 const PROBE_MAX: Duration = Duration::from_millis(2000);
 
 /// A destination to ask about.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// A name or an address; an IPv6 address without its brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// As it was typed.
-    pub shown: String,
+    /// Where it is.
+    pub target: Target,
     /// Bytes to send to it, whatever it is; `None` sends only to a receiver.
     pub probe_bytes: Option<u64>,
     /// How to know a receiver.
@@ -37,30 +33,26 @@ pub struct Asked {
 /// How to know a receiver, and what to answer.
 #[derive(Clone, Debug)]
 pub struct Framing {
-    /// What it says first.
-    pub receiver_greets: Vec<u8>,
+    /// What the bytes that came, at most `greeting_bytes` of them, say; `None`: it is no receiver.
+    pub hear: fn(&[u8]) -> Option<Heard>,
+    /// How long a receiver's greeting is.
+    pub greeting_bytes: usize,
     /// What makes it throw away all that follows.
     pub probe_greets: Vec<u8>,
     /// How much to send to it then.
     pub bytes: u64,
 }
 
-/// The destination's name has no address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoAddress {
-    /// What was asked for.
-    pub shown: String,
-    /// What the resolver says.
-    pub why: String,
+/// What a receiver says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// That it is ready.
+    Begins,
+    /// That it serves others, and that all else comes later, in another greeting.
+    Busy,
+    /// Nothing yet, as far as it came.
+    Nothing,
 }
-
-impl fmt::Display for NoAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot resolve {}: {}", self.shown, self.why)
-    }
-}
-
-impl std::error::Error for NoAddress {}
 
 /// What came of an attempt to get to the destination.
 pub(super) struct Reached {
@@ -72,87 +64,64 @@ pub(super) struct Reached {
 
 /// The destination's addresses: one or more. Resolving a name cannot be cut short, so a thread is
 /// left behind if it takes too long.
-pub(super) fn resolve(asked: &Asked) -> Result<Vec<SocketAddr>, NoAddress> {
-    if let Ok(address) = asked.host.parse::<IpAddr>() {
-        return Ok(vec![(address, asked.port).into()]);
-    }
-    let no = |why: String| NoAddress { shown: asked.shown.clone(), why };
-    let target = (asked.host.clone(), asked.port);
-    let (found, finds) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("resolve".into())
-        .spawn(move || {
-            let _ = found.send(target.to_socket_addrs().map(Vec::from_iter));
-        })
-        .map_err(|error| no(error.to_string()))?;
-    match finds.recv_timeout(RESOLVE_MAX) {
-        Ok(Ok(addresses)) if addresses.is_empty() => Err(no("the name has no address".into())),
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(no(error.to_string())),
-        Err(_) => Err(no(format!("no answer within {RESOLVE_MAX:?}"))),
-    }
+pub(super) fn resolve(asked: &Asked) -> Result<Vec<SocketAddr>, Unresolved> {
+    wait_for_addresses(&asked.target, Instant::now() + RESOLVE_MAX)
 }
 
 /// Connects, listens for a greeting, and sends what may be sent.
 pub(super) fn reach(asked: &Asked, addresses: &[SocketAddr], sender: &mut Seen<Sender>) -> Reached {
-    let (address, stream) = connect(addresses);
-    let connection = stream.map(|stream| talk(asked, stream, sender));
-    Reached { address, connection: connection.map_err(|error| error.to_string()) }
-}
-
-/// To the first address that takes a connection, as any client would; if none does, what the first
-/// one says.
-fn connect(addresses: &[SocketAddr]) -> (SocketAddr, io::Result<TcpStream>) {
-    let deadline = Instant::now() + CONNECT_MAX;
-    let mut first = None;
-    for (at, address) in addresses.iter().enumerate() {
-        // Evenly, so that a first address that is silent leaves time for the others.
-        let share = (addresses.len() - at) as u32;
-        let left = deadline.saturating_duration_since(Instant::now()) / share;
-        let stream = TcpStream::connect_timeout(address, left.max(Duration::from_millis(1)));
-        if stream.is_ok() {
-            return (*address, stream);
+    match wait_for_connection(&asked.target, addresses, CONNECT_MAX) {
+        Ok((stream, address)) => Reached { address, connection: Ok(talk(asked, stream, sender)) },
+        Err(unreached) => {
+            let none = || SocketAddr::from(([0; 4], 0));
+            let address = addresses.first().copied().unwrap_or_else(none);
+            Reached { address, connection: Err(unreached.why()) }
         }
-        first = first.or(Some((*address, stream)));
     }
-    let none = || (SocketAddr::from(([0; 4], 0)), Err(io::ErrorKind::AddrNotAvailable.into()));
-    first.unwrap_or_else(none)
 }
 
 fn talk(asked: &Asked, mut stream: TcpStream, sender: &mut Seen<Sender>) -> Connection {
-    let receiver = greets(&mut stream, &asked.framing.receiver_greets).unwrap_or(false);
-    let sending = match (receiver, asked.probe_bytes) {
-        (true, bytes) => {
+    let heard = greets(&mut stream, &asked.framing).unwrap_or(None);
+    let (receiver, busy) = (heard.is_some(), heard == Some(Heard::Busy));
+    let sending = match (heard, asked.probe_bytes) {
+        (Some(Heard::Begins), bytes) => {
             Some((asked.framing.probe_greets.as_slice(), bytes.unwrap_or(asked.framing.bytes)))
         }
-        (false, Some(bytes)) => Some((&[][..], bytes)),
-        (false, None) => None,
+        (None, Some(bytes)) => Some((&[][..], bytes)),
+        // A receiver that is busy would take a probe for a sender's greeting, later.
+        (Some(_), _) | (None, None) => None,
     };
     let probe = sending.map(|(greeting, bytes)| {
         let sender = sender.as_mut().map_err(|why| why.clone())?;
         sender.send(stream, greeting, bytes, Instant::now() + PROBE_MAX, |_| {})
     });
-    Connection { receiver, probe }
+    Connection { receiver, busy, probe }
 }
 
-/// Whether the peer's first bytes are these. Reads no more than that.
-fn greets(stream: &mut TcpStream, expected: &[u8]) -> io::Result<bool> {
+/// What the peer says, if it is a receiver: that it begins, or that it is busy. Reads no more than
+/// its greetings.
+fn greets(stream: &mut TcpStream, framing: &Framing) -> io::Result<Option<Heard>> {
     let deadline = Instant::now() + GREETING_MAX;
-    let mut came = vec![0; expected.len()];
-    let mut filled = 0;
-    while filled < expected.len() {
+    let mut came = vec![0; framing.greeting_bytes];
+    let (mut filled, mut heard) = (0, None);
+    while filled < came.len() {
         let left = deadline.saturating_duration_since(Instant::now());
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         match stream.read(&mut came[filled..]) {
-            Ok(0) => return Ok(false),
+            Ok(0) => return Ok(heard),
             Ok(bytes) => filled += bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What it said until now holds.
+            Err(_) if heard.is_some() => return Ok(heard),
             Err(error) => return Err(error),
         }
-        // Another protocol is known by its first wrong byte.
-        if came[..filled] != expected[..filled] {
-            return Ok(false);
+        match (framing.hear)(&came[..filled]) {
+            Some(Heard::Nothing) => {}
+            // Its turn may come soon.
+            Some(Heard::Busy) if heard.is_none() => (filled, heard) = (0, Some(Heard::Busy)),
+            // Another protocol is known by its first wrong byte.
+            other => return Ok(other),
         }
     }
-    Ok(true)
+    Ok(heard)
 }

@@ -318,6 +318,9 @@ fn ports(facts: &Facts, one: &Interface, kind: &str, route: &Route, depth: u32) 
 fn connection(path: &Path) -> Check {
     let (name, needed) = ("connection", "a TCP connection");
     match &path.connection {
+        Ok(Connection { receiver: true, busy: true, .. }) => {
+            Check::ok(name, format!("{} is a ringwire recv that serves others", path.to), needed)
+        }
         Ok(Connection { receiver: true, .. }) => {
             Check::ok(name, format!("{} is a ringwire recv", path.to), needed)
         }
@@ -344,7 +347,12 @@ fn probe(facts: &Facts, path: &Path) -> Check {
                 .warn("see the hint of connection");
         }
     };
+    let busy = matches!(path.connection, Ok(Connection { busy: true, .. }));
     let sample = match probe {
+        None if busy => {
+            return Check::ok(name, "nothing sent: the ringwire recv serves others", needed)
+                .warn("nothing: ask again when it has a place free");
+        }
         None => {
             return Check::ok(name, "nothing sent: the server is no ringwire recv", needed)
                 .warn(MEASURE);

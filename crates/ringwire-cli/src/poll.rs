@@ -1,0 +1,22 @@
+//! Waiting for whichever comes first: a descriptor, or a time.
+
+use std::io;
+use std::time::Instant;
+
+use rustix::event::{PollFd, Timespec};
+use rustix::io::Errno;
+
+/// Polls until something is ready (`true`) or the deadline has come (`false`).
+pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // An idle time too large for the kernel is as good as none.
+        let timeout = Timespec::try_from(left).ok();
+        match rustix::event::poll(fds, timeout.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
