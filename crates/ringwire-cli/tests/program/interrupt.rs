@@ -2,6 +2,7 @@
 //! file, and whoever could clean up did.
 
 use std::io::{ErrorKind, Read, Write};
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -90,7 +91,77 @@ fn a_transfer_that_stood_still_and_goes_on_is_whole() {
 
 /// What either side says of a signal.
 fn name(signal: Signal) -> &'static str {
-    if signal == Signal::INT { "SIGINT" } else { "SIGTERM" }
+    match signal {
+        Signal::INT => "SIGINT",
+        Signal::HUP => "SIGHUP",
+        Signal::XCPU => "SIGXCPU (\"ulimit -t\")",
+        _ => "SIGTERM",
+    }
+}
+
+/// The program with signals as they are in a terminal, though the tests may run under nohup(1).
+fn hearing<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,XCPU", env!("CARGO_BIN_EXE_ringwire")]);
+    command.args(args).env_remove("COLUMNS").env("LC_ALL", "C");
+    command
+}
+
+#[test]
+fn whatever_ends_a_session_is_heard_by_either_side() {
+    let content = random(BYTES, 6);
+    for signal in [Signal::HUP, Signal::XCPU] {
+        for receivers in [true, false] {
+            let dir = scratch();
+            let mut command = hearing(RECV);
+            command.args(["--listen", "127.0.0.1:0", "--count", "1", "--dir"]).arg(dir.path());
+            let receiver = Receiver::of(command, dir);
+            let gate = Gate::before(&receiver, Held::Data(1 << 20));
+            let source = scratch();
+            let path = write(source.path().join("f"), &content);
+            let mut command = hearing(SEND);
+            command.arg(path).args(["--arena", "1MiB", "--block", "64KiB"]);
+            command.args(["--to", &gate.address]);
+            let sender = Program::start(command);
+            until("the part to be written", || {
+                temporary_bytes(receiver.dir()).filter(|&bytes| bytes == 1 << 20)
+            });
+            let told = if receivers { &receiver.program } else { &sender };
+            told.signal(signal);
+            let sent = sender.end();
+            drop(gate);
+            let (received, dir) = receiver.end();
+            assert!(!whole_or_nothing(dir.path(), &content));
+            match receivers {
+                true => receiver_was_told(&received, sent, signal),
+                false => {
+                    received.expect(1);
+                    assert!(sender_was_told(&sent, signal), "{}", sent.shown());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn who_was_started_under_nohup_outlives_the_session() {
+    let dir = scratch();
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_ringwire")).args(RECV).env("LC_ALL", "C");
+    command.args(["--listen", "127.0.0.1:0", "--count", "1", "--dir"]).arg(dir.path());
+    let receiver = Receiver::of(command, dir);
+    let content = random(BYTES, 7);
+    let gate = Gate::before(&receiver, Held::Data(1 << 20));
+    let (sender, _source) = send(&gate.address, &content);
+    until("the part to be written", || {
+        temporary_bytes(receiver.dir()).filter(|&bytes| bytes == 1 << 20)
+    });
+    receiver.program.signal(Signal::HUP);
+    gate.open();
+    sender.end().expect(0);
+    let (received, dir) = receiver.end();
+    received.expect(0);
+    assert!(whole_or_nothing(dir.path(), &content));
 }
 
 /// Whether the sender was told in time; what it says then.
