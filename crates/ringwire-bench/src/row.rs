@@ -50,6 +50,12 @@ impl Report {
             wires: Vec::new(),
         }
     }
+
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        let Report { rows, fanout, latencies, wires, .. } = self;
+        rows.is_empty() && fanout.rows.is_empty() && latencies.rows.is_empty() && wires.is_empty()
+    }
 }
 
 /// A report as the JSON has it.

@@ -38,6 +38,10 @@ pub(crate) fn run(args: &args::Bench, signals: &Signals, output: &Output) -> Res
         true => output.result(json),
         false => show(&report, output),
     }
+    output.all_said()?;
+    if report.is_empty() && signals.seen().is_none() {
+        return Err(Failure::new("nothing could be measured; the notes above say why"));
+    }
     Ok(match signals.seen() {
         Some(_) => Exit::Error,
         None => Exit::Yes,

@@ -13,6 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::protocol::{self, GREETING_BYTES, Role};
 use crate::signals::Signals;
+use crate::threads;
 
 /// What a receiver is sent unless it is said how much: enough to see what the path does.
 const PROBE_BYTES: u64 = 16 << 20;
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &Doctor, signals: &Signals, output: &Output) -> Result<E
         true => output.result(serde_json::to_string_pretty(&report).map_err(Failure::new)?),
         false => report.lines(output.width()).iter().for_each(|line| output.result(line)),
     }
+    output.all_said()?;
     Ok(match report.is_usable() {
         true => Exit::Yes,
         false => Exit::No,
@@ -54,14 +56,13 @@ fn unless_told<T: Send + 'static>(
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let (ended, ends) = UnixStream::pair().map_err(Failure::new)?;
-    let looking = std::thread::Builder::new().name("doctor".into()).spawn(move || {
+    let looking = threads::start("doctor", move || {
         let found = look();
         // Closed by now or by a panic, it wakes who waits.
         drop(ends);
         found
     });
-    let looking =
-        looking.map_err(|error| Failure::new(format!("cannot start a thread: {error}")))?;
+    let looking = looking.map_err(|error| threads::lacking("cannot look", &error))?;
     loop {
         let mut fds =
             [PollFd::new(signals, PollFlags::IN), PollFd::new(&ended, PollFlags::empty())];

@@ -2,15 +2,23 @@
 //!
 //! Results go to stdout, one flushed line each. Progress, notes, warnings and errors go to stderr:
 //! bars where it is a terminal, else plain lines every few seconds. No colours of our own, so
-//! NO_COLOR has nothing to take away. A closed stdout or stderr ends nothing: what could not be
-//! said is lost, the transfer goes on.
+//! NO_COLOR has nothing to take away.
+//!
+//! A stdout or stderr that cannot be written to ends nothing: what could not be said is lost, the
+//! transfer goes on. That stdout failed is said once, and [`Output::all_said`] knows it, for those
+//! whose result is what they print. Whoever reads no further (`| head -1`) has what he wanted: that
+//! is no failure.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
+use crate::exit::Failure;
 use crate::units::{show_bytes, show_duration, show_rate};
 
 /// How often plain progress is said. Often enough to see that it lives, seldom enough for a log.
@@ -23,24 +31,47 @@ const DRAWN_HZ: u8 = 10;
 pub(crate) struct Output {
     bars: MultiProgress,
     terminal: bool,
+    /// Why something of the result could not be said.
+    lost: OnceLock<io::Error>,
 }
 
 impl Output {
     pub(crate) fn new() -> Output {
         let terminal = io::stderr().is_terminal();
         let target = match terminal {
-            true => ProgressDrawTarget::stderr_with_hz(DRAWN_HZ),
+            true => ProgressDrawTarget::term_like_with_hz(Box::new(Screen::default()), DRAWN_HZ),
             false => ProgressDrawTarget::hidden(),
         };
-        Output { bars: MultiProgress::with_draw_target(target), terminal }
+        let bars = MultiProgress::with_draw_target(target);
+        Output { bars, terminal, lost: OnceLock::new() }
     }
 
     /// One line of result, on stdout, at once.
     pub(crate) fn result(&self, line: impl Display) {
-        self.bars.suspend(|| {
+        let said = self.bars.suspend(|| {
             let mut stdout = io::stdout().lock();
-            let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+            writeln!(stdout, "{line}").and_then(|()| stdout.flush())
         });
+        match said {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let why = format!("cannot write to stdout: {error}; what is said there is lost");
+                if self.lost.set(error).is_ok() {
+                    self.warning(why);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether all results could be said.
+    ///
+    /// # Errors
+    /// Something was not; it has been warned of.
+    pub(crate) fn all_said(&self) -> Result<(), Failure> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some(error) => Err(Failure::new(format!("the result could not be written: {error}"))),
+        }
     }
 
     /// How wide the terminal is that results go to, at most as wide as is read well; `None` where
@@ -77,8 +108,17 @@ impl Output {
     }
 
     /// What clap has to say: help and version to stdout, wrong usage to stderr.
-    pub(crate) fn usage(&self, error: &clap::Error) {
-        let _ = error.print();
+    ///
+    /// # Errors
+    /// What was asked for could not be written.
+    pub(crate) fn usage(&self, error: &clap::Error) -> Result<(), Failure> {
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        match printed {
+            Err(why) if !error.use_stderr() && why.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::new(format!("cannot write to stdout: {why}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Starts showing how far each of `lines` (name, bytes to come) is.
@@ -93,6 +133,72 @@ impl Output {
             })
             .collect();
         Progress { output: self, lines, started: now, plain_due: now + PLAIN_EVERY }
+    }
+}
+
+/// The terminal on stderr, as bars are drawn on it. One that goes away is drawn on no more, and
+/// nobody hears of it: indicatif ends the program over an error of it.
+#[derive(Debug)]
+struct Screen {
+    term: Term,
+    gone: AtomicBool,
+}
+
+impl Default for Screen {
+    fn default() -> Screen {
+        Screen { term: Term::buffered_stderr(), gone: AtomicBool::new(false) }
+    }
+}
+
+impl Screen {
+    fn draw(&self, draw: impl FnOnce(&Term) -> io::Result<()>) -> io::Result<()> {
+        // Not after the first error either: what it could not write, the terminal's buffer keeps.
+        if !self.gone.load(Ordering::Relaxed) && draw(&self.term).is_err() {
+            self.gone.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        TermLike::width(&self.term)
+    }
+
+    fn height(&self) -> u16 {
+        TermLike::height(&self.term)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.draw(|term| term.move_cursor_up(n))
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.draw(|term| term.move_cursor_down(n))
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.draw(|term| term.move_cursor_right(n))
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.draw(|term| term.move_cursor_left(n))
+    }
+
+    fn write_line(&self, line: &str) -> io::Result<()> {
+        self.draw(|term| term.write_line(line))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.draw(|term| term.write_str(text))
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.draw(Term::clear_line)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.draw(Term::flush)
     }
 }
 

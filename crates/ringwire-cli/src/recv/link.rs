@@ -23,7 +23,7 @@ const _: () = assert!(BUFFER_BYTES >= FRAME_BYTES_MAX);
 /// How long a connection that is over is kept open for the peer to read why. Closing with bytes
 /// unread resets it, and a reset can overtake the reason on its way, though not at a peer that has
 /// it: Linux lets that read what came before a reset.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Why the connection is over.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,17 @@ impl From<io::Error> for Over {
     }
 }
 
+/// Memory for what comes over a connection.
+///
+/// # Errors
+/// There is none; nothing else asks for so much at once that it could be missed here.
+pub(super) fn buffer() -> io::Result<Box<[u8]>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(BUFFER_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    buffer.resize(BUFFER_BYTES, 0);
+    Ok(buffer.into())
+}
+
 /// A connection.
 pub(super) struct Link<'a> {
     stream: TcpStream,
@@ -58,11 +69,17 @@ pub(super) struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    pub(super) fn new(stream: TcpStream, signals: &'a Signals, idle: Duration) -> io::Result<Self> {
+    /// Takes a connection, and a [`buffer`] for it.
+    pub(super) fn new(
+        stream: TcpStream,
+        buffer: Box<[u8]>,
+        signals: &'a Signals,
+        idle: Duration,
+    ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // Receipts are small and must not wait for an acknowledgement.
         stream.set_nodelay(true)?;
-        Ok(Link { stream, signals, idle, buffer: vec![0; BUFFER_BYTES].into(), start: 0, end: 0 })
+        Ok(Link { stream, signals, idle, buffer, start: 0, end: 0 })
     }
 
     /// Greets, and judges the other end's greeting: a sender's, or a probe's.

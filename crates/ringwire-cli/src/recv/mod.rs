@@ -1,19 +1,22 @@
 //! `ringwire recv`: takes files from senders, one connection after the other or a few at a time.
 //!
 //! ```text
-//! mod.rs      accepts within --connections and --count, ends on a signal
-//! listen.rs   where it listens
-//! waiting.rs  the senders that wait for their turn
-//! session.rs  one connection, greeting to goodbye
-//! link.rs     its bytes: deadlines, signals
-//! intake.rs   its order (pure)
-//! store.rs    its files
+//! mod.rs        accepts within --connections and --count, ends on a signal
+//! listen.rs     where it listens
+//! waiting.rs    the senders that wait for their turn
+//! refuse.rs     those for whom there is no thread, memory or descriptor
+//! session.rs    one connection, greeting to goodbye
+//! link.rs       its bytes: deadlines, signals
+//! intake.rs     its order (pure)
+//! store.rs      its files
 //! ```
-//! Needs no ring: std's blocking I/O and poll(2). Memory: 1 MiB a connection.
+//! Needs no ring: std's blocking I/O and poll(2). Memory: 1 MiB a connection. What the process
+//! cannot have costs a connection or a file, and never the receiver.
 
 mod intake;
 mod link;
 mod listen;
+mod refuse;
 mod session;
 mod store;
 mod waiting;
@@ -22,13 +25,16 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Mutex;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use ringwire_reach::canonical;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use self::link::Link;
+use self::refuse::Refused;
+pub(crate) use self::refuse::Spare;
 use self::session::Outcome;
 use self::store::Store;
 use self::waiting::Waiting;
@@ -38,6 +44,7 @@ use crate::output::Output;
 use crate::poll::poll_until;
 use crate::protocol::{self, ReceiverId, Role};
 use crate::signals::Signals;
+use crate::threads;
 
 /// How long to wait with the next `accept` when the last one found no descriptor or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
@@ -46,9 +53,17 @@ const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Runs the receiver to its end.
-pub(crate) fn run(args: &Recv, signals: &Signals, output: &Output) -> Result<Exit, Failure> {
+pub(crate) fn run(
+    args: &Recv,
+    signals: &Signals,
+    spare: Spare,
+    output: &Output,
+) -> Result<Exit, Failure> {
     let store = Store::open(&args.dir, args.force)?;
     let listening = listen::listen(&args.listen, signals, output)?;
+    // Whoever hears that it listens need not fear that it still lacks anything.
+    let ended = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|errno| Failure::new(format!("cannot make an eventfd: {errno}")))?;
     let mut listeners = Vec::new();
     for (listener, address) in listening {
         if !address.ip().is_loopback() {
@@ -60,8 +75,6 @@ pub(crate) fn run(args: &Recv, signals: &Signals, output: &Output) -> Result<Exi
         output.result(format_args!("listening on {address}"));
         listeners.push(listener);
     }
-    let ended = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|errno| Failure::new(format!("cannot make an eventfd: {errno}")))?;
     let receiver = Receiver {
         args,
         signals,
@@ -72,7 +85,7 @@ pub(crate) fn run(args: &Recv, signals: &Signals, output: &Output) -> Result<Exi
         ended,
         tally: Mutex::new(Tally { serving: 0, transfers: 0, broken: 0, interrupted: 0 }),
     };
-    receiver.serve()
+    receiver.serve(spare)
 }
 
 /// A number that no other receiver has, but by a chance of 1 to 10^11.
@@ -99,6 +112,24 @@ struct Receiver<'a> {
     tally: Mutex<Tally>,
 }
 
+/// What waits outside of the sessions.
+struct Door {
+    /// When to look for connections again.
+    accept_at: Instant,
+    waiting: Waiting,
+    refused: Refused,
+    spare: Spare,
+    /// That no connection can be taken has not been said since the last one was.
+    unsaid: bool,
+}
+
+fn peer(stream: &TcpStream) -> String {
+    match stream.peer_addr() {
+        Ok(address) => canonical(address).to_string(),
+        Err(_) => "a sender that is gone".into(),
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Tally {
     serving: usize,
@@ -109,10 +140,15 @@ struct Tally {
 }
 
 impl Receiver<'_> {
-    fn serve(&self) -> Result<Exit, Failure> {
+    fn serve(&self, spare: Spare) -> Result<Exit, Failure> {
         std::thread::scope(|scope| {
-            let mut accept_at = Instant::now();
-            let mut waiting = Waiting::new(protocol::greeting_of(Role::Busy, self.id));
+            let mut door = Door {
+                accept_at: Instant::now(),
+                waiting: Waiting::new(protocol::greeting_of(Role::Busy, self.id)),
+                refused: self.refused(),
+                spare,
+                unsaid: true,
+            };
             loop {
                 let tally = self.tally();
                 let count_reached =
@@ -125,18 +161,29 @@ impl Receiver<'_> {
                     self.args.count.map_or(u64::MAX, |count| count.get() - tally.transfers);
                 let room =
                     tally.serving < self.args.connections.get() && (tally.serving as u64) < wanted;
-                waiting.drop_gone();
-                let next = if room { waiting.next() } else { None };
+                door.waiting.drop_gone();
+                let next = if room { door.waiting.next() } else { None };
                 let stream = match next {
                     Some(stream) => Some(stream),
-                    None => self.accept(&waiting, &mut accept_at)?,
+                    None => self.accept(&mut door)?,
                 };
                 match stream {
                     Some(stream) if room => {
+                        // Handed over once there is a thread, so that it is still ours if there
+                        // is none.
+                        let (hand, handed) = mpsc::sync_channel(1);
+                        let session = move || handed.iter().for_each(|stream| self.session(stream));
                         self.lock().serving += 1;
-                        scope.spawn(move || self.session(stream));
+                        match threads::scoped(scope, "session", session) {
+                            // It waits for that.
+                            Ok(_) => drop(hand.send(stream)),
+                            Err(error) => {
+                                self.lock().serving -= 1;
+                                self.cannot_serve(stream, &error, &mut door.refused);
+                            }
+                        }
                     }
-                    Some(stream) => waiting.take(stream),
+                    Some(stream) => door.waiting.take(stream),
                     None => {}
                 }
             }
@@ -158,30 +205,43 @@ impl Receiver<'_> {
 
     /// Waits for what can change: a new connection, one that waits and is given up, the end of a
     /// session, a signal.
-    fn accept(
-        &self,
-        waiting: &Waiting,
-        accept_at: &mut Instant,
-    ) -> Result<Option<TcpStream>, Failure> {
+    fn accept(&self, door: &mut Door) -> Result<Option<TcpStream>, Failure> {
         let now = Instant::now();
-        let takes = !waiting.is_full();
-        let listening = takes && *accept_at <= now;
-        let deadline = if takes && !listening { *accept_at } else { now + FOREVER };
+        let takes = !door.waiting.is_full();
+        let listening = takes && door.accept_at <= now;
+        let deadline = if takes && !listening { door.accept_at } else { now + FOREVER };
+        let deadline = door.refused.deadline().map_or(deadline, |end| end.min(deadline));
         let mut fds =
             vec![PollFd::new(self.signals, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
-        fds.extend(waiting.fds());
+        fds.extend(door.waiting.fds());
         let first = fds.len();
         if listening {
             fds.extend(self.listeners.iter().map(|one| PollFd::new(one, PollFlags::IN)));
         }
-        poll_until(&mut fds, deadline)
-            .map_err(|error| Failure::new(format!("cannot wait for connections: {error}")))?;
+        let last = fds.len();
+        fds.extend(door.refused.fds());
+        let polled = poll_until(&mut fds, deadline);
+        // Asked without one to be had, accept says that descriptors lack, and not that there is
+        // none.
+        let ready = fds[first..last].iter().position(|fd| !fd.revents().is_empty());
+        drop(fds);
+        if let Err(error) = polled {
+            // Too many at once for a limit that has been lowered, or for the kernel's memory.
+            if !door.refused.clear() {
+                return Err(Failure::new(format!("cannot wait for connections: {error}")));
+            }
+            return Ok(None);
+        }
+        door.refused.read(Instant::now());
+        door.spare.renew();
         // Reset; it only says that the tally has changed, which the caller looks at.
         let _ = rustix::io::read(&self.ended, &mut [0; 8]);
-        let ready = fds[first..].iter().position(|fd| !fd.revents().is_empty());
         let Some(listener) = ready.and_then(|at| self.listeners.get(at)) else { return Ok(None) };
         match listener.accept() {
-            Ok((stream, _)) => Ok(Some(stream)),
+            Ok((stream, _)) => {
+                door.unsaid = true;
+                Ok(Some(stream))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error)
                 if matches!(
@@ -192,28 +252,63 @@ impl Receiver<'_> {
                 Ok(None)
             }
             Err(error) => {
-                // Out of descriptors or memory: what is being served may give some back.
-                self.output.warning(format_args!("cannot take a connection: {error}"));
-                *accept_at = Instant::now() + ACCEPT_AGAIN;
+                let now = Instant::now();
+                let refused = door.spare.refuse_next(listener, &mut door.refused, &error, now);
+                if refused || door.unsaid {
+                    self.output.warning(refuse::without_descriptor(&error));
+                }
+                if !refused {
+                    // Nor memory: what is being served may give some back.
+                    door.accept_at = now + ACCEPT_AGAIN;
+                    door.unsaid = false;
+                }
                 Ok(None)
             }
         }
     }
 
-    fn session(&self, stream: TcpStream) {
-        let peer = match stream.peer_addr() {
-            Ok(address) => canonical(address).to_string(),
-            Err(_) => "a sender that is gone".into(),
+    /// Nobody, so far.
+    fn refused(&self) -> Refused {
+        Refused::new(protocol::greeting_of(Role::Receiver, self.id))
+    }
+
+    /// Tells a sender that there is no thread or memory to serve it.
+    fn cannot_serve(&self, stream: TcpStream, error: &io::Error, refused: &mut Refused) {
+        let (peer, hint) = (peer(&stream), threads::hint(error));
+        self.output.warning(format_args!("{peer} is not served: {error}\n\nhint: {hint}"));
+        let why = format!("the receiver cannot serve another connection: {error}");
+        refused.refuse(stream, &why, Instant::now());
+    }
+
+    fn serve_one(&self, stream: TcpStream, peer: &str) -> Outcome {
+        let buffer = match link::buffer() {
+            Ok(buffer) => buffer,
+            Err(error) => {
+                let mut refused = self.refused();
+                self.cannot_serve(stream, &error, &mut refused);
+                refused.wait();
+                return Outcome::NoTransfer;
+            }
         };
-        let outcome = match Link::new(stream, self.signals, self.args.idle) {
+        match Link::new(stream, buffer, self.signals, self.args.idle) {
             Ok(link) => {
-                session::serve(link, &peer, self.id, &self.store, self.args.max_bytes, self.output)
+                session::serve(link, peer, self.id, &self.store, self.args.max_bytes, self.output)
             }
             Err(error) => {
                 self.output.warning(format_args!("{peer} is not served: {error}"));
                 Outcome::NoTransfer
             }
-        };
+        }
+    }
+
+    fn session(&self, stream: TcpStream) {
+        let peer = peer(&stream);
+        // A bug that ends a session must not be taken for one that goes on for ever.
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| self.serve_one(stream, &peer)));
+        let outcome = outcome.unwrap_or_else(|_| {
+            self.output.warning(format_args!("from {peer}: a bug of ringwire ended the transfer"));
+            Outcome::Broken
+        });
         let mut tally = self.lock();
         tally.serving -= 1;
         tally.transfers += u64::from(outcome != Outcome::NoTransfer);

@@ -13,6 +13,7 @@ use super::store::{Incoming, Refusal, Store};
 use crate::name::{FileName, printable};
 use crate::output::{Output, Progress};
 use crate::protocol::{FromReceiver, PROBE_BYTES_MAX, ReceiverId, Role, Status, Wrong};
+use crate::threads;
 use crate::units::{show_bytes, show_duration, show_rate, show_size};
 
 /// How often the sender hears that we are alive. Well below any sensible patience.
@@ -231,10 +232,15 @@ impl<'a> Session<'a> {
     }
 
     /// Makes the data durable on another thread, and tells the sender meanwhile that we are alive.
+    /// Without a thread to be had, here, and the sender has to be patient.
     fn sync(&mut self, incoming: &Incoming<'_>) -> Result<Result<(), Refusal>, Over> {
         std::thread::scope(|scope| {
             let (synced, wait) = mpsc::sync_channel(1);
-            scope.spawn(move || synced.send(incoming.sync()));
+            let sync = move || synced.send(incoming.sync());
+            if threads::scoped(scope, "sync", sync).is_err() {
+                self.say_alive(Instant::now())?;
+                return Ok(incoming.sync());
+            }
             loop {
                 match wait.recv_timeout(ALIVE_EVERY) {
                     Ok(result) => return Ok(result),

@@ -38,6 +38,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::protocol::{self, FILES_MAX};
 use crate::signals::Signals;
+use crate::threads;
 use crate::units::show_size;
 
 /// Replies that may wait for the ring's thread; the listening thread waits beyond that.
@@ -148,14 +149,18 @@ fn transfer(
         waker: waker.clone(),
     };
     std::thread::scope(|scope| {
-        scope.spawn(|| reader.run());
-        scope.spawn(|| replies::listen(ears, signals, &quit, to_ring_replies, &waker));
-        let outcome = transfer.run(&from_reader, &heard);
+        let listen = || replies::listen(ears, signals, &quit, to_ring_replies, &waker);
+        let started = threads::scoped(scope, "replies", listen)
+            .and_then(|_| threads::scoped(scope, "reader", || reader.run()));
+        let outcome = match started {
+            Ok(_) => transfer.run(&from_reader, &heard).map_err(cannot),
+            Err(error) => Err(threads::lacking("cannot send", &error)),
+        };
         // Both threads end now, whatever they wait for.
         returns.stop();
         drop((from_reader, heard));
         let _ = rustix::io::write(&quit, &1u64.to_ne_bytes());
-        outcome.map(|outcome| Outcome { engine, ..outcome }).map_err(cannot)
+        outcome.map(|outcome| Outcome { engine, ..outcome })
     })
 }
 

@@ -251,7 +251,10 @@ impl Receiver {
     }
 
     pub(crate) fn of(command: Command, dir: tempfile::TempDir) -> Receiver {
-        let program = Program::start(command);
+        Receiver::by(Program::start(command), dir)
+    }
+
+    pub(crate) fn by(program: Program, dir: tempfile::TempDir) -> Receiver {
         let address = program.stdout_line("its address", |line| {
             Some(line.strip_prefix("listening on ")?.to_owned())
         });

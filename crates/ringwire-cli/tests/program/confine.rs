@@ -2,12 +2,13 @@
 //! behind a seccomp filter. Nothing of it touches the host.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule};
 
 use crate::common::{End, Program};
 
@@ -17,17 +18,73 @@ const IO_URING: [i64; 3] = [425, 426, 427];
 /// Runs a command behind a filter that answers io_uring's system calls with `errno`, as those of
 /// container runtimes do.
 pub(crate) fn behind_seccomp(errno: u32, command: Command) -> End {
-    let calls: BTreeMap<_, _> = IO_URING.into_iter().map(|call| (call, Vec::new())).collect();
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let (others, these) = (SeccompAction::Allow, SeccompAction::Errno(errno));
-    let filter = SeccompFilter::new(calls, others, these, arch).unwrap();
-    let filter: BpfProgram = filter.try_into().unwrap();
+    let calls = IO_URING.into_iter().map(|call| (errno, (call, Vec::new()))).collect();
+    behind(calls, command).end()
+}
+
+/// A system call, and with which arguments; with any, if there are no rules.
+pub(crate) type Call = (i64, Vec<SeccompRule>);
+
+/// Starts a command for which system calls answer an error number.
+pub(crate) fn behind(calls: Vec<(u32, Call)>, command: Command) -> Program {
     // A filter stays on a thread for good, and on what that thread starts.
     let thread = std::thread::spawn(move || {
-        seccompiler::apply_filter(&filter).unwrap();
-        Program::start(command).end()
+        for (errno, call) in calls {
+            refuse(errno, call);
+        }
+        Program::start(command)
     });
     thread.join().unwrap()
+}
+
+fn refuse(errno: u32, call: Call) {
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let (others, these) = (SeccompAction::Allow, SeccompAction::Errno(errno));
+    let calls = BTreeMap::from([call]);
+    let filter = SeccompFilter::new(calls, others, these, arch).unwrap();
+    let filter: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&filter).unwrap();
+}
+
+/// A limit of a running program, until it is dropped.
+pub(crate) struct Limited {
+    pid: u32,
+    limit: &'static str,
+    before: String,
+}
+
+impl Limited {
+    /// Sets a soft limit, by prlimit(1)'s name for it.
+    pub(crate) fn of(program: &Program, limit: &'static str, to: u64) -> Limited {
+        let pid = program.pid();
+        let before = prlimit(pid, &[&format!("--{limit}"), "--raw", "--noheadings", "-o", "SOFT"]);
+        prlimit(pid, &[&format!("--{limit}={to}:")]);
+        Limited { pid, limit, before: before.trim().into() }
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        prlimit(self.pid, &[&format!("--{}={}:", self.limit, self.before)]);
+    }
+}
+
+/// As the user whose process it is: root may be without the right to others'.
+fn prlimit(pid: u32, args: &[&str]) -> String {
+    let process = fs::metadata(format!("/proc/{pid}")).unwrap();
+    let (user, group) = (process.uid(), process.gid());
+    let mut command = match user == rustix::process::geteuid().as_raw() {
+        true => Command::new("prlimit"),
+        false => {
+            let mut command = Command::new("setpriv");
+            command.args([format!("--reuid={user}"), format!("--regid={group}")]);
+            command.args(["--clear-groups", "--", "prlimit"]);
+            command
+        }
+    };
+    let output = command.arg("--pid").arg(pid.to_string()).args(args).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A user whom nobody else is: no other call, no other process that runs now.
@@ -47,10 +104,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new() -> Shared {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let program = dir.path().join("ringwire");
-        std::fs::copy(env!("CARGO_BIN_EXE_ringwire"), &program).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_ringwire"), &program).unwrap();
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         Shared { _dir: dir, program }
     }
 

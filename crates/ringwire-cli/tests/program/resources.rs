@@ -1,0 +1,226 @@
+//! What a process cannot have more of: threads, memory, descriptors, room in a file. It costs a
+//! connection or a file, and never the receiver.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::common::*;
+use crate::confine::{Limited, Shared};
+
+/// A receiver of an ordinary user, for whom there are limits, and what it needs.
+fn of_a_user(shared: &Shared, args: &[&str]) -> Receiver {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let path = dir.path().to_str().unwrap().to_owned();
+    let args = [&RECV[..], &["--listen", "127.0.0.1:0", "--dir", &path], args].concat();
+    Receiver::of(shared.as_user(64, &args), dir)
+}
+
+/// What the receiver says to a sender that is not served.
+fn refusal(receiver: &Receiver) -> String {
+    let mut stream = receiver.connect();
+    stream.write_all(SENDER).unwrap();
+    read_greeting(&mut stream);
+    let said = said(&mut stream);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it has ended");
+    said
+}
+
+/// Sends a file of this name by the program.
+fn send(receiver: &Receiver, name: &str) -> End {
+    let dir = scratch();
+    let path = write(dir.path().join(name), b"content");
+    run([&SEND[..], &[path.to_str().unwrap(), "--to", &receiver.address]].concat())
+}
+
+/// Takes a file of this name.
+fn takes(receiver: &Receiver, name: &str) {
+    send(receiver, name).expect(0);
+    assert_same(&receiver.path(name), b"content");
+}
+
+/// Ends the receiver, which has done all it could.
+fn ends(receiver: Receiver) -> End {
+    receiver.program.signal(Signal::TERM);
+    receiver.end().0.expect(0)
+}
+
+#[test]
+fn a_connection_without_a_thread_is_refused_and_the_next_is_served() {
+    let shared = Shared::new();
+    let receiver = of_a_user(&shared, &[]);
+    let none = Limited::of(&receiver.program, "nproc", 1);
+    let why = "the receiver cannot serve another connection: Resource temporarily unavailable (os \
+               error 11)";
+    assert_eq!(refusal(&receiver), format!("closing: {why}"));
+    let sent = send(&receiver, "f").expect(1);
+    let lost = format!("0 of 1 file stored; ended the transfer: {why}");
+    assert!(sent.stdout.contains(&lost), "{}", sent.shown());
+    drop(none);
+    takes(&receiver, "f");
+    let end = ends(receiver);
+    let hint = "hint: raise the limit of threads: \"ulimit -u\" for a user, TasksMax for a \
+                service, the limit of pids for a container\n";
+    assert!(
+        end.stderr.contains("is not served: Resource temporarily unavailable"),
+        "{}",
+        end.stderr
+    );
+    assert!(end.stderr.contains(hint), "{}", end.stderr);
+}
+
+#[test]
+fn a_refused_connection_is_none_of_those_that_count() {
+    let shared = Shared::new();
+    let receiver = of_a_user(&shared, &["--count", "1"]);
+    let none = Limited::of(&receiver.program, "nproc", 1);
+    assert!(refusal(&receiver).starts_with("closing: "));
+    drop(none);
+    takes(&receiver, "f");
+    receiver.end().0.expect(0);
+}
+
+#[test]
+fn a_file_is_stored_without_a_thread_to_wait_for_the_disk() {
+    let shared = Shared::new();
+    let receiver = of_a_user(&shared, &[]);
+    let mut stream = receiver.greeted();
+    let none = Limited::of(&receiver.program, "nproc", 1);
+    stream.write_all(&[file(2, b"f"), data(b"ok"), end(b"ok"), BYE.to_vec()].concat()).unwrap();
+    assert_eq!(said(&mut stream), "stored 0: 2 B verified");
+    assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "it knows of its end");
+    drop(none);
+    ends(receiver);
+}
+
+#[test]
+fn a_connection_without_memory_is_refused_and_the_next_is_served() {
+    let receiver = Receiver::start(&[]);
+    let statm = fs::read_to_string(format!("/proc/{}/statm", receiver.program.pid())).unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    let used = pages * rustix::param::page_size() as u64;
+    // From nothing that is free to enough for a thread and all that it begins with.
+    let mut refused = 0;
+    for free_mib in 0..48 {
+        let limited = Limited::of(&receiver.program, "as", used + (free_mib << 20));
+        let mut stream = receiver.connect();
+        stream.write_all(&[SENDER, BYE].concat()).unwrap();
+        read_greeting(&mut stream);
+        let mut said = Vec::new();
+        // Nothing, from a session that has ended.
+        stream.read_to_end(&mut said).unwrap();
+        refused += u32::from(said.first() == Some(&0x83));
+        drop(limited);
+    }
+    assert!((30..48).contains(&refused), "{refused}");
+    takes(&receiver, "f");
+    let end = ends(receiver);
+    assert!(end.stderr.contains("is not served: out of memory"), "{}", end.stderr);
+}
+
+/// The number that a receiver's first descriptor after its standard ones has.
+fn first_own_descriptor(receiver: &Receiver) -> u64 {
+    let fds = format!("/proc/{}/fd", receiver.program.pid());
+    let numbers = fs::read_dir(fds).unwrap().map(|fd| fd.unwrap());
+    let own = numbers.filter(|fd| {
+        let target = fs::read_link(fd.path()).unwrap_or_default();
+        target.to_string_lossy().contains("[eventfd]")
+    });
+    own.map(|fd| fd.file_name().to_str().unwrap().parse().unwrap()).min().unwrap()
+}
+
+#[test]
+fn a_connection_without_a_descriptor_is_refused_and_the_next_is_served() {
+    let receiver = Receiver::start(&[]);
+    let none = Limited::of(&receiver.program, "nofile", first_own_descriptor(&receiver) + 1);
+    let why = "closing: no room for another connection: Too many open files (os error 24)";
+    for _ in 0..3 {
+        assert_eq!(refusal(&receiver), why);
+    }
+    // Kept by a sender that does not close, and given up for the next.
+    let kept: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = receiver.connect();
+            read_greeting(&mut stream);
+            assert_eq!(said(&mut stream), why);
+            stream
+        })
+        .collect();
+    drop(none);
+    takes(&receiver, "f");
+    drop(kept);
+    let end = ends(receiver);
+    let warning = "a sender is not served: Too many open files (os error 24)";
+    assert_eq!(end.warnings(), [warning; 5]);
+}
+
+#[test]
+fn a_file_without_a_descriptor_is_refused_and_the_next_is_stored() {
+    let receiver = Receiver::start(&[]);
+    let mut stream = receiver.greeted();
+    let none = Limited::of(&receiver.program, "nofile", first_own_descriptor(&receiver) + 1);
+    stream.write_all(&[file(2, b"f"), data(b"ok"), end(b"ok")].concat()).unwrap();
+    let why = "failed 0: cannot create a file: Too many open files (os error 24)";
+    assert_eq!(said(&mut stream), why);
+    drop(none);
+    stream.write_all(&[file(2, b"g"), data(b"ok"), end(b"ok"), BYE.to_vec()].concat()).unwrap();
+    assert_eq!(said(&mut stream), "stored 1: 2 B verified");
+    assert_eq!(names(receiver.dir()), ["g"]);
+}
+
+#[test]
+fn a_limit_of_files_that_falls_below_a_file_costs_that_file() {
+    let receiver = Receiver::start(&[]);
+    let mut stream = receiver.greeted();
+    stream.write_all(&[file(1 << 20, b"f"), data(b"x")].concat()).unwrap();
+    until("the first byte", || temporary_bytes(receiver.dir()).filter(|&bytes| bytes == 1));
+    let small = Limited::of(&receiver.program, "fsize", 4096);
+    stream.write_all(&data(&[7; 8192])).unwrap();
+    assert_eq!(
+        said(&mut stream),
+        "failed 0: f has 1.05 MB, more than this disk or \"ulimit -f\" allows"
+    );
+    drop(small);
+    // The rest of it is thrown away.
+    stream.write_all(&[end(b""), file(2, b"g"), data(b"ok"), end(b"ok")].concat()).unwrap();
+    assert_eq!(said(&mut stream), "stored 1: 2 B verified");
+    assert_eq!(names(receiver.dir()), ["g"]);
+}
+
+/// A command with limits, as a user to whom they apply.
+fn limited(shared: &Shared, limit: &str, args: &[&str]) -> Command {
+    let inner = shared.as_user(8192, args);
+    let mut command = Command::new("prlimit");
+    command.arg(limit).arg(inner.get_program()).args(inner.get_args()).env("LC_ALL", "C");
+    command
+}
+
+#[test]
+fn without_threads_or_descriptors_every_command_says_so() {
+    let shared = Shared::new();
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let path = write(dir.path().join("f"), b"content");
+    let path: &Path = &path;
+    let receiver = Receiver::start(&[]);
+    let send = ["send", path.to_str().unwrap(), "--to", &receiver.address];
+    let bench = ["bench", "tcp", "--runs", "1", "--size", "4KiB", "--seconds", "1ms"];
+    let doctor = ["doctor"];
+    for limit in ["--nproc=1:1", "--nofile=4", "--nofile=5", "--nofile=8", "--nofile=12"] {
+        for args in [&send[..], &bench, &doctor] {
+            let end = Program::start(limited(&shared, limit, args)).end();
+            // Doctor looks all the same where it can; what it could not see, it says.
+            let right = matches!(end.status.code(), Some(1 | 2));
+            assert!(right && !end.stderr.contains("panicked"), "{limit}: {}", end.shown());
+        }
+    }
+    let end = Program::start(limited(&shared, "--nproc=1:1", &send)).end().expect(2);
+    let why = "error: cannot send: cannot start a thread: Resource temporarily unavailable (os \
+               error 11)\n\nhint: raise the limit of threads";
+    assert!(end.stderr.contains(why), "{}", end.stderr);
+}
