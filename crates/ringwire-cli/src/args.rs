@@ -20,7 +20,7 @@ accidents, not attackers. Use it on a network that you trust, or through a tunne
 const EXIT_CODES: &str = "\
 Exit codes: 0 every file is stored and verified everywhere, or what this host allows was measured, \
 or zero copy can be used; 1 the transfer ended, and some file is not, or zero copy cannot be used; \
-2 it could not run, or was interrupted.";
+2 it could not run, was interrupted, or could not write its result.";
 
 const DOCTOR_AFTER: &str = "\
 Each check is a line: ok, warn (something is lost, or could not be seen) or FAIL (zero copy cannot \
@@ -41,7 +41,8 @@ Examples:
 
 Exit codes: 0 zero copy can be used by this user on this host, and with --to nothing that is known \
 of that way copies everything; 1 it cannot: a check says FAIL (ringwire delivers all the same, by \
-copying); 2 it could not look: wrong usage, a name without an address, or interrupted.";
+copying); 2 it could not look, or not say what it saw: wrong usage, a name without an address, \
+interrupted, a full disk.";
 
 const AFTER_HELP: &str = "The transfer is not encrypted; --help says more.";
 
@@ -109,7 +110,8 @@ pub(crate) struct Send {
 /// Prints the address it listens on as its first line, and a line for each file that it has stored.
 /// A file is written to a temporary file (.ringwire-*.partial) in the directory and gets its name
 /// when its size and its BLAKE3 hash are right and it is on the disk. It never leaves the
-/// directory, never follows a symbolic link, and takes regular files only.
+/// directory, never follows a symbolic link, and takes regular files only. Temporary files of
+/// receivers that were killed are removed when the next one starts there.
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
 pub(crate) struct Recv {
@@ -140,7 +142,7 @@ pub(crate) struct Recv {
     pub(crate) connections: NonZeroUsize,
 
     /// End after N transfers, each with all its files, however they end [default: serve until
-    /// SIGINT or SIGTERM]
+    /// SIGINT, SIGTERM or SIGHUP]
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<NonZeroU64>,
 

@@ -12,7 +12,7 @@ pub(crate) enum Exit {
     Yes = 0,
     /// It ran to its end, and some file is not stored everywhere.
     No = 1,
-    /// It could not run, or was interrupted.
+    /// It could not run, was interrupted, or could not write what it was asked for.
     Error = 2,
 }
 

@@ -9,11 +9,15 @@
 //! link.rs       its bytes: deadlines, signals
 //! intake.rs     its order (pure)
 //! store.rs      its files
+//! abilities.rs  what the file system can do, found out before the first
+//! leftovers.rs  unfinished files of receivers that are gone
 //! ```
 //! Needs no ring: std's blocking I/O and poll(2). Memory: 1 MiB a connection. What the process
 //! cannot have costs a connection or a file, and never the receiver.
 
+mod abilities;
 mod intake;
+mod leftovers;
 mod link;
 mod listen;
 mod refuse;
@@ -59,7 +63,8 @@ pub(crate) fn run(
     spare: Spare,
     output: &Output,
 ) -> Result<Exit, Failure> {
-    let store = Store::open(&args.dir, args.force)?;
+    let (store, notes) = Store::open(&args.dir, args.force)?;
+    notes.iter().for_each(|note| output.note(note));
     let listening = listen::listen(&args.listen, signals, output)?;
     // Whoever hears that it listens need not fear that it still lacks anything.
     let ended = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)

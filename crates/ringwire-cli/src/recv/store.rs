@@ -1,30 +1,32 @@
 //! A file on its way into the receiver's directory: checked, preallocated, written beside its
 //! target, verified, made durable, and only then given its name.
 //!
-//! Neighbours: `session.rs` feeds it. Must not know the network.
+//! Neighbours: `session.rs` feeds it; `leftovers.rs` makes the temporaries and clears away others';
+//! `abilities.rs` knows what the file system can do. Must not know the network.
 //!
 //! Invariants: nothing but [`Incoming::store`] creates or replaces a name that is not a temporary
 //! of ours; a temporary is removed when its [`Incoming`] goes, whatever the reason; every name is
 //! one component below the directory that was opened once, so nothing outside it can be reached.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::path::Path;
 
-use cap_std::fs::{Dir, File, OpenOptions};
+use cap_std::fs::{Dir, File};
 use rustix::fs::{FallocateFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::abilities::{Abilities, Naming, Unfit, is_lacking};
+use super::leftovers::{self, NotMade, Place};
 use crate::exit::Failure;
-use crate::name::{FileName, TEMPORARY_PREFIX};
+use crate::name::FileName;
 use crate::protocol::Status;
 use crate::units::show_bytes;
 
 /// The directory that files go to, and the rules for them.
 pub(super) struct Store {
     dir: Dir,
-    force: bool,
+    can: Abilities,
 }
 
 /// Why a file is not stored, as the sender is told.
@@ -45,30 +47,42 @@ impl Refusal {
 }
 
 impl Store {
-    /// Opens the directory, once.
-    pub(super) fn open(path: &Path, force: bool) -> Result<Store, Failure> {
+    /// Opens the directory, once, and clears away what receivers have left there that are gone.
+    /// Returns what the user is to be told, too.
+    pub(super) fn open(path: &Path, force: bool) -> Result<(Store, Vec<String>), Failure> {
+        let failure =
+            |why: &str| Failure::new(format!("cannot store files in {}: {why}", path.display()));
         let cannot = |error: io::Error| {
-            Failure::new(format!("cannot store files in {}: {error}", path.display()))
+            failure(&error.to_string())
                 .hint("--dir names an existing directory that can be read and written")
         };
         let dir = std::fs::File::open(path).map_err(cannot)?;
         if !dir.metadata().map_err(cannot)?.is_dir() {
             return Err(cannot(Errno::NOTDIR.into()));
         }
-        let store = Store { dir: Dir::from_std_file(dir), force };
-        // Whether files can be made here is found out now rather than with the first sender.
-        let (temporary, _) = store.create_temporary().map_err(cannot)?;
-        store.dir.remove_file(temporary).map_err(cannot)?;
-        Ok(store)
+        let dir = Dir::from_std_file(dir);
+        let can = Abilities::find(&dir, force).map_err(|unfit| match unfit {
+            Unfit::Io(error) => cannot(error),
+            Unfit::Replaces { rename, link } => failure(&format!(
+                "a file could take the place of another: this file system has neither a rename \
+                 that replaces nothing (renameat2: {rename}) nor links (linkat: {link})"
+            ))
+            .hint("--force lets files be replaced; or --dir names a directory elsewhere"),
+        })?;
+        let mut notes: Vec<String> = can.notes().map(String::from).collect();
+        let place = Place { dir: &dir, locks: can.locks, owner: can.owner };
+        match leftovers::clear(&place) {
+            Ok(found) => notes.extend(found.notes()),
+            Err(error) => notes.push(format!("cannot look for unfinished files: {error}")),
+        }
+        Ok((Store { dir, can }, notes))
     }
 
     /// Starts a file of `size` bytes: all that can be known to go wrong is refused here, and the
     /// space is taken.
     pub(super) fn begin(&self, name: FileName, size: u64) -> Result<Incoming<'_>, Refusal> {
         self.check_target(&name)?;
-        let (temporary, file) = self
-            .create_temporary()
-            .map_err(|error| Refusal::failed("cannot create a file", error))?;
+        let (temporary, file) = self.create_temporary(&name)?;
         let incoming = Incoming {
             store: self,
             file,
@@ -95,26 +109,37 @@ impl Store {
             Ok(there) if !there.is_file() => {
                 refused(format!("{name} is not a regular file there, and nothing else is replaced"))
             }
-            Ok(_) if !self.force => {
+            Ok(_) if self.can.naming != Naming::Replace => {
                 refused(format!("{name} exists there; \"ringwire recv --force\" would replace it"))
             }
             Ok(_) => Ok(()),
         }
     }
 
-    fn create_temporary(&self) -> io::Result<(String, File)> {
-        // Create or fail: with O_EXCL the kernel follows no link and takes nobody's file.
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        loop {
-            let random = RandomState::new().build_hasher().finish();
-            let name = format!("{TEMPORARY_PREFIX}{random:016x}.partial");
-            match self.dir.open_with(&name, &options) {
-                Ok(file) => return Ok((name, file)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+    fn create_temporary(&self, name: &FileName) -> Result<(String, File), Refusal> {
+        let cannot = |error| Refusal::failed("cannot create a file", error);
+        match self.create(Some(name)) {
+            Err(error) if leftovers::is_odd(name) => {
+                let (temporary, _) = self.create(None).map_err(cannot)?;
+                let _ = self.dir.remove_file(temporary);
+                Err(Refusal::new(
+                    Status::Refused,
+                    format!("the file system there does not take the name {name}: {error}"),
+                ))
             }
+            made => made.map_err(cannot),
         }
+    }
+
+    fn create(&self, target: Option<&FileName>) -> io::Result<(String, File)> {
+        let mut made = leftovers::create(&self.dir, self.can.locks, target);
+        if let Err(NotMade::NoLock) = made {
+            made = leftovers::create(&self.dir, false, target);
+        }
+        made.map_err(|why| match why {
+            NotMade::NoLock => Errno::NOLCK.into(),
+            NotMade::Io(error) => error,
+        })
     }
 }
 
@@ -143,11 +168,25 @@ impl Incoming<'_> {
             return Err(self.cannot_write(Errno::FBIG.into()));
         }
         // Its length grows as data comes: a temporary that is left behind is short, too.
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, self.size) {
+        let taken = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, self.size)
+        });
+        match taken.map_err(io::Error::from) {
             Ok(()) => Ok(()),
-            // No such call on this file system: writing will tell.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(errno) => Err(self.cannot_write(errno.into())),
+            // No such call here. What is free is known all the same, if not for how long.
+            Err(error) if is_lacking(&error) => {
+                match rustix::fs::fstatvfs(&self.file) {
+                    // Where nothing is known of a file system's size, all is 0.
+                    Ok(fs)
+                        if fs.f_blocks > 0
+                            && fs.f_bavail.saturating_mul(fs.f_frsize) < self.size =>
+                    {
+                        Err(self.cannot_write(Errno::NOSPC.into()))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Err(error) => Err(self.cannot_write(error)),
         }
     }
 
@@ -189,7 +228,10 @@ impl Incoming<'_> {
     /// Waits until the data is on the disk. It can take long; another thread may keep the sender
     /// informed meanwhile.
     pub(super) fn sync(&self) -> Result<(), Refusal> {
-        self.file.sync_all().map_err(|error| self.cannot_write(error))
+        match self.file.sync_all() {
+            Err(error) if !self.store.can.syncs_files && is_lacking(&error) => Ok(()),
+            synced => synced.map_err(|error| self.cannot_write(error)),
+        }
     }
 
     /// Gives the file its name, and returns the name and the hash. Call it after
@@ -200,39 +242,42 @@ impl Incoming<'_> {
         self.store.check_target(&self.name)?;
         let temporary = self.temporary.as_deref().unwrap_or_default();
         let dir = &self.store.dir;
-        if self.store.force {
-            dir.rename(temporary, dir, self.name.as_str()).map_err(|error| {
-                Refusal::failed(&format!("cannot rename to {}", self.name), error)
-            })?;
-        } else {
-            self.rename_without_replacing(temporary)?;
+        if let Err(error) = self.give_name(self.store.can.naming, temporary)
+            // Over a network an answer can be lost, and the same request then fails.
+            && !leftovers::is_same(dir, self.name.as_str(), &self.file)
+        {
+            return Err(match error.kind() {
+                io::ErrorKind::AlreadyExists => Refusal::new(
+                    Status::Refused,
+                    format!("{} came to exist there meanwhile", self.name),
+                ),
+                _ => Refusal::failed(&format!("cannot rename to {}", self.name), error),
+            });
         }
+        // Where it has got its name as a second link. The file is stored, whatever comes of this.
+        let _ = dir.remove_file(temporary);
         self.temporary = None;
         // The name must outlive a crash as the data does.
-        rustix::fs::fsync(dir).map_err(|errno| {
-            Refusal::failed(&format!("{} is there, but may not outlive a crash", self.name), errno)
-        })?;
+        match rustix::fs::fsync(dir).map_err(io::Error::from) {
+            Err(error) if self.store.can.syncs_names || !is_lacking(&error) => {
+                let what = format!("{} is there, but may not outlive a crash", self.name);
+                return Err(Refusal::failed(&what, error));
+            }
+            _ => {}
+        }
         Ok((self.name.clone(), self.size, self.hash.finalize()))
     }
 
-    fn rename_without_replacing(&self, temporary: &str) -> Result<(), Refusal> {
-        let dir = &self.store.dir;
-        let name = self.name.as_str();
-        let renamed =
-            match rustix::fs::renameat_with(dir, temporary, dir, name, RenameFlags::NOREPLACE) {
-                // Not on this file system. A second link cannot replace anything either.
-                Err(Errno::INVAL | Errno::NOSYS) => {
-                    dir.hard_link(temporary, dir, name).and_then(|()| dir.remove_file(temporary))
-                }
-                other => other.map_err(io::Error::from),
-            };
-        renamed.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Refusal::new(
-                Status::Refused,
-                format!("{} came to exist there meanwhile", self.name),
-            ),
-            _ => Refusal::failed(&format!("cannot rename to {}", self.name), error),
-        })
+    fn give_name(&self, naming: Naming, temporary: &str) -> io::Result<()> {
+        let (dir, name) = (&self.store.dir, self.name.as_str());
+        match naming {
+            Naming::Replace => dir.rename(temporary, dir, name),
+            Naming::Rename => {
+                let no_replace = RenameFlags::NOREPLACE;
+                Ok(rustix::fs::renameat_with(dir, temporary, dir, name, no_replace)?)
+            }
+            Naming::Link => dir.hard_link(temporary, dir, name),
+        }
     }
 
     /// A refusal for an error of writing, with the numbers of the disk where it is full.
@@ -291,6 +336,12 @@ mod tests {
         names
     }
 
+    fn open(dir: &Path, force: bool) -> Store {
+        let (store, notes) = Store::open(dir, force).unwrap();
+        assert_eq!(notes, [""; 0]);
+        store
+    }
+
     fn put(store: &Store, file: &str, bytes: &[u8]) -> Result<(), Refusal> {
         let mut incoming = store.begin(name(file), bytes.len() as u64)?;
         incoming.write(bytes)?;
@@ -302,7 +353,7 @@ mod tests {
     #[test]
     fn a_file_has_its_name_only_when_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), false).unwrap();
+        let store = open(dir.path(), false);
         let mut incoming = store.begin(name("a"), 5).unwrap();
         incoming.write(b"hel").unwrap();
         let [temporary] = &names(dir.path())[..] else { panic!("one temporary") };
@@ -326,7 +377,7 @@ mod tests {
     #[test]
     fn a_dropped_file_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), false).unwrap();
+        let store = open(dir.path(), false);
         drop(store.begin(name("a"), 1 << 20).unwrap());
         assert_eq!(names(dir.path()), [""; 0]);
     }
@@ -335,11 +386,11 @@ mod tests {
     fn what_is_there_is_kept_unless_forced() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), "old").unwrap();
-        let kind = put(&Store::open(dir.path(), false).unwrap(), "a", b"new").unwrap_err();
+        let kind = put(&open(dir.path(), false), "a", b"new").unwrap_err();
         assert_eq!(kind.status, Status::Refused);
         assert_eq!(kind.text, "a exists there; \"ringwire recv --force\" would replace it");
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"old");
-        put(&Store::open(dir.path(), true).unwrap(), "a", b"new").unwrap();
+        put(&open(dir.path(), true), "a", b"new").unwrap();
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"new");
         assert_eq!(names(dir.path()), ["a"]);
     }
@@ -347,13 +398,15 @@ mod tests {
     #[test]
     fn a_file_that_appears_meanwhile_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), false).unwrap();
+        let store = open(dir.path(), false);
         let incoming = store.begin(name("a"), 0).unwrap();
         fs::write(dir.path().join("a"), "old").unwrap();
         // Past the second look, by the rename itself.
         let temporary = incoming.temporary.clone().unwrap();
-        let refusal = incoming.rename_without_replacing(&temporary).unwrap_err();
-        assert_eq!(refusal.text, "a came to exist there meanwhile");
+        for naming in [Naming::Rename, Naming::Link] {
+            let error = incoming.give_name(naming, &temporary).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        }
         drop(incoming);
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["a"]);
@@ -371,7 +424,7 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
         let before = names(dir.path());
         for force in [false, true] {
-            let store = Store::open(dir.path(), force).unwrap();
+            let store = open(dir.path(), force);
             for target in ["link", "dangling", "dir", "socket"] {
                 assert_eq!(
                     put(&store, target, b"x").unwrap_err().status,

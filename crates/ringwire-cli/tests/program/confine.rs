@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 
 use crate::common::{End, Program};
 
@@ -44,6 +47,17 @@ fn refuse(errno: u32, call: Call) {
     let filter = SeccompFilter::new(calls, others, these, arch).unwrap();
     let filter: BpfProgram = filter.try_into().unwrap();
     seccompiler::apply_filter(&filter).unwrap();
+}
+
+/// A call whose argument at `at` is this.
+pub(crate) fn with(call: i64, at: u8, value: u64) -> Call {
+    let is = SeccompCondition::new(at, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap();
+    (call, vec![SeccompRule::new(vec![is]).unwrap()])
+}
+
+/// A call, whatever its arguments.
+pub(crate) fn any(call: i64) -> Call {
+    (call, Vec::new())
 }
 
 /// A limit of a running program, until it is dropped.

@@ -5,10 +5,12 @@ mod confine;
 
 mod addresses;
 mod bench;
+mod directories;
 mod doctor;
 mod hostile_receiver;
 mod hostile_sender;
 mod interrupt;
+mod leftovers;
 mod progress;
 mod resources;
 mod situations;
