@@ -5,8 +5,9 @@ use std::fmt;
 
 /// Reasons that a host's kernel gives, so that nobody can do anything about them in a test run.
 /// A skip with another reason fails where skips are judged.
-const KERNEL_REASONS: [&str; 4] = [
+const KERNEL_REASONS: [&str; 5] = [
     "the kernel has no dummy device",
+    "the kernel has no FUSE",
     "the kernel has no netem",
     "the kernel has no TLS",
     "the kernel offers no 64 KiB folios",

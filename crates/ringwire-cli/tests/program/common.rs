@@ -108,6 +108,11 @@ impl Program {
         self.stderr.line(what, find)
     }
 
+    /// What it has said on stdout so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&self.stdout.0.so_far.lock().unwrap().0).into_owned()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();

@@ -120,7 +120,10 @@ impl Shared {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let program = dir.path().join("ringwire");
-        fs::copy(env!("CARGO_BIN_EXE_ringwire"), &program).unwrap();
+        // By another process: what another test starts meanwhile would hold ours open for writing,
+        // and nobody could run it.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ringwire")).arg(&program).status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         Shared { _dir: dir, program }
     }

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::common::*;
 use crate::confine::{Call, any, behind, with};
+use crate::fuse::{self, Lacks};
 
 const RENAME_NOREPLACE: u64 = 1;
 const F_SETLK: u64 = 6;
@@ -254,4 +255,95 @@ fn a_file_system_that_is_read_only_is_said_at_once() {
     }
     let end = end.expect(2);
     assert!(end.stderr.contains(": Read-only file system (os error 30)\n"), "{}", end.stderr);
+}
+
+/// A file system that has everything but RENAME_NOREPLACE, locks of its own, preallocation and a
+/// wait for names; as most behind FUSE.
+const PLAIN: Lacks =
+    Lacks { links: false, characters: "", name_bytes_max: 255, free_bytes: 1 << 30, write: None };
+
+/// A receiver on such a file system; its directory is only there.
+fn behind_fuse(test: &str, lacks: Lacks) -> Option<Receiver> {
+    let dir = scratch();
+    match fuse::start(dir.path(), lacks, &[]) {
+        Some(program) => Some(Receiver::by(program, dir)),
+        None => {
+            ringwire_wire::skip(test, fuse::why_not());
+            None
+        }
+    }
+}
+
+#[test]
+fn what_a_file_system_does_not_take_is_said_before_the_data_comes() {
+    let test = "what_a_file_system_does_not_take_is_said_before_the_data_comes";
+    let lacks = Lacks { characters: ":?", name_bytes_max: 143, ..PLAIN };
+    let Some(receiver) = behind_fuse(test, lacks) else { return };
+    assert_eq!(put(&receiver, "f", b"new"), "stored 0: 3 B verified");
+    assert!(put(&receiver, "f", b"two").starts_with("refused 0: f exists there"));
+    assert_eq!(put(&receiver, "gr\u{fc}\u{df}e", b"new"), "stored 0: 3 B verified");
+    let long = "n".repeat(144);
+    for (name, size, why) in [
+        (
+            "a:b",
+            1,
+            "refused 0: the file system there does not take the name a:b: Invalid argument (os \
+             error 22)",
+        ),
+        (
+            &long,
+            1,
+            &*format!(
+                "refused 0: the file system there does not take the name {long}: File name too \
+                 long (os error 36)"
+            ),
+        ),
+        ("large", 1 << 31, "failed 0: disk full: large has 2.15 GB, and 1.07 GB are free"),
+    ] {
+        let mut stream = receiver.greeted();
+        stream.write_all(&file(size, name.as_bytes())).unwrap();
+        assert_eq!(said(&mut stream), why);
+        stream.write_all(&[end(b""), BYE.to_vec()].concat()).unwrap();
+        ended(stream);
+    }
+    assert_eq!(put(&receiver, "g", b"new"), "stored 0: 3 B verified");
+    ends(receiver, 1);
+}
+
+#[test]
+fn a_disk_that_dies_costs_the_file_and_no_more() {
+    let test = "a_disk_that_dies_costs_the_file_and_no_more";
+    for (errno, why) in [
+        (EIO, "failed 0: cannot write f: Input/output error (os error 5)"),
+        (EROFS, "failed 0: cannot write f: Read-only file system (os error 30)"),
+        (EDQUOT, "failed 0: disk full: f has 3 B, and 1.07 GB are free"),
+    ] {
+        let lacks = Lacks { write: Some(errno as i32), ..PLAIN };
+        let Some(receiver) = behind_fuse(test, lacks) else { return };
+        for _ in 0..2 {
+            assert_eq!(put(&receiver, "f", b"new"), why);
+        }
+        ends(receiver, 1);
+    }
+}
+
+#[test]
+fn a_real_file_system_without_links_is_not_stored_to_unless_forced() {
+    let test = "a_real_file_system_without_links_is_not_stored_to_unless_forced";
+    let lacks = Lacks { links: true, ..PLAIN };
+    let dir = scratch();
+    let Some(program) = fuse::start(dir.path(), lacks, &[]) else {
+        return ringwire_wire::skip(test, fuse::why_not());
+    };
+    let end = program.end().expect(2);
+    let why = "(renameat2: Invalid argument (os error 22)) nor links (linkat: Operation not \
+               permitted (os error 1))";
+    assert!(end.stderr.contains(why), "{}", end.stderr);
+    let dir = scratch();
+    let program = fuse::start(dir.path(), lacks, &["--force"]).unwrap();
+    let receiver = Receiver::by(program, dir);
+    for _ in 0..2 {
+        assert_eq!(put(&receiver, "f", b"new"), "stored 0: 3 B verified");
+    }
+    ends(receiver, 0);
 }

@@ -7,6 +7,7 @@ mod addresses;
 mod bench;
 mod directories;
 mod doctor;
+mod fuse;
 mod hostile_receiver;
 mod hostile_sender;
 mod interrupt;
