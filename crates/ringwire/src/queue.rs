@@ -43,6 +43,8 @@ const SAMPLE_TIME: Duration = Duration::from_millis(10);
 /// is released as late as the second: 50 ms at 2 MB/s and a window of 256 KiB, seconds at larger
 /// ones.
 const SLOW_PEER_BYTES_PER_S: u64 = 50_000_000;
+/// The longest tick of a kernel's clock.
+const TICK_MAX: Duration = Duration::from_millis(10);
 /// For so many looks after a shut window was seen: its steps lie further apart than the looks.
 const SHUT_LOOKS: u8 = 20;
 /// The bound until the path is known, and the most that a first measurement allows: enough for one
@@ -67,6 +69,9 @@ pub(crate) struct PathSample {
     pub send_buffer_bytes: u64,
     /// How long the connection has waited for the peer's window, since it began, in microseconds.
     pub window_limited_us: u64,
+    /// How long anything of it has waited for being sent or acknowledged, likewise; 0 where the
+    /// kernel does not tell. In steps of the kernel's ticks, [`TICK_MAX`] at most (K31).
+    pub busy_us: u64,
 }
 
 /// How much one socket gathers, learned from samples.
@@ -99,14 +104,17 @@ impl Pace {
     /// Takes in a look at the path.
     ///
     /// While the connection was busy, what it acknowledged between two looks is its rate, and the
-    /// lower one of the last two counts, so that a single burst does not. The kernel's own estimate
-    /// is that of bursts: a slow reader's window makes it thousands of times too fast. It only
-    /// bounds how far the bound may double while the path keeps up with everything.
+    /// lower one of the last two counts, so that a single burst does not. Time in which it had
+    /// nothing to do is not the path's: a program's that sends in bursts, or a stopped process's.
+    /// The kernel's own estimate is that of bursts: a slow reader's window makes it thousands of
+    /// times too fast. It only bounds how far the bound may double while the path keeps up with
+    /// everything.
     pub(crate) fn on_sample(&mut self, now: Instant, sample: PathSample) {
         self.send_buffer_bytes = sample.send_buffer_bytes;
         match self.last.replace((now, sample)) {
             Some((at, before)) if before.busy && sample.busy => {
-                let elapsed = now.saturating_duration_since(at).as_nanos().max(1);
+                let passed = now.saturating_duration_since(at);
+                let elapsed = passed.min(had_something(before, sample)).as_nanos().max(1);
                 let acked = sample.acked_bytes.saturating_sub(before.acked_bytes);
                 let rate = u128::from(acked) * 1_000_000_000 / elapsed;
                 let rate = u64::try_from(rate).unwrap_or(u64::MAX);
@@ -143,6 +151,14 @@ impl Pace {
         let bytes_max = most.bytes.min(REQUEST_BYTES_MAX);
         let bytes = self.bound_bytes.min(most.joined_bytes).min(bytes_max);
         Bounds { bytes, charge, bytes_max }
+    }
+}
+
+/// How long a connection had something to send between two looks, at most.
+fn had_something(before: PathSample, sample: PathSample) -> Duration {
+    match sample.busy_us {
+        0 => Duration::MAX,
+        us => Duration::from_micros(us.saturating_sub(before.busy_us)) + TICK_MAX,
     }
 }
 

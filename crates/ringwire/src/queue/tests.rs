@@ -253,6 +253,7 @@ fn what_a_path_is_known_to_deliver() {
         busy,
         send_buffer_bytes: 1 << 20,
         window_limited_us,
+        busy_us: 0,
     };
     let bounds = |samples: &[(u64, PathSample)]| {
         let mut pace = Pace::new();
@@ -284,4 +285,40 @@ fn what_a_path_is_known_to_deliver() {
     let [first, second] = shut(200_000);
     assert_eq!(bounds(&[first, second, (200, sample(400_000, true, 0, 26_000))]), 0);
     assert_eq!(bounds(&shut(50_000_000)), 65_536);
+}
+
+/// Looks at a busy connection that acknowledges 40 MB/s while it has something to do: when they
+/// come, how much was acknowledged and how long it was busy until then, in ms.
+fn bound_after(looks: &[(u64, u64, u64)]) -> u64 {
+    let start = Instant::now();
+    let mut pace = Pace::new();
+    for &(at_ms, acked_bytes, busy_ms) in looks {
+        let sample = PathSample {
+            delivery_rate: 0,
+            acked_bytes,
+            busy: true,
+            send_buffer_bytes: 1 << 20,
+            window_limited_us: 0,
+            busy_us: 1_000 * busy_ms,
+        };
+        pace.on_sample(start + Duration::from_millis(at_ms), sample);
+    }
+    pace.bound_bytes
+}
+
+#[test]
+fn time_in_which_nothing_was_to_be_sent_is_not_the_paths() {
+    let known = [(0, 0, 50), (20, 800_000, 70), (40, 1_600_000, 90)];
+    assert_eq!(bound_after(&known), 400_000);
+    // Stopped for a minute: what was with the kernel went in 30 ms.
+    let stopped = [known[0], known[1], known[2], (60_000, 2_800_000, 120)];
+    assert_eq!(bound_after(&stopped), 300_000, "a tick of 10 ms may be missing");
+    // A burst of a second's worth each ten seconds.
+    let bursts = [(0, 0, 50), (10_000, 40_000_000, 1_050), (20_000, 80_000_000, 2_050)];
+    assert_eq!(bound_after(&bursts), 396_039);
+    // A peer that takes its time had something to do all the time.
+    let slow = [(0, 0, 50), (10_000, 40_000, 10_050), (20_000, 80_000, 20_050)];
+    assert_eq!(bound_after(&slow), 40);
+    // A kernel that does not tell.
+    assert_eq!(bound_after(&[(0, 0, 0), (10_000, 40_000_000, 0), (20_000, 80_000_000, 0)]), 40_000);
 }

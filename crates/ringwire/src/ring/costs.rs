@@ -393,6 +393,7 @@ impl Engine for Sink {
             busy: true,
             send_buffer_bytes: 64 << 20,
             window_limited_us: 0,
+            busy_us: 0,
         })
     }
 }

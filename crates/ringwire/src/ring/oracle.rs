@@ -84,6 +84,7 @@ impl Oracle {
             busy: false,
             send_buffer_bytes: 1 << 20,
             window_limited_us: 0,
+            busy_us: 0,
         });
         Oracle { promises, stream: Vec::new() }
     }

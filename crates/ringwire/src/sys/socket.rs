@@ -268,6 +268,7 @@ pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
         busy: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
         send_buffer_bytes: send_buffer_bytes(fd),
         window_limited_us: info.tcpi_rwnd_limited,
+        busy_us: info.tcpi_busy_time,
     })
 }
 

@@ -311,7 +311,15 @@ fn tcp_says_for_how_long_its_peer_has_kept_the_window_shut() {
     let info = tcp_info(&open);
     assert_eq!((info.tcpi_rwnd_limited, info.tcpi_notsent_bytes), (0, 0));
     assert!(info.tcpi_delivery_rate > 0);
+    // Time in which nothing is to be sent is not counted, and any other is.
+    let busy = [&open, &shut].map(|stream| tcp_info(stream).tcpi_busy_time);
+    while tcp_info(&shut).tcpi_busy_time == busy[1] {
+        assert!(Instant::now() < deadline, "a connection with bytes to send is not busy");
+        thread::yield_now();
+    }
+    assert_eq!(tcp_info(&open).tcpi_busy_time, busy[0]);
     let info = tcp_info(&shut);
+    assert!(info.tcpi_busy_time >= info.tcpi_rwnd_limited);
     assert!(info.tcpi_notsent_bytes > 0);
     assert!(info.tcpi_bytes_acked < FILLER as u64, "{}", info.tcpi_bytes_acked);
 }

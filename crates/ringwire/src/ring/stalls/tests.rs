@@ -46,6 +46,7 @@ impl Play {
             busy: true,
             send_buffer_bytes: 1 << 20,
             window_limited_us: 0,
+            busy_us: 0,
         });
     }
 

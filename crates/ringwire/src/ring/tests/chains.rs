@@ -57,6 +57,7 @@ fn at_a_pace(bytes_in_10_ms: u64, shut: bool) -> Vec<(usize, bool)> {
         busy: true,
         send_buffer_bytes: 64 << 20,
         window_limited_us: 0,
+        busy_us: 0,
     };
     for _ in 0..50 {
         play.core.ahead += Duration::from_millis(10);
