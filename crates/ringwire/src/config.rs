@@ -42,6 +42,12 @@ pub struct Limits {
     /// send the same bytes seven times, so a path that comes back within that is no news; far
     /// shorter than the quarter of an hour after which the kernel gives up, which it never does on
     /// a peer that answers and does not read. `Duration::MAX` switches it off.
+    ///
+    /// It is time in which the ring is turned: between two turns a quarter of it counts at most, so
+    /// that nobody is named, or broken off, because this process was stopped or had other things
+    /// to do. Who turns by [`Turned::turn_by`](crate::Turned::turn_by), or in turns that wait,
+    /// hears of a silent peer in this time and an eighth; who turns more seldom, within five
+    /// turns.
     pub stall_after: Duration,
     /// What becomes of the connection then. Default [`OnStall::Report`], because nothing that the
     /// ring knows says how long this program's peers may take.

@@ -38,6 +38,7 @@ mod policy;
 mod queue;
 mod release;
 mod ring;
+mod running;
 mod segments;
 mod sys;
 
@@ -56,5 +57,8 @@ pub use release::{Copied, Drain, Event, Events};
 #[doc(hidden)]
 pub use ring::costs;
 pub use ring::{OnDeadline, Report, Ring, RingBuilder, SendOptions, Socket, Turned, Waker};
+// How the program and doctor measure patience, so that there is one rule; no part of the interface.
+#[doc(hidden)]
+pub use running::{Patience, Running};
 #[doc(inline)]
 pub use stats::{CopiedBytes, SocketStats, Stats};

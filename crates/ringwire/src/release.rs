@@ -112,7 +112,9 @@ pub enum Event {
         bytes: u64,
         /// Payloads that it holds.
         payloads: u64,
-        /// How long ago its peer was last seen to do anything, at least.
+        /// For how long its peer has not been seen to do anything, at least. Time in which the
+        /// ring was not turned does not count; see
+        /// [`Limits::stall_after`](crate::Limits::stall_after).
         silent_for: Duration,
         /// How long ago the oldest of the payloads was sent.
         oldest: Duration,

@@ -559,8 +559,8 @@ impl Ring {
         Ok(Waker { counter, bell })
     }
 
-    /// Waits until everything is released, at most until `deadline`; then does what `on_deadline`
-    /// says, and drops the ring.
+    /// Waits until everything is released, at most until `deadline`, and for as much longer as this
+    /// process is stopped meanwhile; then does what `on_deadline` says, and drops the ring.
     pub fn shutdown(self, deadline: impl Into<Deadline>, on_deadline: OnDeadline) -> Report {
         self.core.shutdown(deadline.into(), on_deadline)
     }

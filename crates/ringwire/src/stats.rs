@@ -147,8 +147,8 @@ pub struct SocketStats {
     /// Whether its peer acknowledges nothing ([`Event::Stalled`](crate::Event::Stalled)).
     pub stalled: bool,
     /// For how long its peer has not been seen to do anything with what the socket holds, as of the
-    /// last turn. Looked at eight times in [`Limits::stall_after`](crate::Limits::stall_after);
-    /// `None` if the socket held nothing at the last look.
+    /// last turn. Looked at eight times in [`Limits::stall_after`](crate::Limits::stall_after), in
+    /// time in which the ring was turned; `None` if the socket held nothing at the last look.
     pub silent_for: Option<Duration>,
     /// The way that the newest request was to go; none before the first.
     pub route: Option<Route>,

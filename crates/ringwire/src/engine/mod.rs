@@ -225,6 +225,12 @@ pub(crate) trait Engine {
         None
     }
 
+    /// How much time has passed in its turns, for a test whose clock stands still.
+    #[cfg(test)]
+    fn passed(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Copies what the socket takes right now, as datagrams of `segment_bytes` if given. Returns
     /// how many bytes that was; `EAGAIN` if none.
     fn copy_now(

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::engine::{Completion, Deadline, Engine, Features, Send, Span, Target, Usage};
@@ -56,6 +57,11 @@ pub(crate) struct Script {
     pub accepted: Vec<(usize, usize)>,
     /// Until when each turn was to wait.
     pub deadlines: Vec<Deadline>,
+    /// How long the next turns take, and what has completed then; later ones take `tick`.
+    pub plays: VecDeque<(Duration, Vec<Completion>)>,
+    pub tick: Duration,
+    /// How long all turns took so far.
+    pub passed: Duration,
     /// How often it was asked how a path does.
     pub samples: Cell<usize>,
 }
@@ -149,6 +155,9 @@ impl Engine for Script {
 
     fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
         self.deadlines.push(deadline);
+        let (took, came) = self.plays.pop_front().unwrap_or((self.tick, Vec::new()));
+        self.passed += took;
+        self.completions.extend(came);
         for completion in self.completions.drain(..) {
             let last = !matches!(completion, Completion::Result { notification_follows: true, .. });
             self.open -= usize::from(last).min(self.open);
@@ -164,6 +173,10 @@ impl Engine for Script {
 
     fn expects(&self) -> bool {
         self.open > 0 || !self.completions.is_empty()
+    }
+
+    fn passed(&self) -> Duration {
+        self.passed
     }
 
     fn has_unsubmitted(&mut self) -> bool {

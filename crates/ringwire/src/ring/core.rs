@@ -19,6 +19,7 @@ use crate::ring::options::SendOptions;
 use crate::ring::share::Shares;
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
 use crate::ring::stalls::Stalls;
+use crate::running::Patience;
 use crate::segments::{Known, KnownSegments};
 use crate::stats::Stats;
 use crate::sys::home::Home;
@@ -140,7 +141,7 @@ impl<E: Engine> Core<E> {
             ready: VecDeque::new(),
             byte_shares: Shares::new(limits.ring_bytes),
             payload_shares: Shares::new(limits.ring_payloads.into()),
-            stalls: Stalls::new(limits.stall_after),
+            stalls: Stalls::new(limits.stall_after, now),
             limits,
             thresholds,
             arena: None,
@@ -287,7 +288,7 @@ impl<E: Engine> Core<E> {
         }
         #[cfg(test)]
         {
-            self.now += self.ahead;
+            self.now += self.ahead + self.engine.passed();
         }
         self.now_ms = self.now.duration_since(self.started).as_millis() as u32;
     }
@@ -482,21 +483,33 @@ impl<E: Engine> Core<E> {
         }
     }
 
-    /// Turns until nothing is in flight, or until the deadline.
+    /// Turns until nothing is in flight, or until the deadline. Peers are given the time until then
+    /// as time in which we run.
     fn drain(&mut self, deadline: Deadline) {
         let mut events = Events::new();
+        self.look_at_clock();
+        let mut patience = match deadline {
+            Deadline::At(at) => {
+                Some(Patience::new(self.now, at.saturating_duration_since(self.now)))
+            }
+            Deadline::Now | Deadline::Never => None,
+        };
         while self.in_flight_payloads > 0 {
-            let turned =
-                self.turn_until(deadline, &mut events, |core| core.in_flight_payloads == 0);
+            let slice = patience.as_mut().map(|patience| patience.slice(self.now));
+            let wait = match slice {
+                None => deadline,
+                Some(None) => Deadline::Now,
+                Some(Some(slice)) => self.now.checked_add(slice).map_or(deadline, Deadline::At),
+            };
+            let turned = self.turn_until(wait, &mut events, |core| core.in_flight_payloads == 0);
             if let Err(error) = turned {
                 tracing::warn!(%error, "the ring failed while it was drained");
                 break;
             }
             events.clear();
-            match deadline {
-                Deadline::Now if self.ready.is_empty() => break,
-                Deadline::At(at) if Instant::now() >= at => break,
-                _ => {}
+            self.look_at_clock();
+            if slice == Some(None) || deadline == Deadline::Now && self.ready.is_empty() {
+                break;
             }
         }
         // FINs and the last descriptors.

@@ -357,7 +357,7 @@ impl<E: Engine> Core<E> {
             copied_bytes: entry.copied_bytes,
             broken: entry.broken.is_some(),
             stalled: entry.is_stalled(),
-            silent_for: entry.watch.silent_for(self.now),
+            silent_for: entry.watch.silent_for(self.stalls.ran_at(self.now)),
             route: entry.way.map(|way| way.0),
             reason: entry.way.map(|way| way.1),
         })

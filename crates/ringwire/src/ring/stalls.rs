@@ -7,6 +7,12 @@
 //! with. What the kernel *accepts* says nothing: a send buffer takes bytes for a peer that is long
 //! gone.
 //!
+//! A silence is measured in time in which the ring was turned (`running.rs`): a look adds what has
+//! passed since the last one, a quarter of `Limits::stall_after` at most, and one that comes later
+//! than that names nobody, unless the one before was as late. So nobody is named, or broken off,
+//! because this process was stopped, or its program busy; and a program that turns seldom has its
+//! silent peers named after four looks.
+//!
 //! UDP has no acknowledgements: there a silence means that a device, or the queue before it, or a
 //! receiver on this host (K44), lets go of nothing, and copies that are accepted end it. It is
 //! reported all the same, and never broken off: nothing that the ring could do would make a device
@@ -26,9 +32,8 @@ use crate::error::Errno;
 use crate::release::{Events, Stall};
 use crate::ring::core::Core;
 use crate::ring::sockets::{Socket, SocketEntry};
+use crate::running::Running;
 
-/// Looks within `Limits::stall_after`.
-const LOOKS: u32 = 8;
 /// The shortest time between two looks.
 const EVERY_MIN: Duration = Duration::from_millis(1);
 
@@ -39,14 +44,19 @@ pub(crate) struct Stalls {
     every: Option<Duration>,
     /// When to look next; `None` if nothing was in flight when it was asked last.
     due: Option<Instant>,
+    /// The time in which it was turned while something was in flight.
+    running: Running,
     /// Positions of the sockets found in a look, in the ascending order of a table.
     found: Vec<(u32, Stall)>,
 }
 
 impl Stalls {
-    pub(crate) fn new(stall_after: Duration) -> Self {
-        let every = (stall_after != Duration::MAX).then(|| (stall_after / LOOKS).max(EVERY_MIN));
-        Stalls { every, due: None, found: Vec::new() }
+    pub(crate) fn new(stall_after: Duration, now: Instant) -> Self {
+        let wanted = stall_after != Duration::MAX;
+        let every = wanted.then(|| Running::interval(stall_after).max(EVERY_MIN));
+        // Nor does a ring look oftener than that.
+        let running = Running::new(now, stall_after.max(8 * EVERY_MIN));
+        Stalls { every, due: None, running, found: Vec::new() }
     }
 
     /// When to look next, if anything is in flight.
@@ -54,16 +64,29 @@ impl Stalls {
         if !in_flight {
             self.due = None;
         } else if self.due.is_none() {
-            self.due = self.every.and_then(|every| now.checked_add(every));
+            self.running.begin(now);
+            self.due = self.after(now);
         }
         self.due
+    }
+
+    fn after(&self, now: Instant) -> Option<Instant> {
+        self.every.and_then(|every| now.checked_add(every))
+    }
+
+    /// How long the ring was turned until `now`, while something was in flight.
+    pub(crate) fn ran_at(&self, now: Instant) -> Duration {
+        self.running.ran_at(now)
     }
 }
 
 /// What a look sees of a socket without asking the kernel.
 #[derive(Clone, Copy, Debug)]
 struct Glance {
-    now: Instant,
+    /// How long the ring was turned so far.
+    ran: Duration,
+    /// Whether somebody may be named now.
+    judges: bool,
     holds: bool,
     let_go_bytes: u64,
 }
@@ -71,8 +94,9 @@ struct Glance {
 /// What the looks have seen of one socket. Pure.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
-    /// When it was first seen as it still is; `None` if it holds nothing.
-    since: Option<Instant>,
+    /// How long the ring had been turned when it was first seen as it still is; `None` if it holds
+    /// nothing.
+    since: Option<Duration>,
     let_go_bytes: u64,
     /// What the peer had acknowledged; `None` if nobody has asked since.
     acknowledged_bytes: Option<u64>,
@@ -87,7 +111,7 @@ impl Watch {
         stall_after: Duration,
         acknowledged_bytes: impl FnOnce() -> Option<u64>,
     ) -> Option<Duration> {
-        let Glance { now, holds, let_go_bytes } = glance;
+        let Glance { ran, judges, holds, let_go_bytes } = glance;
         if !holds {
             *self = Watch::default();
             return None;
@@ -95,24 +119,25 @@ impl Watch {
         let Some(since) = self.since.filter(|_| self.let_go_bytes == let_go_bytes) else {
             // One that has let go of something may well do so again: the kernel is not asked.
             let acknowledged_bytes = if self.since.is_none() { acknowledged_bytes() } else { None };
-            *self = Watch { since: Some(now), let_go_bytes, acknowledged_bytes, told: false };
+            *self = Watch { since: Some(ran), let_go_bytes, acknowledged_bytes, told: false };
             return None;
         };
         let acknowledged_bytes = acknowledged_bytes();
         if acknowledged_bytes != self.acknowledged_bytes {
-            *self = Watch { since: Some(now), let_go_bytes, acknowledged_bytes, told: false };
+            *self = Watch { since: Some(ran), let_go_bytes, acknowledged_bytes, told: false };
             return None;
         }
-        let silent = now.saturating_duration_since(since);
-        if self.told || silent < stall_after {
+        let silent = ran.saturating_sub(since);
+        if self.told || silent < stall_after || !judges {
             return None;
         }
         self.told = true;
         Some(silent)
     }
 
-    pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
-        self.since.map(|since| now.saturating_duration_since(since))
+    /// For how long it has been silent, of the time in which the ring was turned.
+    pub(crate) fn silent_for(&self, ran: Duration) -> Option<Duration> {
+        self.since.map(|since| ran.saturating_sub(since))
     }
 }
 
@@ -156,12 +181,15 @@ impl<E: Engine> Core<E> {
 
     #[cold]
     fn look_at_sockets(&mut self, events: &mut Events) {
-        let (now, engine, stall_after) = (self.now, &self.engine, self.limits.stall_after);
-        self.stalls.due = None;
+        let (engine, stall_after) = (&self.engine, self.limits.stall_after);
+        self.stalls.due = self.stalls.after(self.now);
+        let ran = self.stalls.running.look(self.now);
+        let judges = self.stalls.running.judges();
         let found = &mut self.stalls.found;
         for (slot, socket) in self.sockets.iter_mut() {
             let (bytes, payloads) = (socket.in_flight_bytes, socket.in_flight_payloads);
-            let glance = Glance { now, holds: payloads > 0, let_go_bytes: socket.let_go() };
+            let let_go_bytes = socket.let_go();
+            let glance = Glance { ran, judges, holds: payloads > 0, let_go_bytes };
             let SocketEntry { fd, file, watch, .. } = socket;
             let target = Target { fd: fd.as_fd(), file: *file };
             let acknowledged = || engine.sample(target).map(|sample| sample.acked_bytes);

@@ -153,6 +153,79 @@ fn a_program_that_turns_seldom_does_not_take_its_own_silence_for_its_peers() {
     assert_eq!(play.stalls(), (0, 0, 0));
 }
 
+/// Sends what its peer does not acknowledge, and turns after so many seconds each. Returns after
+/// which of these turns it was named, and as silent for how long.
+fn named_after(on_stall: OnStall, turns: &[u32]) -> Vec<(usize, String)> {
+    let mut play = Play::with_limits(Kind::Stream, limits(on_stall));
+    play.acknowledged(0);
+    play.send(100_000);
+    play.turn();
+    play.result(Ok(100_000), true);
+    let mut named = Vec::new();
+    for (turn, seconds) in turns.iter().enumerate() {
+        play.core.ahead += SECOND * *seconds;
+        for told in play.turn() {
+            if let Some(stall) = told.strip_prefix("stalled 100000 1 ") {
+                named.push((turn + 1, stall.split(',').next().unwrap().to_owned()));
+            }
+        }
+    }
+    named
+}
+
+#[test]
+fn nobody_is_named_or_broken_off_for_a_pause_of_our_own() {
+    for on_stall in [OnStall::Report, OnStall::Abort] {
+        // Stopped for a minute, and for a month, after three seconds of silence: which go on.
+        for pause in [60, 30 * 24 * 3600] {
+            let turns = [1, 1, 1, 1, pause, 1, 1, 1, 1];
+            assert_eq!(named_after(on_stall, &turns), [(8, "8 s".to_owned())], "{pause} s");
+        }
+        // In the second before it would have been named: it has one more.
+        let turns = [1, 1, 1, 1, 1, 1, 1, 1, 60, 1];
+        assert_eq!(named_after(on_stall, &turns), [(10, "10 s".to_owned())]);
+        // Before anybody had looked at it.
+        let turns = [60, 1, 1, 1, 1, 1, 1, 1, 1];
+        assert_eq!(named_after(on_stall, &turns), [(9, "8 s".to_owned())]);
+    }
+}
+
+#[test]
+fn a_program_that_turns_seldom_has_its_silent_peers_named_after_four_looks() {
+    for seconds in [2, 3, 10, 3600] {
+        let named = named_after(OnStall::Report, &[seconds; 9]);
+        assert_eq!(named, [(5, "8 s".to_owned())], "{seconds} s");
+    }
+}
+
+#[test]
+fn a_silence_of_a_socket_is_that_of_the_time_in_which_we_turned() {
+    let mut play = play();
+    play.send(100_000);
+    play.turn();
+    play.result(Ok(100_000), true);
+    play.seconds(2);
+    play.core.ahead += 1_000 * SECOND;
+    assert_eq!(play.turn(), [] as [&str; 0]);
+    let stats = play.core.socket_stats(play.sock).unwrap();
+    assert_eq!((stats.stalled, stats.silent_for), (false, Some(3 * SECOND)));
+}
+
+#[test]
+fn time_in_which_nothing_was_in_flight_is_no_pause() {
+    let mut play = play();
+    for request in 0..2 {
+        play.core.ahead += 1_000 * SECOND;
+        play.send(100_000);
+        play.turn();
+        play.result(Ok(100_000), true);
+        assert_eq!(play.seconds(8), [] as [&str; 0]);
+        let told = play.seconds(1);
+        assert_eq!(told, ["stalled 100000 1 8 s, oldest 9 s"], "request {request}");
+        play.notify(request, Usage::ZeroCopy);
+    }
+}
+
 #[test]
 fn a_silence_does_not_begin_before_there_is_something_to_acknowledge() {
     let mut play = play();

@@ -121,6 +121,37 @@ fn a_shutdown_ends_when_everything_is_released_though_nobody_is_told() {
     assert_eq!((report.released_payloads, report.leaked_payloads), (1, 0));
 }
 
+/// What a shutdown within 8 s comes to (released, aborted) whose turns take so many seconds, and
+/// in the last of them the peer has taken all.
+fn shut_down_while(turns: &[u64]) -> (u64, u64) {
+    let mut play = Play::stream();
+    play.send(100_000);
+    play.turn();
+    let engine = &mut play.core.engine;
+    engine.tick = Duration::from_secs(1);
+    engine.plays = turns.iter().map(|s| (Duration::from_secs(*s), Vec::new())).collect();
+    let token = engine.seen[0].token;
+    let result = Completion::Result { token, outcome: Ok(100_000), notification_follows: true };
+    let notification = Completion::Notification { token, usage: Usage::ZeroCopy };
+    engine.plays.back_mut().unwrap().1 = vec![result, notification];
+    let deadline = Deadline::At(play.core.started + Duration::from_secs(8));
+    let report = play.core.shutdown(deadline, OnDeadline::Abort);
+    (report.released_payloads, report.aborted_sockets)
+}
+
+#[test]
+fn a_shutdown_aborts_whose_peer_had_its_time_and_nobody_for_a_pause_of_our_own() {
+    assert_eq!(shut_down_while(&[1; 8]), (1, 0));
+    // What comes when it has given up comes too late.
+    assert_eq!(shut_down_while(&[1; 12]), (1, 1));
+    // Stopped for a minute, or days: its peers have six seconds more, and what was left, too.
+    assert_eq!(shut_down_while(&[1, 60, 1]), (1, 0));
+    assert_eq!(shut_down_while(&[100_000, 1, 1, 1, 1, 1, 1]), (1, 0));
+    assert_eq!(shut_down_while(&[100_000, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]), (1, 1));
+    // In the last second.
+    assert_eq!(shut_down_while(&[1, 1, 1, 1, 1, 1, 1, 60, 1]), (1, 0));
+}
+
 #[test]
 fn cancelled_payloads_count_until_their_queue_has_passed_them() {
     let limits = Limits { socket_payloads: 4, ..Limits::default() };
