@@ -1,10 +1,15 @@
 //! Waiting for whichever comes first: a descriptor, or a time.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, Timespec};
 use rustix::io::Errno;
+
+/// Polls until something is ready (`true`) or so much time has passed (`false`).
+pub(crate) fn poll_for(fds: &mut [PollFd<'_>], time: Duration) -> io::Result<bool> {
+    poll_until(fds, Instant::now() + time)
+}
 
 /// Polls until something is ready (`true`) or the deadline has come (`false`).
 pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {

@@ -1,15 +1,17 @@
 //! The receiver's end of a connection: frames and data with deadlines, and an ear for signals.
 //!
 //! Neighbours: `protocol.rs` decodes; `session.rs` reads and answers. Nothing here waits longer
-//! than the idle time, and nothing waits past a signal. Memory: one buffer of [`BUFFER_BYTES`].
+//! than the idle time, of the time in which this process runs, and nothing waits past a signal.
+//! Memory: one buffer of [`BUFFER_BYTES`].
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use ringwire::Patience;
 use rustix::event::{PollFd, PollFlags};
 
-use crate::poll::poll_until;
+use crate::poll::poll_for;
 use crate::protocol::{
     self, FRAME_BYTES_MAX, FromReceiver, FromSender, GREETING_BYTES, ReceiverId, Role, Wrong,
 };
@@ -145,7 +147,7 @@ impl<'a> Link<'a> {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let deadline = Instant::now() + self.idle;
+        let mut patience = Patience::new(Instant::now(), self.idle);
         loop {
             match self.stream.read(&mut self.buffer[self.end..]) {
                 Ok(0) => return Err(Over::Ended),
@@ -157,7 +159,7 @@ impl<'a> Link<'a> {
                     };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(PollFlags::IN, deadline)?;
+                    self.wait(PollFlags::IN, &mut patience)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Over::Broken(error)),
@@ -166,12 +168,12 @@ impl<'a> Link<'a> {
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), Over> {
-        let deadline = Instant::now() + self.idle;
+        let mut patience = Patience::new(Instant::now(), self.idle);
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(PollFlags::OUT, deadline)?;
+                    self.wait(PollFlags::OUT, &mut patience)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Over::Broken(error)),
@@ -180,16 +182,11 @@ impl<'a> Link<'a> {
         Ok(())
     }
 
-    /// Waits until the connection is ready, the deadline has come, or a signal has.
-    fn wait(&self, ready: PollFlags, deadline: Instant) -> Result<(), Over> {
+    /// Waits until the connection is ready, the patience is at its end, or a signal has come.
+    fn wait(&self, ready: PollFlags, patience: &mut Patience) -> Result<(), Over> {
         let mut fds = [PollFd::new(&self.stream, ready), PollFd::new(self.signals, PollFlags::IN)];
-        match poll_until(&mut fds, deadline)? {
-            false => Err(Over::Idle(self.idle)),
-            true => match self.signals.seen() {
-                Some(signal) => Err(Over::Signal(signal)),
-                None => Ok(()),
-            },
-        }
+        while !poll_for(&mut fds, patience.slice(Instant::now()).ok_or(Over::Idle(self.idle))?)? {}
+        self.signals.seen().map_or(Ok(()), |signal| Err(Over::Signal(signal)))
     }
 
     /// Ends the connection so that what was said last can be read: no more from here, and what
@@ -198,15 +195,15 @@ impl<'a> Link<'a> {
         if self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
-        let deadline = Instant::now() + LINGER;
+        let mut patience = Patience::new(Instant::now(), LINGER);
         // A signal is not waited for here: it may be the reason, and the time is bounded.
-        while Instant::now() < deadline {
+        while let Some(slice) = patience.slice(Instant::now()) {
             match self.stream.read(&mut self.buffer) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
-                    if !matches!(poll_until(&mut fds, deadline), Ok(true)) {
+                    if poll_for(&mut fds, slice).is_err() {
                         return;
                     }
                 }

@@ -14,12 +14,13 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use ringwire::Running;
 use ringwire_reach::{Connecting, Lookup, Target, Unreached, Unresolved};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::poll::poll_until;
+use crate::poll::poll_for;
 use crate::protocol::{self, GREETING_BYTES, ReceiverId, Role, Wrong};
 use crate::signals::Signals;
 use crate::units::show_duration;
@@ -39,7 +40,8 @@ struct Missing {
     hint: String,
 }
 
-/// Connects to all of `receivers`, each within `patience`.
+/// Connects to all of `receivers`, each within `patience`, of the time in which this process runs:
+/// that is what all times here are in.
 pub(super) fn connect_all(
     receivers: &[Target],
     patience: Duration,
@@ -48,11 +50,15 @@ pub(super) fn connect_all(
 ) -> Result<Vec<Connected>, Failure> {
     let started = Instant::now();
     let (deadline, noted_at) = (started + patience, started + NOTED_AFTER);
+    let mut running = Running::new(started, patience);
     let mut noted = false;
     let mut all: Vec<Candidate<'_>> =
         receivers.iter().map(|target| Candidate::new(target, patience, deadline)).collect();
     loop {
-        let now = Instant::now();
+        let ran = running.look(Instant::now());
+        // Who comes back from a pause listens for an interval more before he gives anybody up.
+        let last = patience.saturating_sub(Duration::from_nanos(1));
+        let now = started + if running.judges() { ran } else { ran.min(last) };
         for candidate in &mut all {
             candidate.go_on(now);
         }
@@ -80,7 +86,11 @@ pub(super) fn connect_all(
         let wake_at = if noted { wake_at } else { wake_at.min(noted_at) };
         let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
         all.iter().for_each(|candidate| candidate.poll(&mut fds));
-        poll_until(&mut fds, wake_at)
+        let wait = match running.judges() {
+            true => wake_at.saturating_duration_since(now).min(Running::interval(patience)),
+            false => Running::interval(patience),
+        };
+        poll_for(&mut fds, wait)
             .map_err(|error| Failure::new(format!("cannot wait for connections: {error}")))?;
     }
 }

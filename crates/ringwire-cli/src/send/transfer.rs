@@ -11,6 +11,8 @@
 //!                            flush(notifier) ─▶ seq
 //!   Notified{seq}: every receiver's kernel has let go ─▶ the block's memory is read into again
 //! ```
+//! Receivers are judged by the time in which this process runs (`running`); only when we have to
+//! give a sign of life, the clock on the wall says, for that is what they wait by.
 //! Invariants: a parcel is flushed when every receiver that takes part has it; the next parcel
 //! waits for that; so every receiver gets the same stream in the same order, up to what it refuses.
 
@@ -18,7 +20,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::mpsc::{Receiver as Channel, TryRecvError};
 use std::time::{Duration, Instant};
 
-use ringwire::{Block, Error, Event, Events, Notifier, OnDeadline, Piece, Ring, Socket, Stats};
+use ringwire::{
+    Block, Error, Event, Events, Notifier, OnDeadline, Piece, Ring, Running, Socket, Stats,
+};
 
 use super::reader::{Read, Returns};
 use super::receiver::{Receiver, Step};
@@ -32,6 +36,9 @@ use crate::units::show_duration;
 
 /// How often receivers are looked at when nothing happens: finer than any patience, cheap.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// An absence that is worth a word. Shorter ones are those of a busy machine.
+const ABSENCE_MIN: Duration = Duration::from_secs(1);
 
 /// A receiver that has heard nothing for so long hears that we are alive. Well below the 30 s after
 /// which `ringwire recv` ends a silent transfer by default.
@@ -74,6 +81,8 @@ pub(super) struct Transfer<'a> {
     receivers: Vec<Receiver>,
     window: Window,
     patience: Duration,
+    /// Since `started`.
+    running: Running,
     files: &'a [Planned],
     returns: &'a Returns,
     output: &'a Output,
@@ -113,6 +122,7 @@ impl<'a> Transfer<'a> {
             receivers: names.iter().map(|name| Receiver::new(name.clone(), now)).collect(),
             window: Window::new(sockets.len(), patience),
             patience,
+            running: Running::new(now, patience),
             sockets,
             files,
             returns,
@@ -140,6 +150,7 @@ impl<'a> Transfer<'a> {
         heard: &Channel<Heard>,
     ) -> Result<Outcome, Error> {
         let mut events = Events::new();
+        let look_every = LOOK_EVERY.min(Running::interval(self.patience));
         let mut look_at = Instant::now();
         while self.receivers.iter().any(Receiver::takes_part) {
             let mut now = Instant::now();
@@ -167,7 +178,7 @@ impl<'a> Transfer<'a> {
             }
             if now >= look_at {
                 self.look(now)?;
-                look_at = now + LOOK_EVERY;
+                look_at = now + look_every;
             }
         }
         self.returns.stop();
@@ -300,7 +311,7 @@ impl<'a> Transfer<'a> {
         self.ring
             .send_quiet(self.sockets[receiver], pieces, self.notifier)
             .map_err(|refused| refused.why)?;
-        self.window.lend(now, receiver, bytes, number);
+        self.window.lend(self.ran_until(now), receiver, bytes, number);
         self.receivers[receiver].on_lent(now);
         if parcel.last {
             self.ring.finish(self.sockets[receiver])?;
@@ -317,6 +328,7 @@ impl<'a> Transfer<'a> {
             }
             Event::Broken { sock, error } => {
                 if let Some(receiver) = self.sockets.iter().position(|&other| other == sock) {
+                    let now = self.ran_until(now);
                     self.receivers[receiver].on_broken(now, error.to_string());
                 }
             }
@@ -340,7 +352,7 @@ impl<'a> Transfer<'a> {
                     return Ok(());
                 }
                 Heard::Frame(index, frame) => {
-                    self.window.on_sign(now, index);
+                    self.window.on_sign(self.ran_until(now), index);
                     (index, self.receivers[index].on_frame(frame, self.files.len() as u32))
                 }
                 Heard::Wrong(index, wrong) => (index, Step::Lost(wrong.to_string())),
@@ -406,11 +418,26 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
+    /// When it was, for who counts the time in which this process ran.
+    fn ran_until(&self, now: Instant) -> Instant {
+        self.started + self.running.ran_at(now)
+    }
+
     /// Looks at every receiver: how far it is, and whether the others wait for it too long.
     fn look(&mut self, now: Instant) -> Result<(), Error> {
+        let ran_until = self.started + self.running.look(now);
+        let judges = self.running.judges();
+        if let Some(absence) = self.running.absence().filter(|absence| *absence >= ABSENCE_MIN) {
+            self.output.note(format_args!(
+                "this program did not run for {}, which counts against no receiver",
+                show_duration(absence)
+            ));
+        }
         for index in self.listeners(None) {
             let receiver = &mut self.receivers[index];
-            if let Some(why) = receiver.lost_after(now, self.patience) {
+            if let Some(why) = receiver.lost_after(ran_until, self.patience)
+                && judges
+            {
                 self.lose(index, why);
                 continue;
             }
@@ -421,7 +448,7 @@ impl<'a> Transfer<'a> {
                 owes_receipt: receiver.owes_receipt(),
             };
             receiver.accepted_bytes = stats.accepted_bytes;
-            self.window.on_position(now, index, position);
+            self.window.on_position(ran_until, index, position);
             self.progress.set(index, stats.accepted_bytes);
             if stats.in_flight_payloads == 0
                 && !self.bye_said
@@ -431,7 +458,9 @@ impl<'a> Transfer<'a> {
             }
         }
         let no_block_free = self.returns.is_awaited() || !self.parcels.is_empty();
-        while let Some((index, late)) = self.window.late(now, no_block_free) {
+        while let Some((index, late)) = self.window.late(ran_until, no_block_free)
+            && judges
+        {
             let why = match late {
                 Late::Silent(time) => {
                     format!("dropped: no sign of life for {}", show_duration(time))
@@ -443,7 +472,7 @@ impl<'a> Transfer<'a> {
             };
             self.lose(index, why);
         }
-        self.progress.tick(now);
+        self.progress.tick(ran_until);
         Ok(())
     }
 
@@ -468,120 +497,4 @@ impl<'a> Transfer<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::protocol::{FromReceiver, Status};
-    use crate::send::receiver::End;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// Connections to two receivers, and their other ends, from which nobody reads.
-    fn pairs() -> [(TcpStream, TcpStream); 2] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        [0; 2].map(|_| {
-            let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            (near, listener.accept().unwrap().0)
-        })
-    }
-
-    /// A transfer of a small file to two receivers, by a ring that copies, with a patience of 10 s.
-    fn to_two(act: impl FnOnce(Transfer<'_>)) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        std::fs::write(&path, b"content").unwrap();
-        let files = super::super::source::plan(&[path]).unwrap();
-        let (returns, output) = (Returns::new(), Output::new());
-        let mut ring = Ring::builder().engine(ringwire::EngineChoice::Copy).build().unwrap();
-        let (near, far): (Vec<_>, Vec<_>) = pairs().into_iter().unzip();
-        let sockets = near.into_iter().map(|near| ring.attach(near).unwrap()).collect();
-        let names = ["one".to_owned(), "other".to_owned()];
-        let patience = 10 * SECOND;
-        act(Transfer::new(ring, sockets, &names, &files, patience, &returns, &output).unwrap());
-        drop(far);
-    }
-
-    fn take_part(transfer: &Transfer<'_>) -> Vec<bool> {
-        transfer.receivers.iter().map(Receiver::takes_part).collect()
-    }
-
-    /// The times are the test's: the ring is never turned, so nothing but what is heard is a sign.
-    #[test]
-    fn who_gives_no_sign_is_dropped_and_who_is_alive_is_waited_for() {
-        to_two(|mut transfer| {
-            let t0 = transfer.started;
-            let (tell, heard) = mpsc::channel();
-            transfer.on_read(Read::File { file: 0, size: 7 });
-            transfer.hand_over(t0).unwrap();
-            tell.send(Heard::Frame(0, FromReceiver::Alive { received_bytes: 0 })).unwrap();
-            transfer.hear(t0 + 9 * SECOND, &heard).unwrap();
-            transfer.look(t0 + 10 * SECOND).unwrap();
-            assert_eq!(take_part(&transfer), [true, true]);
-            transfer.look(t0 + 11 * SECOND).unwrap();
-            assert_eq!(take_part(&transfer), [true, false]);
-            let silent = End::Lost("dropped: no sign of life for 11 s".into());
-            assert_eq!(transfer.receivers[1].end(), Some(&silent));
-            // The others go on, for as long as they say that they are alive.
-            tell.send(Heard::Frame(0, FromReceiver::Alive { received_bytes: 0 })).unwrap();
-            transfer.hear(t0 + 19 * SECOND, &heard).unwrap();
-            transfer.look(t0 + 29 * SECOND).unwrap();
-            assert_eq!(take_part(&transfer), [true, false]);
-            transfer.look(t0 + 30 * SECOND).unwrap();
-            assert_eq!(take_part(&transfer), [false, false]);
-        });
-    }
-
-    #[test]
-    fn who_has_taken_all_is_waited_for_only_when_it_owes_a_receipt() {
-        to_two(|mut transfer| {
-            let (tell, heard) = mpsc::channel();
-            let read = |transfer: &mut Transfer<'_>, now, read| {
-                transfer.on_read(read);
-                transfer.hand_over(now).unwrap();
-                while transfer.ring.stats().in_flight_payloads > 0 {
-                    let _ = transfer.ring.turn(SECOND, &mut Events::new()).unwrap();
-                }
-                transfer.look(now).unwrap();
-            };
-            let t0 = transfer.started;
-            read(&mut transfer, t0, Read::File { file: 0, size: 7 });
-            let t1 = t0 + 100 * SECOND;
-            transfer.look(t1).unwrap();
-            assert_eq!(take_part(&transfer), [true, true]);
-            read(&mut transfer, t1, Read::End { blake3: [0; 32], direct: false });
-            let stored =
-                FromReceiver::Receipt { file: 0, status: Status::Stored, text: String::new() };
-            tell.send(Heard::Frame(0, stored)).unwrap();
-            transfer.hear(t1, &heard).unwrap();
-            transfer.look(t1 + 10 * SECOND).unwrap();
-            assert_eq!(take_part(&transfer), [true, true]);
-            transfer.look(t1 + 11 * SECOND).unwrap();
-            assert_eq!(take_part(&transfer), [true, false]);
-            let silent = End::Lost("dropped: no sign of life for 11 s".into());
-            assert_eq!(transfer.receivers[1].end(), Some(&silent));
-        });
-    }
-
-    /// The ring may learn that it broke before what it said last is heard.
-    #[test]
-    fn the_reason_for_a_broken_connection_is_waited_for() {
-        to_two(|mut transfer| {
-            let t0 = transfer.started;
-            let (tell, heard) = mpsc::channel();
-            for receiver in &mut transfer.receivers {
-                receiver.on_broken(t0, "Broken pipe".into());
-            }
-            transfer.look(t0 + 9 * SECOND).unwrap();
-            assert_eq!(take_part(&transfer), [true, true]);
-            tell.send(Heard::Frame(0, FromReceiver::Closing { why: "told".into() })).unwrap();
-            tell.send(Heard::Gone(0, None)).unwrap();
-            transfer.hear(t0 + 9 * SECOND, &heard).unwrap();
-            transfer.look(t0 + 10 * SECOND).unwrap();
-            let ends = ["ended the transfer: told", "the connection broke: Broken pipe"];
-            let ends = ends.map(|why| End::Lost(why.into()));
-            assert!(transfer.receivers.iter().map(Receiver::end).eq(ends.iter().map(Some)));
-        });
-    }
-}
+mod tests;

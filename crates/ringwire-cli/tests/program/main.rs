@@ -12,6 +12,7 @@ mod hostile_receiver;
 mod hostile_sender;
 mod interrupt;
 mod leftovers;
+mod pauses;
 mod progress;
 mod resources;
 mod situations;
