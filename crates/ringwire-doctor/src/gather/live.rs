@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use ringwire::Patience;
 use ringwire_wire::{Family, Perfect};
 
 use super::sender::{self, Sender};
@@ -14,7 +15,7 @@ use crate::facts::{ArenaFacts, Engine, Live, Sample, Seen};
 const ARENA_BYTES: usize = 32 << 20;
 /// Enough that what the first bytes of a connection do does not matter.
 const SENT_BYTES: u64 = 64 << 20;
-/// Before the deadline, to say in time what came of it.
+/// Before the time is up, to say in time what came of it.
 const TO_TELL: Duration = Duration::from_millis(500);
 
 /// What an arena and a ring came to, and what was sent by them.
@@ -37,14 +38,15 @@ impl Looked {
 }
 
 /// Makes an arena and a ring, and sends by them. The ring is for whoever sends next.
-pub(super) fn look(wire: Seen<Perfect>, deadline: Instant) -> (Seen<Sender>, Looked) {
+pub(super) fn look(wire: Seen<Perfect>, time_max: Duration) -> (Seen<Sender>, Looked) {
+    let patience = Patience::new(Instant::now(), time_max.saturating_sub(TO_TELL));
     let (arena, arena_facts) = match sender::arena(ARENA_BYTES) {
         Ok((arena, facts)) => (Ok(arena), Ok(facts)),
         Err(why) => (Err(why.clone()), Err(why)),
     };
     let mut sender = arena.and_then(|arena| Sender::new(&arena));
     let ringwire = match (&wire, &mut sender) {
-        (Ok(wire), Ok(sender)) => send(wire, sender, deadline - TO_TELL),
+        (Ok(wire), Ok(sender)) => send(wire, sender, patience),
         (Err(_), Ok(_)) => Err("there is no wire to send into".into()),
         (_, Err(why)) => Err(why.clone()),
     };
@@ -53,8 +55,8 @@ pub(super) fn look(wire: Seen<Perfect>, deadline: Instant) -> (Seen<Sender>, Loo
     (sender, Looked { arena: arena_facts, engine, live })
 }
 
-fn send(wire: &Perfect, sender: &mut Sender, deadline: Instant) -> Seen<Sample> {
+fn send(wire: &Perfect, sender: &mut Sender, patience: Patience) -> Seen<Sample> {
     let flow = wire.tcp(Family::V4).map_err(|error| error.to_string())?;
     let stream = flow.stream().try_clone().map_err(|error| error.to_string())?;
-    sender.send(stream, &[], SENT_BYTES, deadline, |bytes| flow.written().add(bytes))
+    sender.send(stream, &[], SENT_BYTES, patience, |bytes| flow.written().add(bytes))
 }

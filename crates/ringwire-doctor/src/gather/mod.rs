@@ -24,9 +24,10 @@ mod xfrm;
 use std::borrow::Borrow;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use ringwire::Running;
 use ringwire_reach::Unresolved;
 use ringwire_wire::Perfect;
 
@@ -37,8 +38,9 @@ use path::Reached;
 
 pub use path::{Asked, Framing, Heard};
 
-/// How long all of it may take. It takes a hundredth of that, but on a machine that is busy with
-/// other things everything may take a hundred times as long, and is not to be taken for broken.
+/// How long all of it may take, of the time in which this process runs. It takes a hundredth of
+/// that, but on a machine that is busy with other things everything may take a hundred times as
+/// long, and is not to be taken for broken.
 const ALL_MAX: Duration = Duration::from_secs(9);
 /// Of that, what is kept for a destination: more than `path.rs` waits for it, all in all.
 const PATH_MAX: Duration = Duration::from_millis(4700);
@@ -50,18 +52,20 @@ const PATH_MAX: Duration = Duration::from_millis(4700);
 /// # Errors
 /// [`Unresolved`] if the destination has no address.
 pub fn examine(asked: Option<&Asked>) -> Result<Facts, Unresolved> {
-    let deadline = Instant::now() + ALL_MAX;
-    let live_deadline = if asked.is_some() { deadline - PATH_MAX } else { deadline };
+    let mut running = Running::new(Instant::now(), ALL_MAX);
+    let live_max = if asked.is_some() { ALL_MAX - PATH_MAX } else { ALL_MAX };
     let to = match asked {
         Some(asked) => Some((asked.clone(), path::resolve(asked)?)),
         None => None,
     };
     // First, because it forks: before there are rings and memory.
-    let wire = within(live_deadline, || Perfect::builder().build().map_err(|why| why.to_string()));
+    let wire = within(&mut running, live_max, || {
+        Perfect::builder().build().map_err(|why| why.to_string())
+    });
     // Then small rings, before large ones: what a ring of ours had is given back to the user's
     // account after its end, and sometimes long after (K15).
     let (uring, zerocopy) = (uring::look(), uring::zerocopy());
-    let (looked, reached) = send(wire, to, live_deadline, deadline);
+    let (looked, reached) = send(wire, to, &mut running, live_max);
     let links = Netlink::open();
     let interfaces = links.as_ref().map_err(said).and_then(|link| links::look(link).map_err(said));
     let path = asked.zip(reached).map(|(asked, reached)| path_of(&links, asked, reached));
@@ -111,14 +115,26 @@ fn said(error: impl Borrow<io::Error>) -> String {
 /// What `work` finds, or what is said of work that takes too long. Its thread is left behind then:
 /// nothing can end it, and the program is about to end.
 fn within<T: Send + 'static>(
-    deadline: Instant,
+    running: &mut Running,
+    time_max: Duration,
     work: impl FnOnce() -> Seen<T> + Send + 'static,
 ) -> Seen<T> {
     let (tell, told) = mpsc::channel();
     spawn(move || {
         let _ = tell.send(work());
     })?;
-    told.recv_timeout(left(deadline)).unwrap_or_else(|_| Err(too_long()))
+    wait(&told, running, time_max).unwrap_or_else(|| Err(too_long()))
+}
+
+/// What another thread tells until we ran so long; `None` if it does not.
+fn wait<T>(told: &mpsc::Receiver<T>, running: &mut Running, time_max: Duration) -> Option<T> {
+    loop {
+        match told.recv_timeout(running.slice(Instant::now(), time_max)?) {
+            Ok(told) => return Some(told),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
 }
 
 /// Sends into the perfect wire, then to the destination. By one ring on one thread, so that the
@@ -127,14 +143,15 @@ fn within<T: Send + 'static>(
 fn send(
     wire: Seen<Perfect>,
     to: Option<(Asked, Vec<SocketAddr>)>,
-    live_deadline: Instant,
-    deadline: Instant,
+    running: &mut Running,
+    live_max: Duration,
 ) -> (Looked, Option<Reached>) {
     let first = to.as_ref().and_then(|(_, addresses)| addresses.first().copied());
     let (tell_live, told_live) = mpsc::channel();
     let (tell_end, told_end) = mpsc::channel();
+    let left = live_max.saturating_sub(running.ran_at(Instant::now()));
     let spawned = spawn(move || {
-        let (mut sender, looked) = live::look(wire, live_deadline);
+        let (mut sender, looked) = live::look(wire, left);
         let _ = tell_live.send(looked);
         let reached = to.map(|(asked, addresses)| path::reach(&asked, &addresses, &mut sender));
         if let Ok(sender) = sender {
@@ -142,21 +159,16 @@ fn send(
         }
         let _ = tell_end.send(reached);
     });
-    let told =
-        spawned.and_then(|()| told_live.recv_timeout(left(live_deadline)).map_err(|_| too_long()));
+    let told = spawned.and_then(|()| wait(&told_live, running, live_max).ok_or_else(too_long));
     let looked = told.unwrap_or_else(|why| Looked::nothing(&why));
     let nothing = |address| Reached { address, connection: Err(too_long()) };
-    let reached = told_end.recv_timeout(left(deadline)).unwrap_or_else(|_| first.map(nothing));
+    let reached = wait(&told_end, running, ALL_MAX).unwrap_or_else(|| first.map(nothing));
     (looked, reached)
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> Seen<()> {
     let thread = std::thread::Builder::new().name("probe".into()).spawn(work);
     thread.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
-}
-
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }
 
 fn too_long() -> String {

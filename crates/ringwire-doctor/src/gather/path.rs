@@ -8,6 +8,7 @@ use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use ringwire::Patience;
 use ringwire_reach::{Target, Unresolved, wait_for_addresses, wait_for_connection};
 
 use super::sender::Sender;
@@ -93,7 +94,7 @@ fn talk(asked: &Asked, mut stream: TcpStream, sender: &mut Seen<Sender>) -> Conn
     };
     let probe = sending.map(|(greeting, bytes)| {
         let sender = sender.as_mut().map_err(|why| why.clone())?;
-        sender.send(stream, greeting, bytes, Instant::now() + PROBE_MAX, |_| {})
+        sender.send(stream, greeting, bytes, Patience::new(Instant::now(), PROBE_MAX), |_| {})
     });
     Connection { receiver, busy, probe }
 }
@@ -101,17 +102,24 @@ fn talk(asked: &Asked, mut stream: TcpStream, sender: &mut Seen<Sender>) -> Conn
 /// What the peer says, if it is a receiver: that it begins, or that it is busy. Reads no more than
 /// its greetings.
 fn greets(stream: &mut TcpStream, framing: &Framing) -> io::Result<Option<Heard>> {
-    let deadline = Instant::now() + GREETING_MAX;
+    let mut patience = Patience::new(Instant::now(), GREETING_MAX);
     let mut came = vec![0; framing.greeting_bytes];
     let (mut filled, mut heard) = (0, None);
     while filled < came.len() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        // What it said until now holds.
+        let Some(slice) = patience.slice(Instant::now()) else { return Ok(heard) };
+        stream.set_read_timeout(Some(slice))?;
         match stream.read(&mut came[filled..]) {
             Ok(0) => return Ok(heard),
             Ok(bytes) => filled += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What it said until now holds.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                ) =>
+            {
+                continue;
+            }
             Err(_) if heard.is_some() => return Ok(heard),
             Err(error) => return Err(error),
         }

@@ -1,13 +1,13 @@
 //! Sending zeros through ringwire, as any program would, and counting what was copied.
 //!
 //! Neighbours: `live.rs` sends into the perfect wire, `path.rs` to the destination. Ends by itself
-//! when the deadline has passed, and leaves nothing behind: a connection with bytes under way is
+//! when its patience has ended, and leaves nothing behind: a connection with bytes under way is
 //! broken then.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ringwire::{Arena, Block, Copied, Event, Events, OnDeadline, Payload, Ring};
+use ringwire::{Arena, Block, Copied, Event, Events, OnDeadline, Patience, Payload, Ring};
 
 use crate::facts::{ArenaFacts, Engine, Sample, Seen};
 
@@ -73,18 +73,18 @@ impl Sender {
         Engine { name: self.ring.engine().into(), why: self.ring.why() }
     }
 
-    /// Sends `greeting`, then `bytes` bytes, and waits until all memory is back, or until the
-    /// deadline. Says what the kernel has taken to `wrote`. The stream is closed at the end.
+    /// Sends `greeting`, then `bytes` bytes, and waits until all memory is back, or the patience is
+    /// over. Says what the kernel has taken to `wrote`. The stream is closed at the end.
     pub(super) fn send(
         &mut self,
         stream: TcpStream,
         greeting: &[u8],
         bytes: u64,
-        deadline: Instant,
+        patience: Patience,
         wrote: impl Fn(u64),
     ) -> Seen<Sample> {
         let sock = self.ring.attach(stream).map_err(|error| error.to_string())?;
-        let sent = self.run(sock, greeting, bytes, deadline, wrote);
+        let sent = self.run(sock, greeting, bytes, patience, wrote);
         let ended = match &sent {
             Ok(sample) if sample.bytes == bytes => self.ring.close(sock),
             _ => self.ring.abort(sock),
@@ -97,7 +97,7 @@ impl Sender {
         sock: ringwire::Socket,
         greeting: &[u8],
         bytes: u64,
-        deadline: Instant,
+        mut patience: Patience,
         wrote: impl Fn(u64),
     ) -> Seen<Sample> {
         let mut sample = Sample { asked_bytes: bytes, ..Sample::default() };
@@ -120,7 +120,10 @@ impl Sender {
                 queued += take_bytes;
                 under_way += 1;
             }
-            self.ring.turn(deadline, &mut self.events).map_err(|error| error.to_string())?;
+            let slice = patience.slice(Instant::now());
+            self.ring
+                .turn(slice.unwrap_or_default(), &mut self.events)
+                .map_err(|error| error.to_string())?;
             for event in self.events.drain() {
                 match event {
                     Event::Sent { bytes, .. } => wrote(bytes),
@@ -143,7 +146,7 @@ impl Sender {
                     _ => {}
                 }
             }
-            if Instant::now() >= deadline {
+            if slice.is_none() {
                 break;
             }
         }

@@ -42,10 +42,12 @@ pub(super) fn look() -> Uring {
 }
 
 fn patient(make: impl Fn() -> io::Result<IoUring>) -> io::Result<IoUring> {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = ringwire::Patience::new(Instant::now(), PATIENCE);
     loop {
+        // Asked before it is tried: a pause of our own ends with one more try.
+        let again = patience.slice(Instant::now()).is_some();
         match make() {
-            Err(error) if errno(&error) == libc::ENOMEM && Instant::now() < deadline => {
+            Err(error) if errno(&error) == libc::ENOMEM && again => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             made => return made,
