@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -131,14 +131,16 @@ impl Program {
 
     /// Waits until there is something to read. A program that says nothing for that long is ended.
     fn wait(&mut self, patience: Duration) -> Result<(), Error> {
-        let timeout = Timespec {
-            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: patience.subsec_nanos().into(),
-        };
-        loop {
+        // In slices: while this program is stopped, that one may be as well.
+        let mut waiting = ringwire::Patience::new(Instant::now(), patience);
+        while let Some(slice) = waiting.slice(Instant::now()) {
+            let timeout = Timespec {
+                tv_sec: i64::try_from(slice.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: slice.subsec_nanos().into(),
+            };
             let mut fds = [PollFd::new(self.output.get_ref(), PollFlags::IN)];
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => break,
+                Ok(0) => {}
                 Ok(_) => return Ok(()),
                 // A signal to this program: whoever asked ends the benchmark after this answer.
                 Err(Errno::INTR) => {}

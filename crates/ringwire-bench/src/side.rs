@@ -1,7 +1,8 @@
 //! Methods side by side: trials of every setting first, then A B C A B C … with the best.
 //!
 //! Knows a method by its name and its answers only. What a run was disturbed by is told by how long
-//! threads waited for processors, never by how fast it was.
+//! threads waited for processors, and by how much longer it took than it was asked to (this process
+//! was stopped, or its machine was), never by how fast it was.
 
 use std::time::Instant;
 
@@ -170,8 +171,8 @@ impl<'a> SideBySide<'a> {
         }
     }
 
-    /// Makes a measurement again, at most twice, when others had the processors meanwhile; the one
-    /// that was disturbed least counts, however fast it was.
+    /// Makes a measurement again, at most twice, when others had the processors meanwhile, or it
+    /// was stopped; the one that was disturbed least counts, however fast it was.
     fn undisturbed(&mut self, index: usize, job: &Job) -> Result<Measurement, Error> {
         let mut best = self.methods[index].measure(job)?;
         if best.payloads == 0 {
@@ -179,17 +180,19 @@ impl<'a> SideBySide<'a> {
         }
         for _ in 0..AGAIN_MAX {
             let no_time = self.again_until.is_some_and(|until| Instant::now() > until);
-            // On a machine that is always busy it does not help, and only takes long.
-            if !is_disturbed(job, &best) || no_time || self.again > self.steps / 4 {
+            // On a machine that is always busy it does not help, and only takes long. Nobody is
+            // stopped always.
+            let may_help = !no_time && self.again <= self.steps / 4;
+            if !(was_stopped(job, &best) || is_disturbed(job, &best) && may_help) {
                 break;
             }
             self.again += 1;
             let next = self.methods[index].measure(job)?;
-            if next.waited_s / next.seconds < best.waited_s / best.seconds {
+            if lost_part(job, &next) < lost_part(job, &best) {
                 best = next;
             }
         }
-        self.disturbed += u64::from(is_disturbed(job, &best));
+        self.disturbed += u64::from(was_stopped(job, &best) || is_disturbed(job, &best));
         Ok(best)
     }
 
@@ -211,8 +214,8 @@ impl<'a> SideBySide<'a> {
             self.note_once(
                 watch,
                 format!(
-                    "{}: other programs had the processors: {} runs were made again, and {} of {} \
-                 count though they were disturbed",
+                    "{}: other programs had the processors, or it was stopped: {} runs were made \
+                     again, and {} of {} count though they were disturbed",
                     self.bench,
                     self.again,
                     self.disturbed,
@@ -234,6 +237,22 @@ const AGAIN_MAX: u32 = 2;
 /// threads wait for each other, so it cannot be told there.
 fn is_disturbed(job: &Job, measured: &Measurement) -> bool {
     !job.wire.kind.copies() && measured.waited_s > WAITED_PART * measured.seconds
+}
+
+/// Beyond half as long again as it was asked to, a run takes no longer than this to end: for the
+/// last acknowledgements, and on a busy machine.
+const ENDING_S: f64 = 0.1;
+
+/// Whether this process was stopped in the midst of a measurement, or its machine, so that its time
+/// is not that of sending. A pause within a run that ended when it was to is not seen.
+fn was_stopped(job: &Job, measured: &Measurement) -> bool {
+    measured.seconds > 1.5 * job.seconds + ENDING_S
+}
+
+/// The part of a measurement's time that was not its own.
+fn lost_part(job: &Job, measured: &Measurement) -> f64 {
+    let beyond = (measured.seconds - job.seconds).max(0.0);
+    (measured.waited_s + beyond) / measured.seconds
 }
 
 /// The row of one measurement.
@@ -260,5 +279,65 @@ pub fn row(bench: &str, job: &Job, measured: &Measurement, run: u32) -> Row {
         release_delay_us_p50: measured.release_delay_us_p50,
         release_delay_us_p99: measured.release_delay_us_p99,
         errors: measured.errors,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Backing, Protocol, WireKind};
+    use crate::plan::Bench;
+
+    /// A method whose runs take this long, and wait for processors so long, and then as asked.
+    struct Played(Vec<(f64, f64)>);
+
+    impl Method for Played {
+        fn name(&self) -> &str {
+            "played"
+        }
+
+        fn protocol(&self) -> Protocol {
+            Protocol::Tcp
+        }
+
+        fn backings(&self) -> &[Backing] {
+            &[Backing::Small]
+        }
+
+        fn measure(&mut self, job: &Job) -> Result<Measurement, Error> {
+            let (seconds, waited_s) =
+                if self.0.is_empty() { (job.seconds, 0.0) } else { self.0.remove(0) };
+            let bytes = 1_000_000;
+            Ok(Measurement { seconds, waited_s, payloads: 1, bytes, ..Measurement::default() })
+        }
+    }
+
+    /// How long the run took that counts, of such runs of 1 s, and how many were made again and
+    /// count though they were disturbed.
+    fn counted(runs: &[(f64, f64)], time_is_over: bool) -> (f64, u64, u64) {
+        let wire = WireSpec { kind: WireKind::Perfect, ack_us: 30, mtu: None };
+        let plan = Plan { seconds: 1.0, ..Plan::least(Bench::Tcp, wire) };
+        let methods: Vec<Box<dyn Method>> = vec![Box::new(Played(runs.to_vec()))];
+        let mut side = SideBySide::new("tcp", &plan, wire, &[1], methods);
+        side.steps = 100;
+        side.again_until = time_is_over.then(Instant::now);
+        let settings = Settings { backing: Backing::Small, sndbuf_bytes: None };
+        let job = side.job(0, 1, Order::Sequential, settings, 1.0);
+        let seconds = side.undisturbed(0, &job).unwrap().seconds;
+        (seconds, side.again, side.disturbed)
+    }
+
+    #[test]
+    fn a_run_in_which_we_were_stopped_does_not_count() {
+        assert_eq!(counted(&[(1.01, 0.0)], false), (1.01, 0, 0));
+        // For a minute, and one more time.
+        assert_eq!(counted(&[(61.0, 0.0)], false), (1.0, 1, 0));
+        assert_eq!(counted(&[(61.0, 0.0), (31.0, 0.0)], false), (1.0, 2, 0));
+        // The time for making runs again may have passed meanwhile.
+        assert_eq!(counted(&[(61.0, 0.0)], true), (1.0, 1, 0));
+        assert_eq!(counted(&[(61.0, 0.0), (31.0, 0.0), (41.0, 0.0)], false), (31.0, 2, 1));
+        // Others had the processors: as before.
+        assert_eq!(counted(&[(1.1, 0.5)], false), (1.0, 1, 0));
+        assert_eq!(counted(&[(1.1, 0.5)], true), (1.1, 0, 1));
     }
 }
