@@ -160,9 +160,7 @@ impl Session {
         self.step(what, &mut documentation)?;
         self.took(what, started);
 
-        let started = Instant::now();
         self.loom_models()?;
-        self.took("the loom models", started);
 
         match built.iter().find(|built| built.target == EXAMPLE && !built.test) {
             Some(built) => {
@@ -177,6 +175,7 @@ impl Session {
 
     /// The core's own tests with loom's atomics, made of the same parts as all other programs.
     fn loom_models(&mut self) -> Result<()> {
+        let started = Instant::now();
         let args = ["rustc", "-p", "ringwire", "--lib", "--profile", "test", "--", "--cfg", "loom"];
         let built = match cargo::build(&args) {
             Ok(built) => built,
@@ -185,12 +184,14 @@ impl Session {
                 return Ok(());
             }
         };
-        let before = self.tally.passed;
+        self.took("building the loom models", started);
+        let (before, started) = (self.tally.passed, Instant::now());
         if let Some(built) = built.iter().find(|built| built.test) {
             let mut command = Command::new(&built.executable);
             command.arg("loom_").current_dir(&built.package);
             self.programs(vec![("the loom models".to_owned(), command)])?;
         }
+        self.took("the loom models", started);
         if self.tally.passed == before {
             self.tally.fail("there is no loom model (a test named loom_…)");
         }
