@@ -24,12 +24,12 @@ mod stalls;
 #[cfg(test)]
 mod tests;
 mod vouch;
+mod waking;
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::Arena;
@@ -45,6 +45,7 @@ use crate::ring::core::Core;
 pub use crate::ring::core::{OnDeadline, Report, Turned};
 pub use crate::ring::options::SendOptions;
 pub use crate::ring::sockets::Socket;
+pub use crate::ring::waking::Waker;
 use crate::stats::{SocketStats, Stats};
 use crate::sys::memlock;
 use crate::sys::socket::MtuProbing;
@@ -172,7 +173,8 @@ impl RingBuilder {
 ///
 /// Dropping a ring never waits and never aborts: data that the kernel has accepted is still
 /// delivered, blocks that it may still read stay out of their arena for good, other payloads are
-/// leaked and counted ([`Stats::leaked_bytes`]). [`Ring::shutdown`] waits instead.
+/// leaked and counted ([`Stats::leaked_bytes`]). [`Ring::shutdown`] waits instead. Nor does it wait
+/// for a socket with `SO_LINGER`: see [`Ring::close`].
 ///
 /// # Fork
 /// A ring belongs to the process that built it. In a child of `fork` whatever would reach the
@@ -180,7 +182,8 @@ impl RingBuilder {
 /// [`Ring::waker`]) is an error, `Misuse`; what only notes something down works, and nothing comes
 /// of it. Dropping the ring there closes the child's descriptors and touches nothing of its
 /// parent's: what is in flight goes on, and the parent hears of it. A child that keeps them open
-/// keeps the connections open, too.
+/// keeps the connections open, too; and if it has the last descriptor of a socket with `SO_LINGER`,
+/// closing that waits.
 ///
 /// So a program that goes into the background, by daemon(3) or otherwise, builds its rings
 /// afterwards: what was in flight is lost with the process that forked. A program that starts
@@ -209,7 +212,8 @@ impl Ring {
     }
 
     /// Takes a connected TCP socket or a UDP socket, over IPv4 or IPv6. No flag or option of it is
-    /// changed, but for `SO_ZEROCOPY`, which the engine `msg-zerocopy` sets. Keep a `try_clone` to
+    /// changed, but for `SO_ZEROCOPY`, which the engine `msg-zerocopy` sets, and for `SO_LINGER`
+    /// when the ring closes it ([`Ring::close`]). Keep a `try_clone` to
     /// read from it. Writing on that releases no payload early, on any engine; what is written
     /// stands wherever it fell among them. With `msg-zerocopy` the socket then copies until what
     /// was out is free ([`EngineChoice::MsgZerocopy`]).
@@ -440,7 +444,8 @@ impl Ring {
         self.core.turn(deadline.into(), events)
     }
 
-    /// Sends FIN after everything that is queued. No more payloads are taken.
+    /// Sends FIN after everything that is queued: in the turn in which the last of it is accepted,
+    /// or in the next one if that has been. No more payloads are taken.
     ///
     /// # Errors
     /// `Misuse` for a stale handle or on UDP.
@@ -450,6 +455,11 @@ impl Ring {
 
     /// [`Ring::finish`], and gives up the handle. The ring keeps the descriptor until the last
     /// release, then closes it. Events of its payloads still come.
+    ///
+    /// No turn and no drop waits for that. Of a socket with `SO_LINGER` and a time the option is
+    /// taken back first, because close(2) would wait for the peer; what the peer gets is the same.
+    /// Who waits for the peer keeps a duplicate, and sets the option on that once the socket has
+    /// left the ring ([`Stats::sockets`]). `SO_LINGER` without a time still resets the connection.
     ///
     /// # Errors
     /// `Misuse` for a stale handle.
@@ -484,7 +494,8 @@ impl Ring {
 
     /// Gives the socket back once everything sent on it has been accepted; the handle becomes
     /// stale. Payloads that are accepted and not yet released stay with the ring, and so does a
-    /// duplicate of the descriptor until the last of them is released.
+    /// duplicate of the descriptor until the last of them is released. If it has `SO_LINGER` set
+    /// then, a thread closes that duplicate, since it may be the last.
     ///
     /// # Errors
     /// `Misuse` for a stale handle, or while payloads wait to be accepted: wait for their `Sent`,
@@ -548,17 +559,6 @@ impl Ring {
         (!why.is_empty()).then(|| why.join("\n"))
     }
 
-    /// A handle that ends another thread's wait: `turn` returns when it is called. From now on a
-    /// turn with nothing out waits too.
-    ///
-    /// # Errors
-    /// `Io` if no descriptor is free.
-    pub fn waker(&mut self) -> Result<Waker, Error> {
-        self.core.at_home()?;
-        let (counter, bell) = self.core.engine_mut().waker()?;
-        Ok(Waker { counter, bell })
-    }
-
     /// Waits until everything is released, at most until `deadline`, and for as much longer as this
     /// process is stopped meanwhile; then does what `on_deadline` says, and drops the ring.
     pub fn shutdown(self, deadline: impl Into<Deadline>, on_deadline: OnDeadline) -> Report {
@@ -566,35 +566,8 @@ impl Ring {
     }
 }
 
-/// Readable when a turn would find completions, and maybe once more. Poll it only after a turn that
-/// reported no backlog.
-impl AsFd for Ring {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.core.engine().pollable()
-    }
-}
-
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ring").field("engine", &self.engine()).finish_non_exhaustive()
-    }
-}
-
-/// Ends a wait in [`Ring::turn`], or on the ring's descriptor, from any thread.
-#[derive(Clone, Debug)]
-pub struct Waker {
-    counter: Arc<OwnedFd>,
-    /// What is polled, where that is not the ring itself.
-    bell: Option<Arc<OwnedFd>>,
-}
-
-impl Waker {
-    /// Lets the ring's present turn return, or its next one, if it is not waiting now. Several
-    /// calls may count as one.
-    pub fn wake(&self) {
-        // It fails only when a counter is full, and then the ring is awake.
-        for counter in [Some(&self.counter), self.bell.as_ref()].into_iter().flatten() {
-            let _ = rustix::io::write(counter, &1_u64.to_ne_bytes());
-        }
     }
 }

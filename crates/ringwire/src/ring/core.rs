@@ -22,6 +22,7 @@ use crate::ring::stalls::Stalls;
 use crate::running::Patience;
 use crate::segments::{Known, KnownSegments};
 use crate::stats::Stats;
+use crate::sys::close::Closing;
 use crate::sys::home::Home;
 use crate::sys::memlock;
 use crate::sys::socket::MtuProbing;
@@ -540,7 +541,11 @@ impl<E: Engine> Drop for Core<E> {
         // What is then still with the kernel, the payload table and the header pages keep for ever
         // (K3, K7). In a child of `fork` that is everything, and nothing is to be done about it.
         if self.home.is_here() {
-            self.stop(&mut Events::new());
+            return self.stop(&mut Events::new());
+        }
+        for (_, socket) in self.sockets.iter_mut() {
+            // They are its parent's.
+            socket.fd.set_closing(Closing::Plain);
         }
     }
 }

@@ -463,10 +463,10 @@ impl<E: Engine> Core<E> {
             let copied = if route == Route::Copy { Copied::Yes } else { Copied::Unknown };
             self.close_request(token, copied, events);
         }
-        let due = |s: &SocketEntry| !s.queue.is_empty() || s.stage != Stage::Open;
-        if self.sockets.at(slot).is_some_and(due) {
+        if self.sockets.at(slot).is_some_and(|socket| !socket.queue.is_empty()) {
             self.make_ready(slot);
         }
+        self.end_if_due(slot);
     }
 
     fn on_accepted(&mut self, token: Key, accepted: u64, events: &mut Events) {

@@ -18,6 +18,7 @@ use crate::ring::datagrams::Datagrams;
 use crate::ring::limits::Refused;
 use crate::ring::stalls::Watch;
 use crate::stats::SocketStats;
+use crate::sys::close::{Closing, Kept};
 use crate::sys::socket::{self, DatagramOptions, Kind};
 
 /// A handle of a socket that a ring has taken. Stale after `close`, `abort` and `detach`.
@@ -38,7 +39,7 @@ pub(crate) enum Stage {
 
 #[derive(Debug)]
 pub(crate) struct SocketEntry {
-    pub fd: OwnedFd,
+    pub fd: Kept,
     pub file: Option<u32>,
     pub kind: Kind,
     pub stage: Stage,
@@ -100,6 +101,8 @@ impl SocketEntry {
 
 impl<E: Engine> Core<E> {
     pub(crate) fn attach(&mut self, fd: OwnedFd) -> Result<Socket, Error> {
+        // Also if it is refused, which closes it.
+        let fd = Kept::from(fd);
         let kind = socket::kind(fd.as_fd())?;
         let refused = match kind {
             Kind::Stream => self.copies_tcp().then_some(Reason::MtuProbing),
@@ -128,7 +131,8 @@ impl<E: Engine> Core<E> {
     }
 
     /// Attaches a descriptor that is known to be of this kind.
-    pub(crate) fn attach_as(&mut self, fd: OwnedFd, kind: Kind) -> Result<Socket, Error> {
+    pub(crate) fn attach_as(&mut self, fd: impl Into<Kept>, kind: Kind) -> Result<Socket, Error> {
+        let fd = fd.into();
         let max = self.limits.sockets;
         if self.sockets.used() >= max {
             return Err(Error::LimitReached {
@@ -286,13 +290,19 @@ impl<E: Engine> Core<E> {
         let entry = self.open_socket(sock)?;
         let duplicate = entry
             .fd
-            .try_clone()
+            .as_fd()
+            .try_clone_to_owned()
             .map_err(|error| Error::io("dup", crate::sys::ring::errno(&error)))?;
         entry.stage = Stage::Lingering;
         entry.detached = true;
+        entry.fd.set_closing(Closing::Plain);
         let (file, fd) = (entry.file, duplicate.as_fd());
         self.engine.give_up(Target { fd, file });
         self.retire_if_idle(sock.0.slot);
+        if let Some(entry) = self.sockets.get_mut(sock.0) {
+            // By then its new owner may have closed his.
+            entry.fd.set_closing(Closing::Aside);
+        }
         Ok(duplicate)
     }
 

@@ -1,5 +1,6 @@
 //! The only system calls of the crate, thin; what they answer is decoded by pure functions.
 
+pub(crate) mod close;
 pub(crate) mod control;
 pub(crate) mod cqe;
 pub(crate) mod epoll;

@@ -1,13 +1,17 @@
-//! What makes the kernel let go of a connection's memory, and what does not (K12).
+//! What makes the kernel let go of a connection's memory, and what does not (K12); who waits for
+//! the end of one (K54).
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
 
 use crate::rig::{FILLER, Memory, Request, Ring, TOO_MUCH, shut_pair};
-use crate::support::read_exactly;
+use crate::support::{read_exactly, sleeps, wait_until};
 
 /// Who else holds the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +46,6 @@ fn hold(holder: Holder) -> Held {
             ring.accepted(request);
         }
         Holder::RegisteredFile => {
-            use std::os::fd::AsRawFd as _;
             ring.0.submitter().register_files(&[near.as_raw_fd()]).unwrap();
             ring.accepted(request.file(0));
         }
@@ -113,4 +116,52 @@ fn shutdown_and_close_release_nothing_and_lose_nothing() {
     assert_eq!(far.read(&mut [0; 1]).unwrap(), 0, "the end");
     ring.notification_of(1);
     ring.silent();
+}
+
+/// Longer than any test.
+const LINGER: Duration = Duration::from_secs(3600);
+
+/// Runs `last`, which drops the last reference to a connection, and sees it wait for the peer.
+fn waits_for(mut far: TcpStream, what: &str, last: impl FnOnce() + Send + 'static) {
+    let (tell, told) = mpsc::channel();
+    let closer = thread::spawn(move || {
+        tell.send(rustix::thread::gettid()).unwrap();
+        last();
+    });
+    let closer_id = told.recv().unwrap();
+    wait_until(what, || sleeps(closer_id));
+    assert!(!closer.is_finished(), "{what}");
+    read_exactly(&mut far, FILLER).unwrap();
+    assert_eq!(far.read(&mut [0; 1]).unwrap(), 0, "{what}: the end");
+    drop(far);
+    closer.join().unwrap();
+}
+
+#[test]
+fn whoever_drops_the_last_reference_to_a_lingering_socket_waits_for_its_peer() {
+    let lingering = || {
+        let (near, far) = shut_pair();
+        SockRef::from(&near).set_linger(Some(LINGER)).unwrap();
+        (near, far)
+    };
+    let (near, far) = lingering();
+    let duplicate = near.try_clone().unwrap();
+    // Not the last one.
+    drop(duplicate);
+    waits_for(far, "close", move || drop(near));
+
+    let (near, far) = lingering();
+    let ring = Ring::new();
+    ring.0.submitter().register_files(&[near.as_raw_fd()]).unwrap();
+    drop(near);
+    waits_for(far, "a ring's table of files", move || {
+        assert_eq!(ring.0.submitter().register_files_update(0, &[-1]).unwrap(), 1);
+    });
+
+    // Nobody does if the option was taken back in time, and the peer gets all the same.
+    let (near, mut far) = lingering();
+    SockRef::from(&near).set_linger(None).unwrap();
+    drop(near);
+    read_exactly(&mut far, FILLER).unwrap();
+    assert_eq!(far.read(&mut [0; 1]).unwrap(), 0, "the end");
 }

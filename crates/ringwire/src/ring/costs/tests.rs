@@ -53,7 +53,7 @@ fn make(registered: bool, bytes: usize, count: usize, burst: usize) -> Vec<Made>
     core.clock = Some(whole_second(core.started));
     let block = memory(&mut core, registered).unwrap();
     let (near, _far) = UnixStream::pair().unwrap();
-    let sock = core.attach_as(near.into(), Kind::Stream).unwrap();
+    let sock = core.attach_as(OwnedFd::from(near), Kind::Stream).unwrap();
     let (mut events, mut completed) = (Events::new(), 0);
     for at in 0..count {
         let start = at * 2 * bytes % BLOCK_BYTES;

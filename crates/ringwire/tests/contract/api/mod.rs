@@ -7,6 +7,7 @@
 mod attach;
 mod ends;
 mod limits;
+mod lingering;
 mod notifiers;
 mod sockets;
 mod turns;

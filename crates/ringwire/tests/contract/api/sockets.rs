@@ -95,6 +95,36 @@ fn finish_sends_the_end_behind_everything() {
     });
 }
 
+/// The end leaves in the turn that says `Sent`, and a turn that says so has nothing left to do.
+#[test]
+fn the_end_leaves_with_the_last_bytes() {
+    every_way(|driver, what| {
+        for close in [false, true] {
+            let (sock, mut far) = attach_tcp(driver);
+            let id = driver.send(sock, noise(1, 1000));
+            match close {
+                true => driver.ring.close(sock).unwrap(),
+                false => driver.ring.finish(sock).unwrap(),
+            }
+            let deadline = Instant::now() + PATIENCE;
+            let mut turned = driver.turn(PATIENCE);
+            while driver.fate(id).sent.is_none() {
+                assert!(Instant::now() < deadline, "{what}: never sent");
+                turned = driver.turn(PATIENCE);
+            }
+            assert!(!turned.backlog, "{what}");
+            // Without another turn.
+            assert_eq!(read_exactly(&mut far, 1000).unwrap(), noise(1, 1000), "{what}");
+            assert_eq!(far.read(&mut [0; 1]).unwrap(), 0, "{what}: the end");
+            driver.until_released(&[id]);
+            if !close {
+                driver.ring.close(sock).unwrap();
+            }
+            driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+        }
+    });
+}
+
 #[test]
 fn finish_holds_when_the_socket_is_detached_right_after() {
     every_way(|driver, what| {
