@@ -19,6 +19,13 @@ use crate::arena::Block;
 ///
 /// Made with `into()` from a [`Block`], [`Bytes`], `Vec<u8>`, `Box<[u8]>`, `Arc<[u8]>` or
 /// `&'static [u8]`. Other owners come in through [`Bytes::from_owner`].
+///
+/// Memory that the kernel can copy and not refer to, such as that of memfd_secret(2) and of some
+/// drivers' mappings, is copied ([`Reason::Unpinnable`](crate::Reason::Unpinnable)). Memory that
+/// cannot be read at all, such as what a file's mapping has behind the file's end, fails its
+/// payload with `EFAULT`. But a piece of up to 4 KiB that goes together with blocks of the ring's
+/// arena is read by the ring itself, as the program would: there the process gets SIGSEGV or
+/// SIGBUS. Who maps files that others may cut off sends such ends by themselves, or copies of them.
 pub struct Piece(Owner);
 
 enum Owner {

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Span;
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::{Entry, Key, NONE, Payloads};
-use crate::policy::Force;
+use crate::ledger::{Entry, Key, NONE, Payloads, Way};
+use crate::policy::Company;
 use crate::segments::KnownSegments;
 
 /// Pieces of one request. The kernel takes 1,024, but every piece charges at least a page of send
@@ -227,6 +227,8 @@ pub(crate) struct SendQueue {
     /// Whether the newest zero-copy request ended a chain, so that the next begins a packet.
     cut: bool,
     pub pace: Pace,
+    /// How many payloads may share a request.
+    pub company: Company,
 }
 
 impl SendQueue {
@@ -239,6 +241,7 @@ impl SendQueue {
             since_cut_bytes: 0,
             cut: true,
             pace: Pace::new(),
+            company: Company::ANY,
         }
     }
 
@@ -327,11 +330,11 @@ impl SendQueue {
         let bounds = self.pace.bounds(most);
         let mode = self.mode(payloads, segments);
         if let Some(gathered) =
-            Gathering::new(self.head, mode, bounds, segments, spans).run(payloads)
+            Gathering::new(self.head, mode, bounds, segments, spans).run(payloads, self.company)
         {
             return Some(gathered);
         }
-        Gathering::new(self.head, Mode::Normal, bounds, segments, spans).run(payloads)
+        Gathering::new(self.head, Mode::Normal, bounds, segments, spans).run(payloads, self.company)
     }
 
     /// The kind of memory that the next request will read: that of the first piece which decides.
@@ -355,7 +358,7 @@ impl SendQueue {
 }
 
 /// The non-empty rests of a payload's pieces from a position on.
-fn rests(payloads: &Payloads, at: Position) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn rests(payloads: &Payloads, at: Position) -> impl Iterator<Item = &[u8]> {
     let mut skip = usize::try_from(at.skip).unwrap_or(usize::MAX);
     payloads.pieces(at.slot).iter().filter_map(move |piece| {
         let bytes = piece.as_slice();
@@ -385,8 +388,8 @@ struct Gathering<'a> {
     spans: &'a mut Vec<Span>,
     charge: u64,
     chain: Chain,
-    /// The route that all its payloads must take.
-    force: Option<Force>,
+    /// What all its payloads have in common.
+    way: Way,
 }
 
 /// How a piece fared.
@@ -408,19 +411,23 @@ impl<'a> Gathering<'a> {
     ) -> Self {
         spans.clear();
         let (gathered, window) = nothing_yet(head, mode, segments);
-        let (charge, chain, force) = (0, Chain::EMPTY, None);
-        Gathering { gathered, mode, window, bounds, segments, spans, charge, chain, force }
+        let (charge, chain, way) = (0, Chain::EMPTY, Way::default());
+        Gathering { gathered, mode, window, bounds, segments, spans, charge, chain, way }
     }
 
     /// `None` if the first payload cannot be sent in this mode.
-    fn run(mut self, payloads: &Payloads) -> Option<Gathered> {
-        self.force = payloads.at(self.gathered.first.slot).and_then(Entry::force);
+    fn run(mut self, payloads: &Payloads, company: Company) -> Option<Gathered> {
+        self.way = payloads.at(self.gathered.first.slot).map(Entry::way).unwrap_or_default();
         loop {
-            if !self.take_wholes(payloads) {
+            let goes_on = match company.is_limited() {
+                true => self.gathered.count < company.most(),
+                false => self.take_wholes(payloads),
+            };
+            if !goes_on {
                 break;
             }
             let Some(entry) = payloads.at(self.gathered.end.slot) else { break };
-            if !entry.goes_as(self.force) {
+            if !entry.goes_as(self.way) {
                 break;
             }
             let first = self.gathered.count == 0;
@@ -470,7 +477,7 @@ impl<'a> Gathering<'a> {
     /// read where it is, and taken whole or not at all. Returns whether there may be more to take
     /// of what comes next.
     fn take_wholes(&mut self, payloads: &Payloads) -> bool {
-        let (bounds, force) = (self.bounds, self.force);
+        let (bounds, way) = (self.bounds, self.way);
         let mut last = self.spans.pop().unwrap_or(Span { ptr: ptr::null(), bytes: 0 });
         // Without the last span's, which may still grow.
         let mut charged = self.charge - charge(last);
@@ -480,7 +487,7 @@ impl<'a> Gathering<'a> {
             let Some((start, len)) = entry.rest(end.skip) else { break true };
             let inside =
                 self.window.contains(&start.addr()) && len <= self.window.end - start.addr();
-            if !entry.goes_as(force) {
+            if !entry.goes_as(way) {
                 break false;
             }
             if !inside || !(1..=bounds.bytes_max).contains(&(len as u64)) {

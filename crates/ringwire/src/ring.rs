@@ -10,6 +10,7 @@ mod core;
 pub mod costs;
 mod datagrams;
 mod drive;
+mod faults;
 mod learn;
 mod limits;
 mod options;

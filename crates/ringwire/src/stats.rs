@@ -106,6 +106,8 @@ pub struct CopiedBytes {
     pub socket_refuses: u64,
     /// RLIMIT_MEMLOCK was short.
     pub memlock_short: u64,
+    /// Memory that the kernel cannot refer to.
+    pub unpinnable: u64,
     /// Datagrams over the path's MTU.
     pub over_mtu: u64,
     /// Datagrams of too many pieces.
@@ -153,7 +155,7 @@ pub struct SocketStats {
     /// The way that the newest request was to go; none before the first.
     pub route: Option<Route>,
     /// Why it goes that way. What can change is asked again: RLIMIT_MEMLOCK and the kernel's own
-    /// memory within seconds, paths within half a minute and 64 times what asking costs, trains
-    /// within a minute.
+    /// memory within seconds, paths within half a minute and 64 times what asking costs, memory
+    /// that could not be pinned within half a minute, trains within a minute.
     pub reason: Option<Reason>,
 }

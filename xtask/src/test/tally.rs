@@ -5,12 +5,14 @@ use std::fmt;
 
 /// Reasons that a host's kernel gives, so that nobody can do anything about them in a test run.
 /// A skip with another reason fails where skips are judged.
-const KERNEL_REASONS: [&str; 5] = [
+const KERNEL_REASONS: [&str; 7] = [
     "the kernel has no dummy device",
     "the kernel has no FUSE",
     "the kernel has no netem",
     "the kernel has no TLS",
     "the kernel offers no 64 KiB folios",
+    "the kernel has no secret memory",
+    "the kernel has no performance events",
 ];
 
 /// What an ordinary user may skip as well: rights, and locked memory, of which there are 8 MiB for

@@ -106,6 +106,7 @@ fn copied(stats: &Stats) -> String {
         (chosen.small, "too small to be worth more"),
         (chosen.socket_refuses, "a socket that has no zero copy"),
         (chosen.memlock_short, "RLIMIT_MEMLOCK too low"),
+        (chosen.unpinnable, "memory that the kernel cannot refer to"),
         (chosen.unsure_notifications, "sockets that others send on, too"),
         (chosen.mtu_probing, "tcp_mtu_probing not 0"),
         (chosen.over_mtu, "over the MTU"),
@@ -171,12 +172,13 @@ mod tests {
     #[test]
     fn every_reason_to_copy_counts() {
         type Field = fn(&mut Stats) -> &mut u64;
-        let fields: [Field; 14] = [
+        let fields: [Field; 15] = [
             |stats| &mut stats.kernel_copied_bytes,
             |stats| &mut stats.header_bytes,
             |stats| &mut stats.copied_bytes.small,
             |stats| &mut stats.copied_bytes.socket_refuses,
             |stats| &mut stats.copied_bytes.memlock_short,
+            |stats| &mut stats.copied_bytes.unpinnable,
             |stats| &mut stats.copied_bytes.over_mtu,
             |stats| &mut stats.copied_bytes.many_pieces,
             |stats| &mut stats.copied_bytes.kernel_lacks,

@@ -17,6 +17,7 @@
 mod notifier;
 mod payload;
 mod request;
+mod wishes;
 
 pub(crate) use notifier::NotificationTable;
 pub use notifier::Notifier;
@@ -24,6 +25,7 @@ pub use payload::PayloadId;
 pub use payload::leaked;
 pub(crate) use payload::{Entry, Freed, Opening, Payloads};
 pub(crate) use request::{Position, Request, RequestState};
+pub(crate) use wishes::Way;
 
 /// The end of a chain of table positions.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -78,7 +80,7 @@ impl<T> Table<T> {
     }
 
     /// Stores `value`. Allocates only when more positions are in use than ever before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, value: T) -> Key {
         self.used += 1;
         if self.free != NONE {

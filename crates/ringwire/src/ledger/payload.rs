@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Errno;
 use crate::ledger::notifier::NotificationTable;
+use crate::ledger::wishes::{Way, Wishes};
 use crate::ledger::{Key, NONE, Position, Table};
 use crate::payload::{Payload, Piece};
 use crate::policy::Force;
@@ -64,40 +65,6 @@ pub(crate) struct Entry {
     held: bool,
 }
 
-/// What the program asked for, in one byte, so that an entry stays as small as it is.
-#[derive(Clone, Copy, Debug)]
-struct Wishes(u8);
-
-impl Wishes {
-    const QUIET: u8 = 1;
-    const COPY: u8 = 2;
-    const ZERO_COPY: u8 = 4;
-
-    #[inline]
-    fn new(quiet: bool, force: Option<Force>) -> Self {
-        let route = match force {
-            None => 0,
-            Some(Force::Copy) => Self::COPY,
-            Some(Force::ZeroCopy) => Self::ZERO_COPY,
-        };
-        Wishes(route | if quiet { Self::QUIET } else { 0 })
-    }
-
-    #[inline]
-    fn quiet(self) -> bool {
-        self.0 & Self::QUIET != 0
-    }
-
-    #[inline]
-    fn force(self) -> Option<Force> {
-        match self.0 & !Self::QUIET {
-            Self::COPY => Some(Force::Copy),
-            Self::ZERO_COPY => Some(Force::ZeroCopy),
-            _ => None,
-        }
-    }
-}
-
 impl Entry {
     /// The route that it must take.
     #[inline]
@@ -105,10 +72,26 @@ impl Entry {
         self.wishes.force()
     }
 
-    /// Whether it must go as another payload must, so that both may share a request.
+    /// Whether the kernel cannot refer to its memory.
     #[inline]
-    pub(crate) fn goes_as(&self, other: Option<Force>) -> bool {
-        self.wishes.force() == other
+    pub(crate) fn is_unpinnable(&self) -> bool {
+        self.wishes.is_unpinnable()
+    }
+
+    /// From now on it is copied, because the kernel cannot refer to its memory.
+    pub(crate) fn set_unpinnable(&mut self) {
+        self.wishes.set_unpinnable();
+    }
+
+    #[inline]
+    pub(crate) fn way(&self) -> Way {
+        self.wishes.way()
+    }
+
+    /// Whether it goes as another payload does, so that both may share a request.
+    #[inline]
+    pub(crate) fn goes_as(&self, other: Way) -> bool {
+        self.wishes.way() == other
     }
 
     /// Whether the payload is still here; if not, only its place in the queue is left.

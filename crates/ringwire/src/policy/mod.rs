@@ -4,6 +4,7 @@
 //! size of what goes to the kernel, not of what the caller happened to hand over. Called by
 //! `ring/drive.rs`; knows no socket, no clock, no ring.
 
+mod faults;
 mod headroom;
 mod path;
 mod trains;
@@ -11,6 +12,7 @@ mod trains;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+pub(crate) use faults::{Company, Unpinnable};
 pub(crate) use headroom::{Budget, PART_BYTES_MIN, Share, fits_into};
 pub(crate) use path::{Change, Judgement, Path, Report as PathReport};
 pub(crate) use trains::{Refused, Trains};
@@ -54,6 +56,10 @@ pub enum Reason {
     /// (`ENOMEM`: mostly RLIMIT_MEMLOCK, counted per user over all processes; `ENOBUFS`), or, with
     /// the engine `msg-zerocopy`, could not watch the socket.
     MemlockShort,
+    /// The kernel can copy the payload's memory, but not refer to it (`EFAULT`): memory that is
+    /// kept from it (memfd_secret(2)), or what a driver has mapped. The payload alone is copied;
+    /// what else is sent from the same addresses is, too, and is tried again within half a minute.
+    Unpinnable,
     /// A datagram larger than the path's MTU is fragmented, and fragments are copied anyway.
     OverMtu,
     /// A datagram of more pieces than a packet has fragments.
@@ -99,6 +105,10 @@ impl fmt::Display for Reason {
             Reason::MemlockShort => {
                 "the kernel was short of memory for zero copy (RLIMIT_MEMLOCK, \
                  net.core.optmem_max, or fs.epoll.max_user_watches); it will be asked again"
+            }
+            Reason::Unpinnable => {
+                "the kernel can copy the payload's memory, but not refer to it, as that of \
+                 memfd_secret and of drivers' mappings; it will be asked again"
             }
             Reason::OverMtu => "the kernel copies datagrams larger than the path's MTU anyway",
             Reason::ManyPieces => "a datagram has more pieces than a packet has fragments",
@@ -169,6 +179,8 @@ pub(crate) struct Facts {
     pub headroom: u64,
     /// What the program asked for.
     pub force: Option<Force>,
+    /// Whether the kernel cannot refer to its memory.
+    pub unpinnable: bool,
 }
 
 /// What is known about a request of one or more datagrams.
@@ -312,6 +324,9 @@ pub(crate) fn decide(
         let train_refused = facts.datagram.is_some_and(|datagram| datagram.train_refused);
         let reason = if train_refused { Reason::TrainRefused } else { Reason::Small };
         return (Route::Copy, reason);
+    }
+    if facts.unpinnable {
+        return (Route::Copy, Reason::Unpinnable);
     }
     let fits = facts.registered || headroom::pinned_by(facts.bytes) <= facts.headroom;
     let short = steps_down(verdicts, route, now);

@@ -12,6 +12,7 @@ const PLAIN: Facts = Facts {
     copied_bytes: 0,
     headroom: u64::MAX,
     force: None,
+    unpinnable: false,
 };
 const MS: Duration = Duration::from_millis(1);
 

@@ -19,8 +19,7 @@ use std::ops::Range;
 use super::{Gathered, Mode, SendQueue, nothing_yet, rests};
 use crate::engine::Span;
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::{Payloads, Position};
-use crate::policy::Force;
+use crate::ledger::{Entry, Payloads, Position, Way};
 use crate::segments::KnownSegments;
 
 /// Bytes of one request of several datagrams. The kernel takes what fits into an IP packet; this
@@ -186,7 +185,12 @@ impl SendQueue {
         limits: TrainLimits,
         spans: &mut Vec<Span>,
     ) -> Option<Train> {
-        let run = self.first_run(payloads)?;
+        let mut run = self.first_run(payloads)?;
+        if self.company.is_limited()
+            && let Run::Whole { count, .. } = &mut run
+        {
+            *count = self.company.most().min(*count);
+        }
         let mode = mode(run.start(), payloads, segments);
         if let Some(train) = Coupling::new(run, mode, limits, segments, spans).couple(payloads) {
             return Some(train);
@@ -272,8 +276,8 @@ struct Coupling<'a> {
     segments: &'a mut KnownSegments,
     spans: &'a mut Vec<Span>,
     chain: Chain,
-    /// The route that all its payloads must take.
-    force: Option<Force>,
+    /// What all its payloads have in common.
+    way: Way,
 }
 
 impl<'a> Coupling<'a> {
@@ -287,8 +291,8 @@ impl<'a> Coupling<'a> {
         spans.clear();
         let (gathered, window) = nothing_yet(run.start(), mode, segments);
         let train = Train { gathered, datagrams: 0, datagram_bytes: 0, pages: 0, charge: 0 };
-        let (chain, force) = (Chain::EMPTY, None);
-        Coupling { train, run, mode, window, limits, segments, spans, chain, force }
+        let (chain, way) = (Chain::EMPTY, Way::default());
+        Coupling { train, run, mode, window, limits, segments, spans, chain, way }
     }
 
     /// `None` if the first datagram cannot be sent in this mode.
@@ -319,10 +323,10 @@ impl<'a> Coupling<'a> {
             let unit = entry.datagram_bytes().min(rest);
             let wanted = match first {
                 true => {
-                    self.force = entry.force();
+                    self.way = Entry::way(entry);
                     self.begin(unit, rest)
                 }
-                false if !entry.goes_as(self.force) => break,
+                false if !entry.goes_as(self.way) => break,
                 false if self.may_join(unit, rest, at.slot, payloads) => rest,
                 false => break,
             };
@@ -377,7 +381,7 @@ impl<'a> Coupling<'a> {
         while joined < most {
             let Some(entry) = payloads.at(end.slot) else { break };
             let Some((ptr, bytes)) = entry.rest(0) else { break };
-            let alike = bytes as u64 == size && !entry.is_train() && entry.goes_as(self.force);
+            let alike = bytes as u64 == size && !entry.is_train() && entry.goes_as(self.way);
             if !alike || !self.may_read(ptr, bytes) {
                 break;
             }

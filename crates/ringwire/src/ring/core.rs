@@ -12,7 +12,7 @@ use crate::error::{Errno, Error, SendError};
 use crate::headers::HeaderPages;
 use crate::ledger::{Ledger, NONE, Notifier, PayloadId, Table};
 use crate::payload::{IntoPayload as _, Payload, Piece};
-use crate::policy::{Budget, Share};
+use crate::policy::{Budget, Share, Unpinnable};
 use crate::release::Events;
 use crate::ring::limits::{PAYLOAD_BYTES_MAX, full};
 use crate::ring::options::SendOptions;
@@ -127,6 +127,8 @@ pub(crate) struct Core<E: Engine> {
     /// Whether the kernel counts what messages pin, and not only what single pieces do.
     pub counts_messages: bool,
     pub mtu_probing: MtuProbing,
+    /// Memory that is copied for what it is.
+    pub unpinnable: Unpinnable,
     pub stats: Stats,
 }
 
@@ -166,6 +168,7 @@ impl<E: Engine> Core<E> {
             pinned: Share::new(Arc::new(Budget::new(now)), true, thresholds.normal_bytes),
             counts_messages,
             mtu_probing: MtuProbing::UNKNOWN,
+            unpinnable: Unpinnable::default(),
             stats: Stats::default(),
         }
     }
@@ -330,6 +333,7 @@ impl<E: Engine> Core<E> {
             && sending.address.is_none()
             && sending.segment_bytes.is_none_or(|n| n != 0 && entry.datagrams.takes_trains)
             && self.cancelled_places == 0
+            && self.unpinnable.is_empty()
             && fits(limits.socket_bytes.min(PAYLOAD_BYTES_MAX), entry.in_flight_bytes)
             && fits(limits.ring_bytes, self.in_flight_bytes)
             && self.byte_shares.fits(entry.in_flight_bytes, bytes)
@@ -381,8 +385,12 @@ impl<E: Engine> Core<E> {
             // Nobody may have turned for long, and this payload's age counts from now.
             self.look_at_clock();
         }
+        let unpinnable = !self.unpinnable.is_empty() && self.is_unpinnable(&payload, sending);
         let opening = sending.opening(bytes, sock.0.slot, notification, self.now_ms);
         let id = self.ledger.payloads.open_payload(payload, opening, sending.address);
+        if unpinnable && let Some(entry) = self.ledger.payloads.get_mut(id.0) {
+            entry.set_unpinnable();
+        }
         self.ledger.notifications.attach(notification);
         self.in_flight_bytes += bytes;
         self.in_flight_payloads += 1;

@@ -81,7 +81,8 @@ impl<E: Engine> Core<E> {
                 !socket.datagrams.has_room()
             };
             let full = full || socket.poll_first;
-            let mut alone = full;
+            // What may be refused for its memory must not be overtaken either.
+            let mut alone = full || socket.queue.company.is_limited();
             if alone && outstanding {
                 // Its result makes it ready again.
                 return Ok(());
@@ -142,7 +143,8 @@ impl<E: Engine> Core<E> {
         let forced = self.force(first) == Some(Force::ZeroCopy);
         let (verdicts, thresholds) = (&socket.verdicts, self.thresholds);
         let copies = !forced
-            && (policy::copies_trains(verdicts, thresholds, socket.copied_bytes, self.now)
+            && (self.copies_memory(first)
+                || policy::copies_trains(verdicts, thresholds, socket.copied_bytes, self.now)
                 || !self.engine.features().reports && policy::copies(verdicts, thresholds));
         let limits = TrainLimits {
             datagrams,
@@ -188,6 +190,7 @@ impl<E: Engine> Core<E> {
             copied_bytes: socket.copied_bytes,
             headroom: if counted { self.pinned.room(self.now) } else { u64::MAX },
             force: self.force(train.gathered.first.slot),
+            unpinnable: self.copies_memory(train.gathered.first.slot),
         };
         let way = policy::decide(facts, &socket.verdicts, self.thresholds, self.now);
         if let Some(socket) = self.sockets.at_mut(slot) {
@@ -244,8 +247,12 @@ impl<E: Engine> Core<E> {
             Err(errno) => {
                 self.give_back_headers(gathered.segment, gathered.headers);
                 let (datagrams, datagram_bytes) = (train.datagrams, train.datagram_bytes);
-                let first = gathered.first.slot;
-                if !self.refuses_train(slot, first, datagrams, datagram_bytes, errno) {
+                let (first, count) = (gathered.first, gathered.count);
+                let again = match errno {
+                    Errno::FAULT => self.on_fault(slot, first, count, (Route::Copy, reason)),
+                    errno => self.refuses_train(slot, first.slot, datagrams, datagram_bytes, errno),
+                };
+                if !again {
                     self.fail_first(slot, errno, events);
                 }
             }
@@ -263,6 +270,7 @@ impl<E: Engine> Core<E> {
             socket.copied_bytes += gathered.bytes;
         }
         let (first, count) = (gathered.first, gathered.count);
+        self.on_no_fault(slot, first, count, Route::Copy);
         self.ledger.accept_datagrams(first, count, gathered.bytes, events);
         let freed = self.ledger.release_run(first.slot, count, copied, events);
         self.account(slot, freed);
@@ -330,6 +338,7 @@ impl<E: Engine> Core<E> {
             }
             return self.fail_payloads(slot, first.slot, count, Errno::MSGSIZE, events);
         }
+        self.on_no_fault(slot, first, count, route);
         self.ledger.accept_datagrams(first, count, accepted, events);
         self.count_train(datagrams);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
@@ -350,8 +359,9 @@ impl<E: Engine> Core<E> {
     pub(super) fn on_train_failed(&mut self, token: Key, errno: Errno, events: &mut Events) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, first, count) = (request.socket, request.first, request.count);
-        let (route, datagrams, datagram_bytes) =
-            (request.route, request.datagrams, request.datagram_bytes);
+        let position = Position { slot: first, skip: request.skip };
+        let (datagrams, datagram_bytes) = (request.datagrams, request.datagram_bytes);
+        let (route, reason) = (request.route, request.reason);
         let asked = Asked::of(request);
         let run = run_of(request, &self.ledger.payloads);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
@@ -368,6 +378,9 @@ impl<E: Engine> Core<E> {
                 socket.poll_first |= errno == Errno::AGAIN;
                 true
             }
+            Errno::FAULT if self.on_fault(slot, position, count, (route, reason)) => true,
+            // A copy's memory is bad, however its datagrams go.
+            Errno::FAULT if route == Route::Copy => false,
             errno => {
                 self.learn_failure(&asked, errno)
                     || datagrams > 1

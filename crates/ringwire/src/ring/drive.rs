@@ -16,7 +16,6 @@ use crate::release::{Copied, Events};
 use crate::ring::core::{Core, Turned};
 use crate::ring::learn::Asked;
 use crate::ring::sockets::{Socket, SocketEntry, Stage};
-use crate::sys::socket;
 
 /// Copies that one stream makes before others get their chance, where its path copies.
 const COPIES_A_CHANCE: usize = 4;
@@ -116,9 +115,10 @@ impl<E: Engine> Core<E> {
         }
         for _ in 0..COPIES_A_CHANCE {
             self.issue_once(slot, events)?;
-            let copies = self.is_copied(slot);
             let goes_on = |s: &SocketEntry| s.outstanding == 0 && !s.queue.is_empty();
-            if !copies || !self.sockets.at(slot).is_some_and(goes_on) {
+            if !self.sockets.at(slot).is_some_and(goes_on)
+                || !(self.is_copied(slot) || self.copies_head(slot))
+            {
                 break;
             }
         }
@@ -183,6 +183,7 @@ impl<E: Engine> Core<E> {
             copied_bytes: socket.copied_bytes,
             headroom: if counted { self.pinned.room(self.now) } else { u64::MAX },
             force: self.force(gathered.first.slot),
+            unpinnable: self.copies_memory(gathered.first.slot),
         };
         let way = policy::decide(facts, &socket.verdicts, self.thresholds, self.now);
         if let Some(socket) = self.sockets.at_mut(slot) {
@@ -224,7 +225,13 @@ impl<E: Engine> Core<E> {
             }
             Err(errno) => {
                 self.give_back_headers(gathered.segment, gathered.headers);
-                self.break_stream(slot, gathered.first.slot, errno, events);
+                let (first, count) = (gathered.first, gathered.count);
+                let way = (Route::Copy, reason);
+                if errno == Errno::FAULT && self.on_fault(slot, first, count, way) {
+                    self.make_ready(slot);
+                } else {
+                    self.break_stream(slot, first.slot, errno, events);
+                }
             }
         }
         Ok(())
@@ -241,6 +248,9 @@ impl<E: Engine> Core<E> {
         events: &mut Events,
     ) {
         self.give_back_headers(gathered.segment, gathered.headers);
+        if bytes == gathered.bytes {
+            self.on_no_fault(slot, gathered.first, gathered.count, Route::Copy);
+        }
         let (at, reached) = self.ledger.accept_run(gathered.first, gathered.count, bytes, events);
         if let Some(socket) = self.sockets.at_mut(slot) {
             socket.queue.take(gathered);
@@ -255,24 +265,6 @@ impl<E: Engine> Core<E> {
         }
         let freed = self.ledger.release_run(gathered.first.slot, reached, copied, events);
         self.account(slot, freed);
-    }
-
-    pub(super) fn count_copied(&mut self, bytes: u64, reason: Reason) {
-        let copied = &mut self.stats.copied_bytes;
-        *match reason {
-            Reason::Best | Reason::Small | Reason::Probe => &mut copied.small,
-            Reason::Forced => &mut copied.forced,
-            Reason::PathCopies => &mut copied.path_copies,
-            Reason::SocketRefuses => &mut copied.socket_refuses,
-            Reason::MemlockShort => &mut copied.memlock_short,
-            Reason::OverMtu => &mut copied.over_mtu,
-            Reason::ManyPieces => &mut copied.many_pieces,
-            Reason::KernelLacks => &mut copied.kernel_lacks,
-            Reason::EngineCopies => &mut copied.engine_copies,
-            Reason::UnsureNotifications => &mut copied.unsure_notifications,
-            Reason::MtuProbing => &mut copied.mtu_probing,
-            Reason::TrainRefused => &mut copied.train_refused,
-        } += bytes;
     }
 
     /// Hands a stream's request to the engine.
@@ -395,24 +387,6 @@ impl<E: Engine> Core<E> {
         self.fail_payloads(slot, from, u32::MAX, error, events);
     }
 
-    /// Sends the FIN of a socket that is at its end, and lets it linger.
-    pub(crate) fn end_if_due(&mut self, slot: u32) {
-        let Some(socket) = self.sockets.at_mut(slot) else { return };
-        if socket.stage == Stage::Open || !socket.queue.is_empty() || socket.outstanding > 0 {
-            return;
-        }
-        if socket.is_stream() && !socket.fin_sent && socket.broken.is_none() {
-            socket.fin_sent = true;
-            if let Err(error) = socket::shutdown_write(socket.target().fd) {
-                tracing::debug!(%error, "no FIN could be sent");
-            }
-        }
-        if socket.stage == Stage::Closing {
-            socket.stage = Stage::Lingering;
-        }
-        self.retire_if_idle(slot);
-    }
-
     /// Takes all collected completions in. Returns whether the waker was called.
     pub(crate) fn take_completions(&mut self, events: &mut Events) -> bool {
         let mut woken = false;
@@ -463,16 +437,21 @@ impl<E: Engine> Core<E> {
             let copied = if route == Route::Copy { Copied::Yes } else { Copied::Unknown };
             self.close_request(token, copied, events);
         }
-        if self.sockets.at(slot).is_some_and(|socket| !socket.queue.is_empty()) {
-            self.make_ready(slot);
+        match self.sockets.at(slot) {
+            Some(socket) if !socket.queue.is_empty() => self.make_ready(slot),
+            Some(socket) if socket.stage != Stage::Open => self.end_if_due(slot),
+            _ => {}
         }
-        self.end_if_due(slot);
     }
 
     fn on_accepted(&mut self, token: Key, accepted: u64, events: &mut Events) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes, count) = (request.socket, request.bytes, request.count);
         let (route, reason) = (request.route, request.reason);
+        let first = Position { slot: request.first, skip: request.skip };
+        if accepted == bytes {
+            self.on_no_fault(slot, first, count, route);
+        }
         let Some((at, reached)) = self.ledger.on_accepted(token, accepted, events) else { return };
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.accepted_bytes += accepted;
@@ -498,7 +477,8 @@ impl<E: Engine> Core<E> {
     /// Takes in that a request failed as a whole: it goes again, or its payloads fail.
     fn on_failure(&mut self, token: Key, errno: Errno, events: &mut Events) {
         let Some(request) = self.ledger.requests.get(token) else { return };
-        let (slot, bytes, route) = (request.socket, request.bytes, request.route);
+        let (slot, bytes) = (request.socket, request.bytes);
+        let (route, reason) = (request.route, request.reason);
         let asked = Asked::of(request);
         let (first, count) = (Position { slot: request.first, skip: request.skip }, request.count);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
@@ -511,6 +491,7 @@ impl<E: Engine> Core<E> {
                 socket.poll_first = errno == Errno::AGAIN;
                 true
             }
+            Errno::FAULT => self.on_fault(slot, first, count, (route, reason)),
             errno => self.learn_failure(&asked, errno),
         };
         if again {

@@ -39,10 +39,11 @@ impl<E: Engine> Core<E> {
 
     /// What of a stream goes to the kernel at once.
     pub(super) fn most_at_once(&self, slot: u32) -> Most {
-        if !self.is_copied(slot) {
+        let copies = self.is_copied(slot);
+        if !copies && !self.copies_head(slot) {
             return Most::ANY;
         }
-        let bytes = self.probe_bytes(slot).unwrap_or(u64::MAX);
+        let bytes = if copies { self.probe_bytes(slot) } else { None }.unwrap_or(u64::MAX);
         Most { joined_bytes: JOINED_COPY_BYTES_MAX, bytes }
     }
 
@@ -57,7 +58,8 @@ impl<E: Engine> Core<E> {
         let bytes =
             policy::probe_bytes(&socket.verdicts, worth_bytes, socket.copied_bytes, self.now);
         // What the program wants copied will be no probe.
-        bytes.filter(|_| self.force(socket.queue.head().slot).is_none())
+        let head = socket.queue.head().slot;
+        bytes.filter(|_| self.force(head).is_none() && !self.copies_memory(head))
     }
 
     /// How much of a request to go on with, if not all of it may be pinned now: what still fits; or
@@ -69,6 +71,26 @@ impl<E: Engine> Core<E> {
             false => COPY_BYTES_MAX,
         };
         (part < gathered.bytes).then_some(Most { bytes: part, ..Most::ANY })
+    }
+
+    /// Bytes were copied by choice.
+    pub(super) fn count_copied(&mut self, bytes: u64, reason: Reason) {
+        let copied = &mut self.stats.copied_bytes;
+        *match reason {
+            Reason::Best | Reason::Small | Reason::Probe => &mut copied.small,
+            Reason::Forced => &mut copied.forced,
+            Reason::PathCopies => &mut copied.path_copies,
+            Reason::SocketRefuses => &mut copied.socket_refuses,
+            Reason::MemlockShort => &mut copied.memlock_short,
+            Reason::Unpinnable => &mut copied.unpinnable,
+            Reason::OverMtu => &mut copied.over_mtu,
+            Reason::ManyPieces => &mut copied.many_pieces,
+            Reason::KernelLacks => &mut copied.kernel_lacks,
+            Reason::EngineCopies => &mut copied.engine_copies,
+            Reason::UnsureNotifications => &mut copied.unsure_notifications,
+            Reason::MtuProbing => &mut copied.mtu_probing,
+            Reason::TrainRefused => &mut copied.train_refused,
+        } += bytes;
     }
 
     /// A request was handed to the engine.

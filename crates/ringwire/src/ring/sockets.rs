@@ -306,6 +306,32 @@ impl<E: Engine> Core<E> {
         Ok(duplicate)
     }
 
+    /// Sends the FIN of a socket that is at its end, and lets it linger.
+    #[inline(always)]
+    pub(crate) fn end_if_due(&mut self, slot: u32) {
+        if self.sockets.at(slot).is_some_and(|socket| socket.stage != Stage::Open) {
+            self.end_unless_busy(slot);
+        }
+    }
+
+    #[inline(never)]
+    fn end_unless_busy(&mut self, slot: u32) {
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        if !socket.queue.is_empty() || socket.outstanding > 0 {
+            return;
+        }
+        if socket.is_stream() && !socket.fin_sent && socket.broken.is_none() {
+            socket.fin_sent = true;
+            if let Err(error) = socket::shutdown_write(socket.target().fd) {
+                tracing::debug!(%error, "no FIN could be sent");
+            }
+        }
+        if socket.stage == Stage::Closing {
+            socket.stage = Stage::Lingering;
+        }
+        self.retire_if_idle(slot);
+    }
+
     /// Takes a socket out of the table if it is at its end and nothing of it is in flight.
     pub(crate) fn retire_if_idle(&mut self, slot: u32) {
         let Some(entry) = self.sockets.at(slot) else { return };

@@ -3,6 +3,7 @@
 
 mod chains;
 mod ends;
+mod faults;
 mod memlock;
 
 use std::os::fd::OwnedFd;

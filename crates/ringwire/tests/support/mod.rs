@@ -2,6 +2,7 @@
 //! that read on threads of their own, and runs in a process of one's own.
 
 pub(crate) mod forked;
+pub(crate) mod memory;
 pub(crate) mod trace;
 pub(crate) mod valve;
 pub(crate) mod vouched;
@@ -135,7 +136,7 @@ impl Driver {
         self.know(id)
     }
 
-    fn know(&mut self, id: PayloadId) -> PayloadId {
+    pub(crate) fn know(&mut self, id: PayloadId) -> PayloadId {
         assert!(self.fates.insert(id, Fate::default()).is_none(), "{id:?} names two payloads");
         id
     }

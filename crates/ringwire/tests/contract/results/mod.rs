@@ -10,6 +10,7 @@ mod refused;
 mod routes;
 mod tcp;
 mod udp;
+mod unpinnable;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};

@@ -68,6 +68,12 @@ impl Request {
         Request::send_by_number(socket.as_raw_fd(), span)
     }
 
+    /// `IORING_OP_SEND`, which copies.
+    pub(crate) fn copy(socket: &impl AsRawFd, (addr, bytes): Span) -> Request {
+        let Request(sqe) = Request::new(26, socket.as_raw_fd());
+        Request(Sqe { addr: addr as u64, len: bytes as u32, ..sqe })
+    }
+
     /// The same, for descriptors that are none.
     pub(crate) fn send_by_number(fd: RawFd, (addr, bytes): Span) -> Request {
         let Request(sqe) = Request::new(47, fd);
