@@ -324,7 +324,16 @@ impl Perfect {
         if self.device == InfoKind::Dummy { "dummy" } else { "ifb" }
     }
 
-    /// The device's MTU in bytes.
+    /// Changes the device's MTU under the sockets that there are, 1,280 to 65,535 bytes: their path
+    /// becomes another one. Segments of connections grow no larger than they agreed on.
+    ///
+    /// # Errors
+    /// Those of asking the kernel over netlink.
+    pub fn set_mtu(&self, mtu_bytes: u32) -> io::Result<()> {
+        self.ground.link().set_mtu(DEVICE_INDEX, mtu_bytes)
+    }
+
+    /// The MTU in bytes that the device was made with.
     pub fn mtu(&self) -> u32 {
         self.mtu_bytes
     }
