@@ -72,6 +72,8 @@ pub(crate) struct PathSample {
     /// How long anything of it has waited for being sent or acknowledged, likewise; 0 where the
     /// kernel does not tell. In steps of the kernel's ticks, [`TICK_MAX`] at most (K31).
     pub busy_us: u64,
+    /// The path's MTU, as of the newest packet.
+    pub mtu: u32,
 }
 
 /// How much one socket gathers, learned from samples.
@@ -97,8 +99,14 @@ impl Pace {
         self.bound_bytes < SLOW_BOUND_BYTES
     }
 
-    fn wants_sample(&self, now: Instant) -> bool {
-        self.last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= SAMPLE_TIME)
+    /// Whether the path was not looked at for so long.
+    pub(crate) fn is_unseen_for(&self, time: Duration, now: Instant) -> bool {
+        self.last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= time)
+    }
+
+    /// The path's MTU, as it was seen last.
+    pub(crate) fn mtu(&self) -> Option<u32> {
+        self.last.map(|(_, sample)| sample.mtu)
     }
 
     /// Takes in a look at the path.
@@ -248,7 +256,9 @@ impl SendQueue {
     /// Whether a look at the path could make the next request larger.
     pub(crate) fn wants_sample(&self, payloads: &Payloads, now: Instant) -> bool {
         let several = payloads.at(self.head.slot).is_some_and(|first| first.next != NONE);
-        several && self.waiting_bytes > self.pace.bound_bytes && self.pace.wants_sample(now)
+        several
+            && self.waiting_bytes > self.pace.bound_bytes
+            && self.pace.is_unseen_for(SAMPLE_TIME, now)
     }
 
     /// Whether no payload waits.

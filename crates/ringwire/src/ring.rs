@@ -342,9 +342,9 @@ impl Ring {
     ///
     /// # Errors
     /// As [`Ring::send_to`]. `Misuse` also for a `segment_bytes` of 0 and on a socket that was
-    /// corked (`UDP_CORK`) when it was attached. A `segment_bytes` that the path does not take
-    /// comes as a `Failed` with `EMSGSIZE`, or `EINVAL` on older kernels: a train's datagrams are
-    /// never cut into fragments.
+    /// corked (`UDP_CORK`) when it was attached. A `segment_bytes` that the path does not take (any
+    /// more: [`SendOptions::train`]) comes as a `Failed` with `EMSGSIZE`, or `EINVAL` on older
+    /// kernels: a train's datagrams are never cut into fragments here.
     ///
     /// # Cancel safety
     /// As [`Ring::send`]. [`Ring::cancel`] takes a train back only if no datagram of it has left.

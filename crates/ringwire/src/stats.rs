@@ -43,6 +43,9 @@ pub struct Stats {
     pub kernel_zero_copy_bytes: u64,
     /// Bytes in requests about which nobody can say.
     pub kernel_unknown_bytes: u64,
+    /// Times that a socket's path was seen to be another one, by its MTU: what was learned of it is
+    /// asked again.
+    pub path_changes: u64,
     /// Times that a socket found its path to copy, and began to copy itself.
     pub paths_found_copying: u64,
     /// Times that a socket found that its path had stopped copying.
@@ -154,8 +157,9 @@ pub struct SocketStats {
     pub silent_for: Option<Duration>,
     /// The way that the newest request was to go; none before the first.
     pub route: Option<Route>,
-    /// Why it goes that way. What can change is asked again: RLIMIT_MEMLOCK and the kernel's own
-    /// memory within seconds, paths within half a minute and 64 times what asking costs, memory
-    /// that could not be pinned within half a minute, trains within a minute.
+    /// Why it goes that way. What can change is asked again: RLIMIT_MEMLOCK, the kernel's own
+    /// memory and trains within seconds; paths within 3 s and 64 times what asking costs; paths
+    /// and trains at once if the path's MTU changes; memory that could not be pinned within half a
+    /// minute.
     pub reason: Option<Reason>,
 }

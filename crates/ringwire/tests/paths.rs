@@ -172,6 +172,48 @@ fn a_path_that_is_captured_is_copied_to_until_the_capture_ends() {
 }
 
 #[test]
+fn a_path_that_is_seen_to_be_another_one_is_asked_at_once() {
+    let test = "a_path_that_is_seen_to_be_another_one_is_asked_at_once";
+    let wire = match Perfect::builder().build() {
+        Ok(wire) => wire,
+        Err(why) => return skip(test, why.reason()),
+    };
+    let arena = Arena::builder().capacity_bytes(4 * MIB).build().unwrap();
+    let flow = wire.tcp(Family::V4).unwrap();
+    let ring = build(Ring::builder().arena(&arena));
+    let mut pump = Pump::new(ring, flow.stream().try_clone().unwrap());
+    let mut block = arena.alloc(256 << 10).unwrap();
+    block.advance(256 << 10);
+    let block = block.freeze();
+    let payload = || block.clone().into();
+
+    let capture = wire.capture().unwrap();
+    // It is left alone for longer and longer.
+    pump.until("it is captured", Some(&flow), 1, payload, |s| s.probes >= 2);
+    let captured = pump.ring.stats();
+    assert_eq!((captured.paths_found_copying, captured.path_changes), (1, 0));
+    for (mtu, changes) in [(8_000, 1), (9_000, 2)] {
+        wire.set_mtu(mtu).unwrap();
+        // One at a time, so that no probe is out when it is seen.
+        let mut before = pump.ring.stats();
+        let deadline = Instant::now() + PATIENCE;
+        while pump.ring.stats().path_changes < changes {
+            assert!(Instant::now() < deadline, "it is not seen: {before:?}");
+            before = pump.ring.stats();
+            pump.batch("it is looked at", &flow, 1, payload);
+        }
+        let probes = pump.ring.stats().probes - before.probes;
+        assert_eq!(probes, 1, "with the very payload before which it was seen");
+    }
+    assert_eq!(pump.ring.stats().paths_found_clear, 0, "it still copies");
+
+    drop(capture);
+    wire.set_mtu(8_000).unwrap();
+    pump.until("it does no more", Some(&flow), 1, payload, |s| s.paths_found_clear == 1);
+    pump.end();
+}
+
+#[test]
 fn small_requests_learn_too_that_their_path_copies() {
     let test = "small_requests_learn_too_that_their_path_copies";
     let wire = match Veth::new() {

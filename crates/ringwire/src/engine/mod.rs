@@ -255,6 +255,16 @@ pub(crate) trait Engine {
     /// Whether something prepared has not reached the kernel.
     fn has_unsubmitted(&mut self) -> bool;
 
+    /// The MTU of a UDP socket's path. See [`socket::mtu`].
+    fn mtu(&self, target: Target<'_>, v6: bool) -> Option<u32> {
+        socket::mtu(target.fd, v6)
+    }
+
+    /// What a UDP socket's headers take of it. See [`socket::header_bytes`].
+    fn header_bytes(&self, target: Target<'_>, v6: bool) -> u32 {
+        socket::header_bytes(target.fd, v6)
+    }
+
     /// How the path does.
     fn sample(&self, target: Target<'_>) -> Option<PathSample>;
 }

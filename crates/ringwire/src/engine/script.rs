@@ -64,6 +64,10 @@ pub(crate) struct Script {
     pub passed: Duration,
     /// How often it was asked how a path does.
     pub samples: Cell<usize>,
+    /// The MTU of UDP sockets' paths.
+    pub mtu: Option<u32>,
+    /// How often it was asked for.
+    pub mtu_looks: Cell<usize>,
 }
 
 impl Script {
@@ -181,6 +185,15 @@ impl Engine for Script {
 
     fn has_unsubmitted(&mut self) -> bool {
         false
+    }
+
+    fn mtu(&self, _: Target<'_>, _: bool) -> Option<u32> {
+        self.mtu_looks.set(self.mtu_looks.get() + 1);
+        self.mtu
+    }
+
+    fn header_bytes(&self, _: Target<'_>, v6: bool) -> u32 {
+        if v6 { 48 } else { 28 }
     }
 
     fn sample(&self, _: Target<'_>) -> Option<PathSample> {

@@ -6,6 +6,7 @@
 
 mod faults;
 mod headroom;
+mod mtu;
 mod path;
 mod trains;
 
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use faults::{Company, Unpinnable};
 pub(crate) use headroom::{Budget, PART_BYTES_MIN, Share, fits_into};
+pub(crate) use mtu::Mtu;
 pub(crate) use path::{Change, Judgement, Path, Report as PathReport};
-pub(crate) use trains::{Refused, Trains};
+pub(crate) use trains::{Refused, Trains, may_be_of_the_path};
 
 use crate::config::Thresholds;
 use crate::error::Errno;

@@ -10,9 +10,10 @@
 //! Where a path copies (loopback, veth to a local peer, a packet socket such as tcpdump's: K19),
 //! zero copy costs more than a copy, and nothing tells beforehand. So each socket watches the
 //! reports about its own zero-copy requests; while the path copies, one request now and then goes
-//! zero-copy as a *probe*. Invariants: only reports that can be believed count (K5); at most one
-//! probe is under way; before it, at least [`PROBE_SHARE`] times its bytes were copied. Must not
-//! know: where reports come from, the clock, the socket.
+//! zero-copy as a *probe*, and the next one as soon as the path is seen to be another.
+//! Invariants: only reports that can be believed count (K5); at most one probe is under way; before
+//! it, at least [`PROBE_SHARE`] times its bytes were copied, unless the path has changed. Must not
+//! know: where reports come from, how a change shows, the clock, the socket.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,9 @@ use crate::release::Copied;
 const COPIED_IN_A_ROW: u8 = 3;
 /// How long a path that copies is left alone. Doubles with each probe that is copied.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause, so that a long transfer notices within half a minute that a tcpdump is gone.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The longest pause: what changes mostly cannot be seen (a tcpdump that is gone, a route by
+/// another device), and a probe in so long a time costs nothing next to what is copied meanwhile.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// A path that copies carries so many bytes between two probes, at least …
 const PROBE_AFTER_BYTES: u64 = 4 << 20;
 /// … and so many times the probe's own, so that a probe that costs twice a copy costs 1.6 %; the
@@ -104,6 +106,14 @@ struct Copies {
     /// What the socket had copied by then.
     from_bytes: u64,
     probing: bool,
+    /// Whether the path has changed since the newest probe left.
+    anew: bool,
+}
+
+impl Copies {
+    fn since(since: Instant, from_bytes: u64) -> Self {
+        Copies { since, from_bytes, probing: false, anew: false }
+    }
 }
 
 impl Default for Path {
@@ -115,22 +125,19 @@ impl Default for Path {
 impl Path {
     /// A path that leads to this host itself, and so copies until a probe says otherwise.
     pub(crate) fn local(now: Instant) -> Self {
-        Path {
-            view: View::Copies(Copies { since: now, from_bytes: 0, probing: false }),
-            pause: PAUSE,
-        }
+        Path { view: View::Copies(Copies::since(now, 0)), pause: PAUSE }
     }
 
     /// What the next zero-copy request of `bytes` bytes would meet. `copied_bytes` is what the
     /// socket has copied so far.
     pub(crate) fn judge(&self, bytes: u64, copied_bytes: u64, now: Instant) -> Judgement {
-        let View::Copies(Copies { since, from_bytes, probing }) = self.view else {
+        let View::Copies(Copies { since, from_bytes, probing, anew }) = self.view else {
             return Judgement::Clear;
         };
         let carried = copied_bytes.saturating_sub(from_bytes);
         let due = now.saturating_duration_since(since) >= self.pause
             && carried >= PROBE_AFTER_BYTES.max(bytes.saturating_mul(PROBE_SHARE));
-        if due && !probing { Judgement::Probe } else { Judgement::Copies }
+        if (due || anew) && !probing { Judgement::Probe } else { Judgement::Copies }
     }
 
     /// The largest request that is worth being a probe now, if one is due: `worth_bytes`, or more.
@@ -164,7 +171,18 @@ impl Path {
             View::Clear(clear) => {
                 clear.unreported_bytes = clear.unreported_bytes.saturating_add(bytes);
             }
-            View::Copies(copies) => copies.probing |= probe,
+            View::Copies(copies) if probe => (copies.probing, copies.anew) = (true, false),
+            View::Copies(_) => {}
+        }
+    }
+
+    /// Takes in that the path is another one: what was learned need not hold any more. One that
+    /// copied is asked with the next request that can be a probe.
+    pub(crate) fn on_change(&mut self) {
+        self.pause = Duration::ZERO;
+        match &mut self.view {
+            View::Clear(clear) => *clear = Clear::default(),
+            View::Copies(copies) => copies.anew = true,
         }
     }
 
@@ -203,7 +221,7 @@ impl Path {
             View::Copies(copies) => match report.copied {
                 // Not now, then, nor with the very next request.
                 Copied::Unknown => {
-                    *copies = Copies { since: now, from_bytes: copied_bytes, probing: false };
+                    *copies = Copies { anew: copies.anew, ..Copies::since(now, copied_bytes) };
                     return None;
                 }
                 Copied::No => {
@@ -213,15 +231,14 @@ impl Path {
                     return Some(Change::FoundClear);
                 }
                 Copied::Yes => {
+                    // Of a probe that left before the path changed, it is the old one's.
+                    *copies = Copies { anew: copies.anew, ..Copies::since(now, copied_bytes) };
                     self.pause = self.longer_pause();
-                    let probing = false;
-                    self.view =
-                        View::Copies(Copies { since: now, from_bytes: copied_bytes, probing });
                     return None;
                 }
             },
         }
-        self.view = View::Copies(Copies { since: now, from_bytes: copied_bytes, probing: false });
+        self.view = View::Copies(Copies::since(now, copied_bytes));
         Some(Change::FoundCopying)
     }
 
@@ -301,11 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn each_copied_probe_doubles_the_pause_up_to_30_s() {
+    fn each_copied_probe_doubles_the_pause_up_to_3_s() {
         let mut now = Instant::now();
         let mut path = copying(now);
         let mut copied = 0;
-        for ms in [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000] {
+        for ms in [100, 200, 400, 800, 1_600, 3_000, 3_000] {
             copied += 64 * MIB;
             assert_eq!(path.judge(MIB, copied, now + MS * (ms - 1)), Judgement::Copies, "{ms}");
             now += MS * ms;
@@ -338,6 +355,53 @@ mod tests {
         assert_eq!(path.judge(MIB, 128 * MIB, now + MS * 99), Judgement::Copies);
         assert_eq!(path.judge(MIB, 127 * MIB, now + MS * 100), Judgement::Copies);
         assert_eq!(path.judge(MIB, 128 * MIB, now + MS * 100), Judgement::Probe);
+    }
+
+    #[test]
+    fn a_path_that_is_another_one_is_asked_at_once_and_once() {
+        let now = Instant::now();
+        let mut path = copying(now);
+        for _ in 0..5 {
+            path.on_request(MIB, true, true);
+            path.on_report(report(Copied::Yes, MIB, true), 0, now);
+        }
+        assert_eq!(path.judge(MIB, 64 * MIB, now + MS * 2_999), Judgement::Copies);
+        path.on_change();
+        assert_eq!(path.judge(MIB, 0, now), Judgement::Probe);
+        assert_eq!(path.probe_bytes(16_384, 0, now), Some(MIB));
+        path.on_request(MIB, true, true);
+        assert_eq!(path.judge(MIB, 0, now), Judgement::Copies, "one is under way");
+        assert_eq!(path.on_report(report(Copied::Yes, MIB, true), 0, now), None);
+        assert_eq!(path.judge(MIB, 64 * MIB, now + MS * 99), Judgement::Copies);
+        assert_eq!(path.judge(MIB, 64 * MIB, now + MS * 100), Judgement::Probe, "the first pause");
+    }
+
+    #[test]
+    fn what_a_probe_says_of_the_path_before_is_not_said_of_this_one() {
+        let now = Instant::now();
+        for copied in [Copied::Yes, Copied::Unknown] {
+            let mut path = copying(now);
+            path.on_request(MIB, true, true);
+            path.on_change();
+            assert_eq!(path.judge(MIB, 0, now), Judgement::Copies, "one is under way");
+            assert_eq!(path.on_report(report(copied, MIB, true), 0, now), None);
+            assert_eq!(path.judge(MIB, 0, now), Judgement::Probe);
+        }
+    }
+
+    #[test]
+    fn a_path_that_did_not_copy_is_known_no_more_when_it_is_another_one() {
+        let now = Instant::now();
+        let mut path = Path::default();
+        path.on_report(report(Copied::No, MIB, false), 0, now);
+        path.on_report(report(Copied::Yes, MIB, false), 0, now);
+        path.on_report(report(Copied::Yes, MIB, false), 0, now);
+        path.on_change();
+        assert!(path.wants_report());
+        for nth in 0..3 {
+            let change = path.on_report(report(Copied::Yes, MIB, false), 0, now);
+            assert_eq!(change, (nth == 2).then_some(Change::FoundCopying));
+        }
     }
 
     #[test]

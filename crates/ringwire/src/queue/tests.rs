@@ -254,6 +254,7 @@ fn what_a_path_is_known_to_deliver() {
         send_buffer_bytes: 1 << 20,
         window_limited_us,
         busy_us: 0,
+        mtu: 9_000,
     };
     let bounds = |samples: &[(u64, PathSample)]| {
         let mut pace = Pace::new();
@@ -300,6 +301,7 @@ fn bound_after(looks: &[(u64, u64, u64)]) -> u64 {
             send_buffer_bytes: 1 << 20,
             window_limited_us: 0,
             busy_us: 1_000 * busy_ms,
+            mtu: 9_000,
         };
         pace.on_sample(start + Duration::from_millis(at_ms), sample);
     }

@@ -175,7 +175,7 @@ impl<'a> Stage<'a> {
 
         let kind = match play.over {
             Over::Stream => Kind::Stream,
-            Over::Datagrams | Over::Train => Kind::Datagram { mtu: None, v6: false },
+            Over::Datagrams | Over::Train => Kind::Datagram { v6: false },
         };
         let (mut sockets, mut peers) = (Vec::new(), Vec::new());
         for _ in 0..play.sockets {
@@ -394,6 +394,7 @@ impl Engine for Sink {
             send_buffer_bytes: 64 << 20,
             window_limited_us: 0,
             busy_us: 0,
+            mtu: 9_000,
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::engine::Engine;
 use crate::error::{Errno, Error};
 use crate::ledger::{Key, NONE, Payloads, Position, Request};
-use crate::policy::{self, Datagram, Facts, Force, Reason, Refused, Route, Trains};
+use crate::policy::{self, Datagram, Facts, Force, Mtu, Reason, Refused, Route, Trains};
 use crate::queue::{Run, Train, TrainLimits};
 use crate::release::{Copied, Events};
 use crate::ring::core::Core;
@@ -24,8 +24,6 @@ use crate::sys::socket::{self, DatagramOptions, Kind};
 
 /// Requests that one socket hands over before others get their chance.
 const REQUESTS_A_CHANCE: usize = 64;
-/// IP and UDP headers, which count against the MTU.
-const UDP_HEADERS: (u64, u64) = (20 + 8, 40 + 8);
 /// How often a full send buffer is measured anew, at most.
 const SAMPLE_TIME: Duration = Duration::from_millis(10);
 
@@ -38,6 +36,8 @@ pub(crate) struct Datagrams {
     pub takes_trains: bool,
     /// Whether a payload with an address of its own was ever sent.
     pub addressed: bool,
+    /// The MTU of the path to the socket's own peer.
+    pub mtu: Mtu,
     /// What requests that are not closed are taken to charge the send buffer with.
     pub charged_bytes: u64,
     /// When the size of the send buffer was last looked at.
@@ -54,6 +54,7 @@ impl Datagrams {
             trains: Trains::new(joins),
             takes_trains: !stream && !corked,
             addressed: false,
+            mtu: Mtu::default(),
             charged_bytes: 0,
             sampled: None,
         }
@@ -65,10 +66,29 @@ impl Datagrams {
         let buffer = self.options.send_buffer_bytes;
         buffer == 0 || self.charged_bytes < buffer
     }
+
+    /// The kernel took a datagram, or a train of them.
+    fn on_taken(&mut self, datagrams: u32, datagram_bytes: u64) {
+        self.mtu.on_taken();
+        if datagrams > 1 {
+            self.trains.on_success(datagrams, datagram_bytes);
+        }
+    }
+
+    /// The largest datagram that is known to fit the path as a whole. `addressed`: it goes to an
+    /// address of its own, of whose path nobody knows.
+    fn most_bytes(&self, addressed: bool) -> Option<u64> {
+        let mtu = self.mtu.known().filter(|_| !addressed)?;
+        Some(u64::from(mtu.saturating_sub(self.options.header_bytes)))
+    }
 }
 
 impl<E: Engine> Core<E> {
     pub(super) fn issue_datagrams(&mut self, slot: u32, events: &mut Events) -> Result<(), Error> {
+        let now = self.now;
+        if self.sockets.at(slot).is_some_and(|socket| socket.datagrams.mtu.is_due(now)) {
+            self.look_at_mtu(slot);
+        }
         for _ in 0..REQUESTS_A_CHANCE {
             let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
             if socket.queue.is_empty() {
@@ -137,10 +157,13 @@ impl<E: Engine> Core<E> {
 
     fn gather_train(&mut self, slot: u32) -> Option<Train> {
         let socket = self.sockets.at(slot)?;
-        let (datagrams, joined_bytes) = socket.datagrams.trains.limits(self.now);
-        let largest = most_bytes(socket.kind).unwrap_or(u64::MAX);
         let first = socket.queue.first_run(&self.ledger.payloads)?.start().slot;
-        let forced = self.force(first) == Some(Force::ZeroCopy);
+        let entry = self.ledger.payloads.at(first)?;
+        let asked_for = || entry.is_train().then(|| entry.datagram_bytes());
+        let (datagrams, joined_bytes) = socket.datagrams.trains.limits(asked_for, self.now);
+        let addressed = self.is_addressed(socket, first);
+        let largest = socket.datagrams.most_bytes(addressed).unwrap_or(u64::MAX);
+        let forced = entry.force() == Some(Force::ZeroCopy);
         let (verdicts, thresholds) = (&socket.verdicts, self.thresholds);
         let copies = !forced
             && (self.copies_memory(first)
@@ -160,10 +183,16 @@ impl<E: Engine> Core<E> {
         socket.queue.gather_train(payloads, segments, limits, &mut self.spans)
     }
 
+    /// Whether a payload goes to an address of its own.
+    #[inline]
+    fn is_addressed(&self, socket: &SocketEntry, payload: u32) -> bool {
+        socket.datagrams.addressed && self.ledger.payloads.address(payload).is_some()
+    }
+
     fn decide_train(&mut self, slot: u32, train: &Train) -> (Route, Reason) {
         let Some(socket) = self.sockets.at(slot) else { return (Route::Copy, Reason::Small) };
         let features = self.engine.features();
-        let addressed = self.ledger.payloads.address(train.gathered.first.slot).is_some();
+        let addressed = self.is_addressed(socket, train.gathered.first.slot);
         let one = self.spans.len() == 1 && !addressed && self.cuts(slot, train).is_none();
         let kernel_has = if one { features.one_piece } else { features.many_pieces };
         let counted = one || self.counts_messages;
@@ -175,9 +204,9 @@ impl<E: Engine> Core<E> {
         };
         let datagram = Datagram {
             pieces: train.pages,
-            over_mtu: most_bytes(socket.kind).is_some_and(|most| bytes > most),
+            over_mtu: socket.datagrams.most_bytes(addressed).is_some_and(|most| bytes > most),
             train: train.datagrams > 1,
-            train_refused: socket.datagrams.trains.are_refused(self.now),
+            train_refused: socket.datagrams.trains.are_refused(bytes, self.now),
         };
         let bytes = train.gathered.bytes;
         let facts = Facts {
@@ -231,11 +260,8 @@ impl<E: Engine> Core<E> {
                 self.stats.direct_copies += 1;
                 self.count_copied(gathered.bytes, reason);
                 self.count_train(train.datagrams);
-                if train.datagrams > 1
-                    && let Some(socket) = self.sockets.at_mut(slot)
-                {
-                    let (datagrams, bytes) = (train.datagrams, train.datagram_bytes);
-                    socket.datagrams.trains.on_success(datagrams, bytes);
+                if let Some(socket) = self.sockets.at_mut(slot) {
+                    socket.datagrams.on_taken(train.datagrams, train.datagram_bytes);
                 }
                 self.complete_train(slot, train, Copied::Yes, events);
             }
@@ -250,7 +276,9 @@ impl<E: Engine> Core<E> {
                 let (first, count) = (gathered.first, gathered.count);
                 let again = match errno {
                     Errno::FAULT => self.on_fault(slot, first, count, (Route::Copy, reason)),
-                    errno => self.refuses_train(slot, first.slot, datagrams, datagram_bytes, errno),
+                    errno => {
+                        self.goes_otherwise(slot, first.slot, datagrams, datagram_bytes, errno)
+                    }
                 };
                 if !again {
                     self.fail_first(slot, errno, events);
@@ -343,9 +371,7 @@ impl<E: Engine> Core<E> {
         self.count_train(datagrams);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.accepted_bytes += accepted;
-        if datagrams > 1 {
-            socket.datagrams.trains.on_success(datagrams, datagram_bytes.into());
-        }
+        socket.datagrams.on_taken(datagrams, datagram_bytes.into());
         if route == Route::Copy {
             socket.copied_bytes += accepted;
             self.count_copied(accepted, reason);
@@ -362,7 +388,7 @@ impl<E: Engine> Core<E> {
         let position = Position { slot: first, skip: request.skip };
         let (datagrams, datagram_bytes) = (request.datagrams, request.datagram_bytes);
         let (route, reason) = (request.route, request.reason);
-        let asked = Asked::of(request);
+        let (asked, bytes) = (Asked::of(request), request.bytes);
         let run = run_of(request, &self.ledger.payloads);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if let Some(error) = socket.broken {
@@ -382,9 +408,9 @@ impl<E: Engine> Core<E> {
             // A copy's memory is bad, however its datagrams go.
             Errno::FAULT if route == Route::Copy => false,
             errno => {
+                let datagram_bytes = if datagrams > 1 { datagram_bytes.into() } else { bytes };
                 self.learn_failure(&asked, errno)
-                    || datagrams > 1
-                        && self.refuses_train(slot, first, datagrams, datagram_bytes.into(), errno)
+                    || self.goes_otherwise(slot, first, datagrams, datagram_bytes, errno)
             }
         };
         if again {
@@ -408,8 +434,9 @@ impl<E: Engine> Core<E> {
         self.fail_payloads(slot, first, 1, errno, events);
     }
 
-    /// Takes in that the kernel refused a train. True if its datagrams may go in another way.
-    fn refuses_train(
+    /// Takes in that the kernel refused a datagram, or a train of them. True if they go again, in
+    /// another way or because the path is another one by now.
+    fn goes_otherwise(
         &mut self,
         slot: u32,
         first: u32,
@@ -417,16 +444,58 @@ impl<E: Engine> Core<E> {
         datagram_bytes: u64,
         errno: Errno,
     ) -> bool {
+        let addressed = self.ledger.payloads.address(first).is_some();
         let asked_for = self.ledger.payloads.at(first).is_some_and(|entry| entry.is_train());
+        if !addressed && policy::may_be_of_the_path(errno) {
+            self.look_at_mtu(slot);
+            self.look_at_headers(slot);
+        }
+        let now = self.now;
         let Some(socket) = self.sockets.at_mut(slot) else { return false };
-        let fits_path = most_bytes(socket.kind).is_some_and(|most| datagram_bytes <= most);
-        let refused = Refused { errno, datagrams, datagram_bytes, asked_for, fits_path };
-        let mends = datagrams > 1 && socket.datagrams.trains.on_refusal(refused, self.now);
+        let most_bytes = socket.datagrams.most_bytes(addressed);
+        let changed = socket.datagrams.mtu.take_change() && !addressed;
+        if datagrams <= 1 {
+            socket.datagrams.trains.on_failure_alone(errno);
+            // What a router said of an earlier one, too large for it, the kernel tells the next
+            // send, whatever its size (K55).
+            let of_earlier = changed && errno == Errno::MSGSIZE;
+            return of_earlier && most_bytes.is_some_and(|most| datagram_bytes <= most);
+        }
+        let refused = Refused { errno, datagrams, datagram_bytes, asked_for, most_bytes, changed };
+        let mends = socket.datagrams.trains.on_refusal(refused, now);
         if mends {
             tracing::debug!(%errno, datagrams, datagram_bytes, "the path refused a train");
             self.stats.trains_refused += 1;
         }
         mends
+    }
+
+    /// Looks at the MTU of the path, and forgets what was learned of another one.
+    #[cold]
+    fn look_at_mtu(&mut self, slot: u32) {
+        let (now, engine) = (self.now, &self.engine);
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        let Kind::Datagram { v6 } = socket.kind else { return };
+        let seen = engine.mtu(socket.target(), v6);
+        let changed = socket.datagrams.mtu.look(seen, now);
+        if changed {
+            socket.datagrams.trains.on_change();
+            socket.verdicts.path.on_change();
+            self.stats.path_changes += 1;
+            tracing::debug!(socket = slot, mtu = seen, "the path has changed");
+            self.look_at_headers(slot);
+        }
+    }
+
+    /// Looks at what headers take of the MTU: the caller may have set options, or have connected
+    /// the socket to somebody else.
+    fn look_at_headers(&mut self, slot: u32) {
+        let engine = &self.engine;
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        if let Kind::Datagram { v6 } = socket.kind {
+            let bytes = engine.header_bytes(socket.target(), v6);
+            socket.datagrams.options.header_bytes = bytes;
+        }
     }
 
     /// Fails the first payload that waits; the others go on.
@@ -476,17 +545,6 @@ fn run_of(request: &Request, payloads: &Payloads) -> Run {
         Run::Whole { slot, count }
     } else {
         Run::Part { slot, from: request.skip, to: request.skip + request.bytes }
-    }
-}
-
-/// The largest datagram that fits the path's MTU, where that is known.
-fn most_bytes(kind: Kind) -> Option<u64> {
-    match kind {
-        Kind::Datagram { mtu: Some(mtu), v6 } => {
-            let headers = if v6 { UDP_HEADERS.1 } else { UDP_HEADERS.0 };
-            Some(u64::from(mtu).saturating_sub(headers))
-        }
-        _ => None,
     }
 }
 

@@ -107,11 +107,11 @@ impl<E: Engine> Core<E> {
     }
 
     fn issue_stream(&mut self, slot: u32, events: &mut Events) -> Result<(), Error> {
-        let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
+        let Some(socket) = self.sockets.at(slot) else { return Ok(()) };
         if socket.queue.wants_sample(&self.ledger.payloads, self.now)
-            && let Some(sample) = self.engine.sample(socket.target())
+            || self.asks_for_another_path(socket)
         {
-            socket.queue.pace.on_sample(self.now, sample);
+            self.look_at_path(slot);
         }
         for _ in 0..COPIES_A_CHANCE {
             self.issue_once(slot, events)?;

@@ -5,6 +5,8 @@
 //! what a request pins is counted exactly from when it is handed over until it is closed. Must not
 //! know how a decision is made.
 
+use std::time::Duration;
+
 use crate::engine::Engine;
 use crate::error::Errno;
 use crate::ledger::{Entry, Request};
@@ -25,7 +27,32 @@ const JOINED_COPY_BYTES_MAX: u64 = 576 << 10;
 /// so, and 70 % were when copies were as large as other requests.
 const COPY_BYTES_MAX: u64 = 256 << 10;
 
+/// How often a path that copies is looked at, at most, for whether it is still the same one.
+const LOOK_TIME: Duration = Duration::from_millis(10);
+
 impl<E: Engine> Core<E> {
+    /// Whether to look at the path of a stream that is copied to: while it is, nothing else could
+    /// tell of another one soon.
+    pub(super) fn asks_for_another_path(&self, socket: &SocketEntry) -> bool {
+        socket.verdicts.path.copies()
+            && socket.queue.pace.is_unseen_for(LOOK_TIME, self.now)
+            && policy::learns(self.thresholds)
+            && !self.engine.features().copies_only
+    }
+
+    /// Looks at a stream's path.
+    pub(super) fn look_at_path(&mut self, slot: u32) {
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        let Some(sample) = self.engine.sample(socket.target()) else { return };
+        let before = socket.queue.pace.mtu();
+        socket.queue.pace.on_sample(self.now, sample);
+        if before.is_some_and(|mtu| mtu != sample.mtu) {
+            socket.verdicts.path.on_change();
+            self.stats.path_changes += 1;
+            tracing::debug!(socket = slot, mtu = sample.mtu, "the path has changed");
+        }
+    }
+
     /// The route that a payload must take.
     pub(super) fn force(&self, payload: u32) -> Option<Force> {
         self.ledger.payloads.at(payload).and_then(Entry::force)

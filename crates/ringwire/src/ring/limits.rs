@@ -214,10 +214,10 @@ fn check(entry: &SocketEntry, bytes: u64, sending: &SendOptions) -> Result<(), E
         (Kind::Stream, Some(_)) => {
             return Err(Error::Misuse("an address was given, but a stream has one peer".into()));
         }
-        (Kind::Datagram { v6: false, .. }, Some(SocketAddr::V6(_))) => {
+        (Kind::Datagram { v6: false }, Some(SocketAddr::V6(_))) => {
             return Err(Error::Misuse("an IPv6 address on an IPv4 socket".into()));
         }
-        (Kind::Datagram { v6: true, .. }, Some(SocketAddr::V4(_))) => {
+        (Kind::Datagram { v6: true }, Some(SocketAddr::V4(_))) => {
             return Err(Error::Misuse(
                 "an IPv4 address on an IPv6 socket: give it as an IPv4-mapped IPv6 address".into(),
             ));

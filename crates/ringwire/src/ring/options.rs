@@ -44,6 +44,20 @@ impl SendOptions {
 
     /// As datagrams of `segment_bytes` bytes each, the last of which may be shorter; for UDP only.
     /// See [`Ring::send_train`](crate::Ring::send_train).
+    ///
+    /// # When the path changes
+    /// A train that its path takes no longer fails, as a plain send of it with `UDP_SEGMENT` would,
+    /// and nothing of it is sent: it is not cut into smaller datagrams or, on this host, into
+    /// fragments. Trains that fit go on as before. What fits, `getsockopt(IP_MTU)` says: that less
+    /// 28 bytes, or 48 on IPv6, and less the socket's IP options. Payloads that were not sent as a
+    /// train go one by one where they fit no longer, and IP cuts them, or refuses them if the
+    /// socket forbids it (`IP_MTU_DISCOVER`), as it does with a plain send. A larger MTU is seen
+    /// within 10 ms of sending, and what fits leaves together again.
+    ///
+    /// To an address of its own nobody knows what fits: a size that is refused goes one by one for
+    /// up to 4 s, or fails if it was to be a train, and smaller ones go together. On IPv4 a router
+    /// far away that takes less cuts a train's datagrams, unless the socket has `IP_PMTUDISC_DO`
+    /// (K55).
     pub fn train(mut self, segment_bytes: u16) -> Self {
         self.segment_bytes = Some(segment_bytes);
         self

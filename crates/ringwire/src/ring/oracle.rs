@@ -85,6 +85,7 @@ impl Oracle {
             send_buffer_bytes: 1 << 20,
             window_limited_us: 0,
             busy_us: 0,
+            mtu: 9_000,
         });
         Oracle { promises, stream: Vec::new() }
     }

@@ -116,8 +116,10 @@ impl<E: Engine> Core<E> {
         if socket::leads_home(entry.fd.as_fd()) {
             entry.verdicts.path = Path::local(Instant::now());
         }
-        if !entry.is_stream() {
-            entry.datagrams = Datagrams::new(false, socket::datagram_options(entry.fd.as_fd()));
+        if let Kind::Datagram { v6 } = kind {
+            let options = socket::datagram_options(entry.fd.as_fd(), v6);
+            entry.datagrams = Datagrams::new(false, options);
+            entry.datagrams.mtu.know(socket::mtu(entry.fd.as_fd(), v6));
         }
         if let Some(reason) = refused {
             entry.verdicts.refuse(reason);

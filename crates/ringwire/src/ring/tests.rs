@@ -51,7 +51,7 @@ impl Play {
     }
 
     pub(super) fn datagrams() -> Self {
-        Self::new(Kind::Datagram { mtu: None, v6: false })
+        Self::new(Kind::Datagram { v6: false })
     }
 
     /// Sends `bytes` bytes of a memory that adjoins nothing.

@@ -23,8 +23,8 @@ pub(crate) const PIECES_MAX: usize = 1024;
 pub(crate) enum Kind {
     /// TCP, or MPTCP, which only copies.
     Stream,
-    /// UDP. The MTU of its path in bytes of IP packet, if it is connected.
-    Datagram { mtu: Option<u32>, v6: bool },
+    /// UDP.
+    Datagram { v6: bool },
 }
 
 /// Finds out what a descriptor is.
@@ -54,17 +54,44 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<Kind, Error> {
             Ok(Kind::Stream)
         }
         (SocketType::DGRAM, libc::IPPROTO_UDP) => {
-            let v6 = domain == AddressFamily::INET6;
-            let mtu = if v6 {
-                int_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU)
-            } else {
-                int_option(fd, libc::IPPROTO_IP, libc::IP_MTU)
-            };
-            Ok(Kind::Datagram { mtu: mtu.ok().and_then(|mtu| u32::try_from(mtu).ok()), v6 })
+            Ok(Kind::Datagram { v6: domain == AddressFamily::INET6 })
         }
         (SocketType::RAW, _) => Err(not_ours("a raw socket")),
         (_, protocol) => Err(not_ours(&format!("a socket of IP protocol {protocol}"))),
     }
+}
+
+/// The MTU of a UDP socket's path in bytes of IP packet; `None` if it is not connected, or not
+/// routed just now. One call. A change of a device's shows at once, one of the route with the
+/// send that follows it; a route that is gone shows the least MTU there is until then (K55).
+#[doc(alias = "IP_MTU")]
+pub(crate) fn mtu(fd: BorrowedFd<'_>, v6: bool) -> Option<u32> {
+    let mtu = if v6 {
+        int_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU)
+    } else {
+        int_option(fd, libc::IPPROTO_IP, libc::IP_MTU)
+    };
+    mtu.ok().and_then(|mtu| u32::try_from(mtu).ok()).filter(|mtu| *mtu > ETH_MIN_MTU)
+}
+
+/// The MTU of the device that stands in for one that is gone.
+#[doc(alias = "blackhole_netdev")]
+const ETH_MIN_MTU: u32 = 68;
+
+/// What the headers of a UDP socket's datagrams take of the MTU: IP's with the options that are set
+/// on the socket, and UDP's. One call, or up to five for IPv6; options that cannot be read count
+/// nothing.
+#[doc(alias = "IP_OPTIONS")]
+pub(crate) fn header_bytes(fd: BorrowedFd<'_>, v6: bool) -> u32 {
+    const IP_AND_UDP: (u32, u32) = (20 + 8, 40 + 8);
+    let peer = || SocketAddr::try_from(rustix::net::getpeername(fd).ok().flatten()?).ok();
+    if !v6 || peer().is_some_and(|peer| peer.ip().to_canonical().is_ipv4()) {
+        return IP_AND_UDP.0 + option_bytes(fd, libc::IPPROTO_IP, libc::IP_OPTIONS);
+    }
+    let options =
+        [libc::IPV6_HOPOPTS, libc::IPV6_RTHDRDSTOPTS, libc::IPV6_RTHDR, libc::IPV6_DSTOPTS];
+    let bytes = options.map(|name| option_bytes(fd, libc::IPPROTO_IPV6, name));
+    IP_AND_UDP.1 + bytes.into_iter().sum::<u32>()
 }
 
 fn not_ours(what: &str) -> Error {
@@ -125,16 +152,19 @@ pub(crate) struct DatagramOptions {
     pub timestamped: bool,
     /// What may be charged to the send buffer.
     pub send_buffer_bytes: u64,
+    /// What its datagrams' headers take of the MTU.
+    pub header_bytes: u32,
 }
 
 /// The options of a UDP socket. One that cannot be read is taken as not set.
-pub(crate) fn datagram_options(fd: BorrowedFd<'_>) -> DatagramOptions {
+pub(crate) fn datagram_options(fd: BorrowedFd<'_>, v6: bool) -> DatagramOptions {
     let option = |level, name| int_option(fd, level, name).unwrap_or(0);
     DatagramOptions {
         segment_bytes: u16::try_from(option(libc::SOL_UDP, libc::UDP_SEGMENT)).unwrap_or(0),
         corked: option(libc::SOL_UDP, libc::UDP_CORK) != 0,
         timestamped: option(libc::SOL_SOCKET, libc::SO_TIMESTAMPING) != 0,
         send_buffer_bytes: send_buffer_bytes(fd),
+        header_bytes: header_bytes(fd, v6),
     }
 }
 
@@ -269,6 +299,7 @@ pub(crate) fn path_sample(fd: BorrowedFd<'_>) -> Option<PathSample> {
         send_buffer_bytes: send_buffer_bytes(fd),
         window_limited_us: info.tcpi_rwnd_limited,
         busy_us: info.tcpi_busy_time,
+        mtu: info.tcpi_pmtu,
     })
 }
 
@@ -293,6 +324,19 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 /// A counter that another thread may raise to wake a ring.
 pub(crate) fn wake_counter() -> Result<OwnedFd, Errno> {
     rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+}
+
+/// How long the value of an option is; 0 if it is not set.
+fn option_bytes(fd: BorrowedFd<'_>, level: i32, name: i32) -> u32 {
+    /// No extension header is longer.
+    const MOST: usize = 2048;
+    let mut value = [0_u8; MOST];
+    let mut bytes = MOST as libc::socklen_t;
+    // SAFETY: the kernel writes at most `bytes` bytes into `value`, inside this call.
+    let answered = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut bytes)
+    };
+    if answered == 0 { bytes } else { 0 }
 }
 
 fn int_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<i32, Errno> {

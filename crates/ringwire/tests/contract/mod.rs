@@ -6,6 +6,7 @@ pub(crate) mod engine;
 mod forks;
 mod matrix;
 pub(crate) mod others;
+mod paths;
 mod release_delay;
 mod results;
 mod soundness;

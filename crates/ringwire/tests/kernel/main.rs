@@ -11,6 +11,7 @@ mod completions;
 mod error_queue;
 mod lifetimes;
 mod limits;
+mod paths;
 mod pinning;
 mod probes;
 mod registration;

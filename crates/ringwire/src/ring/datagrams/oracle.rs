@@ -137,7 +137,7 @@ struct Oracle {
 
 impl Oracle {
     fn new(thresholds: Thresholds) -> Self {
-        let promises = Promises::new(Kind::Datagram { mtu: None, v6: false }, thresholds);
+        let promises = Promises::new(Kind::Datagram { v6: false }, thresholds);
         Oracle { promises, cut: BTreeMap::new(), copies: 0, refused: false, newest: (0, 0) }
     }
 

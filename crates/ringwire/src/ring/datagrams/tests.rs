@@ -522,7 +522,8 @@ fn aborting_fails_what_was_to_go_again_too() {
 
 #[test]
 fn larger_datagrams_than_the_mtu_are_copied_one_by_one() {
-    let mut play = Play::new(Kind::Datagram { mtu: Some(1_500), v6: false });
+    let mut play = Play::datagrams();
+    play.core.engine.mtu = Some(1_500);
     for bytes in [1_473, 1_473, 1_472, 1_472] {
         play.send(bytes);
     }
@@ -591,3 +592,5 @@ fn room_for_notifications_is_not_asked_for_with_each_datagram() {
     assert_eq!(play.core.engine.copied, [1_000; 6]);
     assert_eq!(play.core.stats().copied_bytes.memlock_short, 6_000);
 }
+
+mod paths;

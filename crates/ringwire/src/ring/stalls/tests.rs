@@ -47,6 +47,7 @@ impl Play {
             send_buffer_bytes: 1 << 20,
             window_limited_us: 0,
             busy_us: 0,
+            mtu: 9_000,
         });
     }
 
@@ -349,7 +350,7 @@ fn quiet_payloads_of_a_stalled_stream_come_back_by_their_notifier() {
 
 #[test]
 fn a_datagram_that_a_device_holds_is_told_of_and_never_broken_off() {
-    let kind = Kind::Datagram { mtu: None, v6: false };
+    let kind = Kind::Datagram { v6: false };
     let mut play = Play::with_limits(kind, limits(OnStall::Abort));
     play.send(1_000);
     play.turn();

@@ -58,6 +58,7 @@ fn at_a_pace(bytes_in_10_ms: u64, shut: bool) -> Vec<(usize, bool)> {
         send_buffer_bytes: 64 << 20,
         window_limited_us: 0,
         busy_us: 0,
+        mtu: 9_000,
     };
     for _ in 0..50 {
         play.core.ahead += Duration::from_millis(10);
