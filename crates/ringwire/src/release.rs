@@ -56,7 +56,10 @@ pub enum Event {
         id: PayloadId,
         /// Bytes that the kernel had accepted before.
         accepted: u64,
-        /// Why. `ECANCELED` for payloads that the caller took back.
+        /// Why. `ECANCELED` for payloads that the caller took back. `ENOBUFS` of a datagram on a
+        /// socket with `IP_RECVERR`: a queue on its way out was full and dropped it, or a part of
+        /// it ([`Stats::dropped_datagrams`](crate::Stats::dropped_datagrams)); a plain send says so
+        /// too. It is the caller's to send it again, later.
         error: Errno,
     },
     /// The memory is the caller's again.

@@ -27,6 +27,10 @@ pub struct Stats {
     pub train_datagrams: u64,
     /// Trains that the kernel refused for what they are; their datagrams went in other ways.
     pub trains_refused: u64,
+    /// Datagrams of requests that a queue on their way out dropped, wholly or in part, because it
+    /// was full. Known only of UDP sockets with `IP_RECVERR` or `IPV6_RECVERR`; their payloads fail
+    /// with `ENOBUFS`, and nothing goes again, since some may have left.
+    pub dropped_datagrams: u64,
     /// Notifications that came.
     pub notifications: u64,
     /// Requests that ended a chain of notifications (`MSG_EOR`).

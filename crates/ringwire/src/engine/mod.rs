@@ -8,6 +8,9 @@
 //!   before that. Spans themselves (the addresses) are taken over within `submit`.
 //! - Each submitted request yields exactly one `Result`; if that has `notification_follows`, later
 //!   exactly one `Notification` with the same token. Nothing else may be inferred from order (K2).
+//! - On a UDP socket that has drops reported (`IP_RECVERR`, K56), `ENOBUFS` of a request says that
+//!   it was dropped, as a whole or in part; an engine that has no room for its notification says
+//!   [`policy::NO_ROOM`](crate::policy::NO_ROOM) instead.
 //! - `copy_now` never waits and never yields completions.
 //! - `turn` makes no system call when there is nothing to submit and nothing to wait for.
 //! - A descriptor stays open from `add_file` until `remove_file`, or until the engine is dropped.
@@ -254,6 +257,12 @@ pub(crate) trait Engine {
 
     /// Whether something prepared has not reached the kernel.
     fn has_unsubmitted(&mut self) -> bool;
+
+    /// Whether `ENOBUFS` of a datagram says that a queue on its way out has dropped it, or parts of
+    /// it (K56). Otherwise nothing of it was made, for want of memory.
+    fn reports_drops(&self, target: Target<'_>) -> bool {
+        socket::reports_drops(target.fd)
+    }
 
     /// The MTU of a UDP socket's path. See [`socket::mtu`].
     fn mtu(&self, target: Target<'_>, v6: bool) -> Option<u32> {

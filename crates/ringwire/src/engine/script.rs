@@ -66,6 +66,8 @@ pub(crate) struct Script {
     pub samples: Cell<usize>,
     /// The MTU of UDP sockets' paths.
     pub mtu: Option<u32>,
+    /// Whether UDP sockets have drops reported.
+    pub reports_drops: bool,
     /// How often it was asked for.
     pub mtu_looks: Cell<usize>,
 }
@@ -185,6 +187,10 @@ impl Engine for Script {
 
     fn has_unsubmitted(&mut self) -> bool {
         false
+    }
+
+    fn reports_drops(&self, _: Target<'_>) -> bool {
+        self.reports_drops
     }
 
     fn mtu(&self, _: Target<'_>, _: bool) -> Option<u32> {

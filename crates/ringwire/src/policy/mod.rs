@@ -55,8 +55,9 @@ pub enum Reason {
     /// The socket refused zero copy (`EOPNOTSUPP`): MPTCP, a TLS socket, a replaced protocol.
     SocketRefuses,
     /// The kernel was short of memory for the request, or could not account for more pinned memory
-    /// (`ENOMEM`: mostly RLIMIT_MEMLOCK, counted per user over all processes; `ENOBUFS`), or, with
-    /// the engine `msg-zerocopy`, could not watch the socket.
+    /// (`ENOMEM`: mostly RLIMIT_MEMLOCK, counted per user over all processes; `ENOBUFS`, but not
+    /// that of a datagram which a full queue has dropped: that one has failed), or, with the
+    /// engine `msg-zerocopy`, could not watch the socket.
     MemlockShort,
     /// The kernel can copy the payload's memory, but not refer to it (`EFAULT`): memory that is
     /// kept from it (memfd_secret(2)), or what a driver has mapped. The payload alone is copied;
@@ -154,6 +155,10 @@ pub(crate) fn fragment_bytes_min(thresholds: Thresholds) -> u64 {
     FRAGMENT_BYTES_MIN.min(thresholds.registered_bytes).min(thresholds.normal_bytes)
 }
 
+/// Nothing was made of a datagram, because there is no room for its notification. Engines say it
+/// where `ENOBUFS` could mean that it was dropped.
+pub(crate) const NO_ROOM: Errno = Errno::NOSPC;
+
 /// How long a socket copies after the kernel had no memory of its own for a request, or no room for
 /// its notification; doubles up to [`MEMORY_PAUSE_MAX`] while that goes on.
 const MEMORY_PAUSE: Duration = Duration::from_millis(50);
@@ -225,7 +230,7 @@ impl Verdicts {
             Errno::OPNOTSUPP => self.refuse(Reason::SocketRefuses),
             // Of the engine, where it cannot know its notifications.
             Errno::ALREADY => self.refuse(Reason::UnsureNotifications),
-            Errno::NOMEM | Errno::NOBUFS | Errno::BUSY => {
+            Errno::NOMEM | Errno::NOBUFS | NO_ROOM | Errno::BUSY => {
                 // What is left: pinned memory, of which all sockets learn together.
                 if route == Route::ZeroCopy && errno == Errno::NOMEM {
                     return true;
@@ -269,6 +274,23 @@ pub(crate) fn copies_trains(
         || path_copies(verdicts, thresholds, copied_bytes, now)
         || (thresholds.registered_bytes >= TRAIN_BYTES_MAX
             && thresholds.normal_bytes >= TRAIN_BYTES_MAX)
+}
+
+/// Why a train has more pieces than a packet has fragments, as [`copies_trains`] has it: it will be
+/// copied in any case.
+fn why_together(
+    facts: Facts,
+    verdicts: &Verdicts,
+    thresholds: Thresholds,
+    now: Instant,
+) -> Option<Reason> {
+    let is_small = facts.bytes < thresholds.registered_bytes.min(thresholds.normal_bytes);
+    match path_copies(verdicts, thresholds, facts.copied_bytes, now) {
+        _ if is_small => Some(Reason::Small),
+        _ if facts.unpinnable => Some(Reason::Unpinnable),
+        true => Some(Reason::PathCopies),
+        false => steps_down(verdicts, Route::ZeroCopyRegistered, now),
+    }
 }
 
 /// No packet has more.
@@ -317,7 +339,8 @@ pub(crate) fn decide(
             return (Route::Copy, Reason::Small);
         }
         if datagram.pieces > DATAGRAM_PIECES_MAX {
-            return (Route::Copy, Reason::ManyPieces);
+            let why = why_together(facts, verdicts, thresholds, now).filter(|_| datagram.train);
+            return (Route::Copy, why.unwrap_or(Reason::ManyPieces));
         }
     }
     let threshold =

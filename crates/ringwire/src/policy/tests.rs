@@ -50,6 +50,29 @@ fn datagrams_that_the_kernel_would_copy_are_copied_by_us() {
 }
 
 #[test]
+fn a_train_of_many_pieces_is_copied_for_what_made_it_so_long() {
+    let now = Instant::now();
+    let train = |verdicts: &Verdicts, thresholds, train| {
+        let datagram = Some(Datagram { pieces: 18, over_mtu: false, train, train_refused: false });
+        let facts = Facts { registered: true, bytes: 60_000, datagram, ..PLAIN };
+        decide(facts, verdicts, thresholds, now).1
+    };
+    let usual = Thresholds::default();
+    let mut verdicts = Verdicts::default();
+    assert_eq!(train(&verdicts, usual, true), Reason::ManyPieces);
+    let all = Thresholds { registered_bytes: u64::MAX, normal_bytes: u64::MAX };
+    assert_eq!(train(&verdicts, all, true), Reason::Small);
+    verdicts.on_error(Route::ZeroCopyRegistered, Errno::NOBUFS, now);
+    assert_eq!(train(&verdicts, usual, true), Reason::MemlockShort);
+    assert_eq!(train(&verdicts, usual, false), Reason::ManyPieces, "one alone is what it is");
+    let verdicts = Verdicts { path: Path::local(now), ..Verdicts::default() };
+    assert_eq!(train(&verdicts, usual, true), Reason::PathCopies);
+    let datagram =
+        Some(Datagram { pieces: 18, over_mtu: false, train: true, train_refused: false });
+    assert_eq!(route(Facts { unpinnable: true, datagram, ..PLAIN }).1, Reason::Unpinnable);
+}
+
+#[test]
 fn trains_of_small_fragments_are_copied_and_longer_for_it() {
     let train = |bytes, pieces| {
         let datagram =

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::engine::Engine;
 use crate::error::{Errno, Error};
 use crate::ledger::{Key, NONE, Payloads, Position, Request};
-use crate::policy::{self, Datagram, Facts, Force, Mtu, Reason, Refused, Route, Trains};
+use crate::policy::{self, Datagram, Facts, Force, Mtu, NO_ROOM, Reason, Refused, Route, Trains};
 use crate::queue::{Run, Train, TrainLimits};
 use crate::release::{Copied, Events};
 use crate::ring::core::Core;
@@ -270,6 +270,17 @@ impl<E: Engine> Core<E> {
                 self.stats.copies_that_waited += 1;
                 return self.request_train(slot, train, Route::Copy, reason, false);
             }
+            Err(Errno::NOBUFS) if self.reports_drops(slot) => {
+                self.give_back_headers(gathered.segment, gathered.headers);
+                if let Some(socket) = self.sockets.at_mut(slot) {
+                    socket.queue.take_train(&gathered, &self.ledger.payloads);
+                }
+                let run = match (gathered.first.skip, gathered.end.skip) {
+                    (0, 0) => Run::Whole { slot: gathered.first.slot, count: gathered.count },
+                    (from, to) => Run::Part { slot: gathered.first.slot, from, to },
+                };
+                self.fail_dropped(slot, run, train.datagrams, events);
+            }
             Err(errno) => {
                 self.give_back_headers(gathered.segment, gathered.headers);
                 let (datagrams, datagram_bytes) = (train.datagrams, train.datagram_bytes);
@@ -399,6 +410,10 @@ impl<E: Engine> Core<E> {
             // Another part of it has failed for good.
             return;
         }
+        if errno == Errno::NOBUFS && self.reports_drops(slot) {
+            return self.fail_dropped(slot, run, datagrams, events);
+        }
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
         let again = match errno {
             Errno::INTR | Errno::AGAIN | Errno::CANCELED => {
                 socket.poll_first |= errno == Errno::AGAIN;
@@ -431,7 +446,31 @@ impl<E: Engine> Core<E> {
                 socket.queue.put_back_run(others, &self.ledger.payloads);
             }
         }
-        self.fail_payloads(slot, first, 1, errno, events);
+        let told = if errno == NO_ROOM { Errno::NOBUFS } else { errno };
+        self.fail_payloads(slot, first, 1, told, events);
+    }
+
+    /// Whether `ENOBUFS` says that what was sent is dropped. Asked of the kernel, since the caller
+    /// may set that at any time, and it hardly ever matters.
+    fn reports_drops(&self, slot: u32) -> bool {
+        self.sockets.at(slot).is_some_and(|socket| self.engine.reports_drops(socket.target()))
+    }
+
+    /// Fails what a request covered that a queue on its way out has dropped, wholly or in part: the
+    /// kernel would have told the sender of each. Some may have left, so none goes again.
+    fn fail_dropped(&mut self, slot: u32, run: Run, datagrams: u32, events: &mut Events) {
+        self.stats.dropped_datagrams += u64::from(datagrams.max(1));
+        tracing::debug!(socket = slot, datagrams, "a queue on the way out was full");
+        let (first, count) = match run {
+            Run::Whole { slot, count } => (slot, count),
+            Run::Part { slot: payload, .. } => {
+                if let Some(socket) = self.sockets.at_mut(slot) {
+                    socket.queue.drop_payload(payload, &self.ledger.payloads);
+                }
+                (payload, 1)
+            }
+        };
+        self.fail_payloads(slot, first, count, Errno::NOBUFS, events);
     }
 
     /// Takes in that the kernel refused a datagram, or a train of them. True if they go again, in

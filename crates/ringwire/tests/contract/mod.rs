@@ -4,6 +4,7 @@
 mod api;
 pub(crate) mod engine;
 mod forks;
+mod full_queue;
 mod matrix;
 pub(crate) mod others;
 mod paths;

@@ -1,14 +1,19 @@
-//! What the kernel tells of a path that becomes another one under its socket (K55).
+//! What the kernel tells of a path that becomes another one under its socket, and of one whose
+//! queue is full (K55, K56).
 
 use std::net::UdpSocket;
 
-use ringwire_wire::{Family, Side, Veth, skip};
+use ringwire_wire::{Family, Side, Veth, set_option, skip};
 use rustix::io::Errno;
 use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 use rustix::net::{SendFlags, send};
 
-use crate::rig::veth;
+use crate::rig::{Memory, Message, Request, Ring, veth};
+use crate::support::valve::{Valve, on_one_processor};
 use crate::support::wait_until;
+
+/// `SOL_IP`, `IP_RECVERR`; `SOL_IPV6`, `IPV6_RECVERR`.
+const RECVERR: [(Family, i32, i32); 2] = [(Family::V4, 0, 11), (Family::V6, 41, 25)];
 
 fn mtu(socket: &UdpSocket, family: Family) -> Result<u32, Errno> {
     match family {
@@ -19,6 +24,16 @@ fn mtu(socket: &UdpSocket, family: Family) -> Result<u32, Errno> {
 
 fn datagram(socket: &UdpSocket, bytes: usize) -> Result<usize, Errno> {
     send(socket, &vec![0; bytes], SendFlags::empty())
+}
+
+/// The next datagram. Signals interrupt who waits for it.
+fn receive(socket: &UdpSocket) -> usize {
+    loop {
+        match socket.recv(&mut [0; 2_000]) {
+            Err(why) if why.kind() == std::io::ErrorKind::Interrupted => {}
+            received => return received.unwrap(),
+        }
+    }
 }
 
 /// Runs a command; `false`, and a skip, where it cannot be.
@@ -93,4 +108,43 @@ fn what_a_router_says_of_a_datagram_is_told_to_the_next_one() {
         assert_eq!(datagram(&near, 10), Err(Errno::MSGSIZE), "whatever its size");
         assert_eq!(datagram(&near, 10), Ok(10), "and once");
     }
+}
+
+#[test]
+fn a_full_queue_is_told_of_to_who_wants_to_know() {
+    let test = "a_full_queue_is_told_of_to_who_wants_to_know";
+    on_one_processor(|| {
+        for (family, level, option) in RECVERR {
+            let Some(wire) = veth(test) else { return };
+            let Some(valve) = Valve::shut(test, &wire, "10kb") else { return };
+            let (near, far) = wire.udp_pair(family).unwrap();
+            let tell = |on| set_option(&near, level, option, on).unwrap();
+            tell(1);
+            let mut taken = 0;
+            while datagram(&near, 1_400) == Ok(1_400) {
+                taken += 1;
+            }
+            assert_eq!(datagram(&near, 1_400), Err(Errno::NOBUFS));
+            let memory = Memory::new(8_400);
+            let train = Message::new([memory.all()]).cut_into(1_400);
+            let mut ring = Ring::new();
+            let mut zero_copy = |request| {
+                let outcome = ring.run(request);
+                assert!(outcome.notification.is_some(), "nothing refers to it any more");
+                outcome.result
+            };
+            let one = Request::send(&near, memory.span(0..1_400));
+            assert_eq!(zero_copy(one), -libc::ENOBUFS);
+            assert_eq!(zero_copy(Request::message(&near, &train)), -libc::ENOBUFS);
+            tell(0);
+            assert_eq!(datagram(&near, 1_400), Ok(1_400));
+            assert_eq!(zero_copy(one), 1_400);
+            assert_eq!(zero_copy(Request::message(&near, &train)), 8_400);
+            valve.open();
+            far.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+            (0..taken).for_each(|_| assert_eq!(receive(&far), 1_400));
+            assert_eq!(datagram(&near, 7), Ok(7));
+            assert_eq!(receive(&far), 7, "of what was dropped nothing came");
+        }
+    });
 }

@@ -8,6 +8,7 @@
 use crate::engine::Span;
 use crate::engine::epoll::{Epoll, Manner, Place, Space};
 use crate::error::Errno;
+use crate::policy::NO_ROOM;
 use crate::sys::socket::{self, Message};
 
 impl Place {
@@ -77,6 +78,9 @@ impl Epoll {
                 if numbered && errno != Errno::INTR {
                     self.settle_number(at, errno);
                 }
+                // Nothing was dropped that was not offered.
+                let no_room = errno == Errno::NOBUFS && !manner.stream && !offers;
+                let errno = if no_room { NO_ROOM } else { errno };
                 self.result(manner.token, Err(errno), false);
             }
         }

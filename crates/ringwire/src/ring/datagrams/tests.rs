@@ -575,22 +575,5 @@ fn what_the_sockets_own_option_says_is_not_said_again() {
     assert_eq!(play.seen()[4..], [(14_000, None)]);
 }
 
-#[test]
-fn room_for_notifications_is_not_asked_for_with_each_datagram() {
-    let mut play = Play::datagrams();
-    for (later_ms, requests) in [(0, 1), (0, 1), (49, 1), (1, 2), (99, 2), (1, 3)] {
-        play.core.ahead += std::time::Duration::from_millis(later_ms);
-        let before = play.requests();
-        play.send(1_000);
-        play.turn();
-        assert_eq!(play.requests(), requests, "{later_ms} ms later");
-        if requests > before {
-            play.result(Err(Errno::NOBUFS), false);
-            play.turn();
-        }
-    }
-    assert_eq!(play.core.engine.copied, [1_000; 6]);
-    assert_eq!(play.core.stats().copied_bytes.memlock_short, 6_000);
-}
-
+mod drops;
 mod paths;
