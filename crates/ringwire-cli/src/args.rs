@@ -78,6 +78,7 @@ pub(crate) struct Send {
 
     /// A receiver: a name or an address, and a port if it is not 27474, like host.example:9000 or
     /// [2001:db8::7]:9000; may be given many times. All of them must answer, or nothing is sent
+    #[expect(rustdoc::broken_intra_doc_links, reason = "an address, shown by --help as it is")]
     #[arg(long = "to", required = true, value_name = "HOST[:PORT]", value_parser = parse_target)]
     pub(crate) receivers: Vec<Target>,
 
@@ -118,6 +119,7 @@ pub(crate) struct Recv {
     /// Where to listen: an address of this host or a name of it, and a port if it is not 27474 (0:
     /// any free one). 0.0.0.0 is all of IPv4, [::] is all of IPv4 and IPv6. Anything but loopback
     /// lets other hosts store files here
+    #[expect(rustdoc::broken_intra_doc_links, reason = "an address, shown by --help as it is")]
     #[arg(long, default_value = "127.0.0.1:27474", value_name = "HOST[:PORT]")]
     #[arg(value_parser = parse_listen)]
     pub(crate) listen: Target,
