@@ -8,6 +8,7 @@ mod costs;
 mod demo;
 mod figures;
 mod gates;
+mod kernels;
 mod soak;
 mod test;
 mod tidy;
@@ -70,6 +71,13 @@ enum Chore {
     /// where nothing else runs. The last line is "N passed, N failed, N skipped". Exits with 1 on a
     /// failure.
     Timing(timing::Args),
+    /// Runs the tests, transfers and `doctor` on the kernels that people run, in emulated guests
+    ///
+    /// Each kernel is a Debian package, booted by QEMU with the test programs in its memory. Prints
+    /// what passed, failed and was skipped, by kernel and program, and writes docs/KERNELS.md when
+    /// everything was run. It takes hours, and needs qemu-system-x86 and a mirror of Debian. Exits
+    /// with 1 on a failure.
+    Kernels(kernels::Args),
     /// Checks what a machine can check about the source: the rules of CONTRIBUTING.md
     ///
     /// Prints a line for each finding, `path:line: what is wrong and what to do`, and exits with 1
@@ -108,6 +116,7 @@ fn main() -> ExitCode {
         Chore::Costs(args) => costs::run(&args),
         Chore::Figures(args) => figures::run(&args),
         Chore::Timing(args) => timing::run(&args),
+        Chore::Kernels(args) => kernels::run(&args),
         Chore::Tidy => tidy::run(),
     };
     outcome.unwrap_or_else(|Error(what)| {

@@ -10,7 +10,7 @@
 mod programs;
 mod run;
 mod skips;
-mod tally;
+pub(crate) mod tally;
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;

@@ -1,0 +1,191 @@
+//! Packages, by apt and dpkg, into a directory of our own: nothing is installed, and the host's
+//! lists are left alone.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::tool;
+use crate::{Error, Result};
+
+/// Where Debian has the kernels that people run, newest last: the suites of its archive.
+const SUITES: [&str; 5] = ["bullseye", "bookworm", "bookworm-backports", "trixie-backports", "sid"];
+/// Those of its archive of security updates, which has the newest kernels of old releases.
+const SECURITY_SUITES: [&str; 2] = ["bullseye-security", "bookworm-security"];
+
+/// The architecture, as Debian calls it.
+pub(super) const ARCH: &str = "amd64";
+
+/// apt with lists of its own.
+pub(super) struct Apt {
+    dir: PathBuf,
+}
+
+impl Apt {
+    /// Reads which packages there are, from the mirror that the host uses.
+    pub(super) fn update(dir: PathBuf) -> Result<Apt> {
+        let format = "$(LABEL)\t$(REPO_URI)";
+        let ours = tool("apt-get", "apt")
+            .args(["indextargets", "--format", format, "Created-By: Packages"])
+            .output()
+            .map_err(Error::from("run apt-get"))?;
+        let list = sources_list(&String::from_utf8_lossy(&ours.stdout)).ok_or_else(|| {
+            Error::new(
+                "apt knows of no mirror of Debian here, where kernels would come from\n\
+                 hint: run this on Debian, and `apt-get update` first",
+            )
+        })?;
+        for part in ["lists/partial", "archives/partial", "unpacked"] {
+            make_dir(&dir.join(part))?;
+        }
+        fs::write(dir.join("sources.list"), list).map_err(Error::from("write a sources.list"))?;
+        let apt = Apt { dir };
+        run(apt.command("apt-get").args(["--quiet", "update"]))?;
+        Ok(apt)
+    }
+
+    /// A command of apt's that sees our lists alone.
+    fn command(&self, program: &str) -> Command {
+        let mut command = tool(program, "apt");
+        for (option, path) in [
+            ("Dir::Etc::sourcelist", "sources.list"),
+            ("Dir::Etc::sourceparts", "none"),
+            ("Dir::State::lists", "lists"),
+            ("Dir::Cache::archives", "archives"),
+        ] {
+            command.arg("-o").arg(format!("{option}={}", self.dir.join(path).display()));
+        }
+        // Only what packages there are; and as ourselves, into a directory that is ours.
+        command.args(["-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"]);
+        command.args(["-o", "APT::Sandbox::User=", "-o", "Dir::Cache::pkgcache="]);
+        command.args(["-o", "Dir::Cache::srcpkgcache="]).current_dir(self.dir.join("archives"));
+        command
+    }
+
+    /// The names of all packages that begin with this.
+    pub(super) fn names(&self, prefix: &str) -> Result<String> {
+        output(self.command("apt-cache").args(["pkgnames", prefix]))
+    }
+
+    /// The version of a package that a download brings.
+    pub(super) fn version(&self, package: &str) -> Result<String> {
+        let said = output(self.command("apt-cache").args(["policy", package]))?;
+        candidate(&said)
+            .map(str::to_owned)
+            .ok_or_else(|| Error::new(format!("there is no package {package}")))
+    }
+
+    /// What is in a package, of that version: a directory. It is kept for the next time.
+    pub(super) fn unpacked(&self, package: &str, version: &str) -> Result<PathBuf> {
+        let kept = self.dir.join("unpacked").join(format!("{package}_{version}"));
+        if kept.exists() {
+            return Ok(kept);
+        }
+        eprintln!("kernels: fetching {package} {version}");
+        let archives = self.dir.join("archives");
+        let archive = || -> Result<Option<PathBuf>> {
+            let doing = || format!("read {}", archives.display());
+            for entry in fs::read_dir(&archives).map_err(Error::from(doing()))? {
+                let entry = entry.map_err(Error::from(doing()))?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.starts_with(&format!("{package}_")) && name.ends_with(".deb") {
+                    return Ok(Some(entry.path()));
+                }
+            }
+            Ok(None)
+        };
+        // What an earlier run left may be of another version.
+        while let Some(old) = archive()? {
+            fs::remove_file(&old).map_err(Error::from(format_args!("delete {}", old.display())))?;
+        }
+        let wanted = format!("{package}={version}");
+        run(self.command("apt-get").args(["--quiet", "download", &wanted]))?;
+        let deb = archive()?
+            .ok_or_else(|| Error::new(format!("`apt-get download {wanted}` brought nothing")))?;
+        // Beside its place first, so that what is there is whole.
+        let partial = kept.with_extension("partial");
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(Error::from("delete half a package"))?;
+        }
+        run(tool("dpkg-deb", "dpkg").arg("--extract").arg(&deb).arg(&partial))?;
+        fs::rename(&partial, &kept).map_err(Error::from("put a package in its place"))?;
+        fs::remove_file(&deb).map_err(Error::from("delete a package's archive"))?;
+        Ok(kept)
+    }
+}
+
+/// A sources.list for the same mirrors, made of what apt says of the host's: lines of a label and
+/// an address. `None` without a mirror of Debian.
+fn sources_list(targets: &str) -> Option<String> {
+    let of = |label: &str| -> BTreeSet<&str> {
+        let lines = targets.lines().filter_map(|line| line.split_once('\t'));
+        lines.filter(|(this, _)| *this == label).map(|(_, address)| address).collect()
+    };
+    let lines = |address: &str, suites: &[&str]| -> String {
+        suites.iter().map(|suite| format!("deb {address} {suite} main\n")).collect()
+    };
+    let mut list = lines(of("Debian").first()?, &SUITES);
+    if let Some(address) = of("Debian-Security").first() {
+        list += &lines(address, &SECURITY_SUITES);
+    }
+    Some(list)
+}
+
+/// The version that `apt-cache policy` names as the one to be had.
+fn candidate(policy: &str) -> Option<&str> {
+    let found = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    found.filter(|version| *version != "(none)")
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::from(format_args!("make {}", path.display())))
+}
+
+/// Runs a command whose words nobody needs unless it fails.
+fn run(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
+}
+
+/// What a command says.
+pub(super) fn output(command: &mut Command) -> Result<String> {
+    let shown = command.get_program().to_string_lossy().into_owned();
+    let ended = command.output().map_err(Error::from(format_args!("run {shown}")))?;
+    if ended.status.success() {
+        return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let shown = crate::cargo::shown(command);
+    Err(Error::new(format!("`{shown}` ended with {}\n{}", ended.status, said.trim_end())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_those_of_the_hosts_mirrors() {
+        let targets = "Debian\tftp://a/debian/\nother\tftp://b/x/\nDebian\tftp://a/debian/\n\
+                       Debian-Security\tftp://a/security/\n";
+        let list = "\
+            deb ftp://a/debian/ bullseye main\n\
+            deb ftp://a/debian/ bookworm main\n\
+            deb ftp://a/debian/ bookworm-backports main\n\
+            deb ftp://a/debian/ trixie-backports main\n\
+            deb ftp://a/debian/ sid main\n";
+        let security = "deb ftp://a/security/ bullseye-security main\n\
+                        deb ftp://a/security/ bookworm-security main\n";
+        assert_eq!(sources_list(targets), Some(format!("{list}{security}")));
+        assert_eq!(sources_list("Debian\tftp://a/debian/\n").as_deref(), Some(list));
+        assert_eq!(sources_list("Ubuntu\tftp://a/ubuntu/\n"), None);
+        assert_eq!(sources_list(""), None);
+    }
+
+    #[test]
+    fn the_version_to_be_had_is_found() {
+        let policy = "linux-image-1:\n  Installed: (none)\n  Candidate: 1.2-3~bpo12+1\n  Version";
+        assert_eq!(candidate(policy), Some("1.2-3~bpo12+1"));
+        assert_eq!(candidate("x:\n  Candidate: (none)\n"), None);
+        assert_eq!(candidate(""), None);
+    }
+}

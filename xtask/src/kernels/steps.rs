@@ -1,0 +1,253 @@
+//! What is done in a guest: a table of programs, and scripts for the rest. Pure.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cargo::Built;
+
+/// One thing to do in a guest.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    /// What `--only` calls it.
+    pub(super) group: String,
+    /// Told from others of its group: who does it, by which engine.
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    /// For the guest's shell.
+    pub(super) script: String,
+    /// For how long it may run, on an emulated processor.
+    pub(super) limit: Duration,
+}
+
+/// How the end of a step is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A test program's results.
+    Tests,
+    /// `ringwire doctor`: it has looked, whatever it saw.
+    Doctor,
+    /// Something that passes as a whole; 77 says that it cannot be had here.
+    Whole,
+    /// A command of somebody's own, whose words are shown.
+    Command,
+}
+
+/// The exit code of what cannot be done on this kernel.
+const CANNOT: i32 = 77;
+
+impl Kind {
+    pub(super) fn cannot(self, status: i32) -> bool {
+        self == Kind::Whole && status == CANNOT
+    }
+
+    pub(super) fn passed(self, status: i32) -> bool {
+        status == 0 || self == Kind::Doctor && status == 1
+    }
+}
+
+/// The test programs: what they are called here, the file that they begin in, and for how many
+/// minutes they may run. What looks at the kernel is in it, what is the same on all of them is not.
+const PROGRAMS: [(&str, &str, u64); 15] = [
+    ("facts", "crates/ringwire/tests/kernel/main.rs", 20),
+    ("selection", "crates/ringwire/tests/selection.rs", 10),
+    ("arena", "crates/ringwire/tests/arena.rs", 15),
+    ("filtered", "crates/ringwire/tests/filtered.rs", 10),
+    ("paths", "crates/ringwire/tests/paths.rs", 15),
+    ("unit", "crates/ringwire/src/lib.rs", 20),
+    ("wires", "crates/ringwire-wire/tests/wires.rs", 10),
+    ("perfect", "crates/ringwire-wire/tests/perfect.rs", 20),
+    ("wire-unit", "crates/ringwire-wire/src/lib.rs", 10),
+    ("doctor-unit", "crates/ringwire-doctor/src/lib.rs", 10),
+    ("program-unit", "crates/ringwire-cli/src/main.rs", 10),
+    ("uring", "crates/ringwire/tests/uring.rs", 60),
+    ("msg-zerocopy", "crates/ringwire/tests/msg_zerocopy.rs", 60),
+    ("copy", "crates/ringwire/tests/copy.rs", 60),
+    ("program", "crates/ringwire-cli/tests/program/main.rs", 60),
+];
+
+/// What of the workspace is built for a guest.
+pub(super) const PACKAGES: [&str; 4] =
+    ["ringwire", "ringwire-wire", "ringwire-cli", "ringwire-doctor"];
+
+/// Who does what does not need to be root: what he may lock, in KiB. `None` is root.
+const USERS: [(&str, Option<u32>); 4] = [
+    ("root", None),
+    ("a user with 64 KiB", Some(64)),
+    ("a user with 8 MiB", Some(8 << 10)),
+    ("a user with 48 MiB", Some(48 << 10)),
+];
+
+/// The first user. Each step has users of its own: locked memory is counted by user, and for a
+/// while after its owner's end.
+const FIRST_USER: usize = 20_000;
+
+/// How `ringwire send` may be told to send.
+const ENGINES: [&str; 4] = ["auto", "uring", "msg-zerocopy", "copy"];
+
+/// The groups that are no test programs.
+const OTHERS: [&str; 3] = ["doctor", "transfers", "uncopied"];
+
+/// What `--only` may name.
+pub(super) fn groups() -> Vec<&'static str> {
+    OTHERS.into_iter().chain(PROGRAMS.iter().map(|(name, ..)| *name)).collect()
+}
+
+/// The test programs that are to run, of those that cargo built.
+pub(super) fn programs<'a>(built: &'a [Built], workspace: &Path) -> Vec<(usize, &'a Built)> {
+    let mut all: Vec<_> = built
+        .iter()
+        .filter(|built| built.test)
+        .filter_map(|built| {
+            let source = built.source.strip_prefix(workspace).ok()?.to_str()?.to_owned();
+            let at = PROGRAMS.iter().position(|(_, listed, _)| *listed == source)?;
+            Some((at, built))
+        })
+        .collect();
+    all.sort_by_key(|(at, _)| *at);
+    all
+}
+
+/// Everything that is done by itself: what shows how things are first, then the tests.
+pub(super) fn all(ringwire: &Path, programs: &[(usize, &Built)]) -> Vec<Step> {
+    let ringwire = quoted(ringwire);
+    let mut steps = Vec::new();
+    let mut user = FIRST_USER;
+    let mut step = |group: &str, name: String, kind, minutes, script: &dyn Fn(&str) -> String| {
+        user += 1;
+        let who = format!("setpriv --reuid {user} --regid {user} --clear-groups");
+        let (group, script) = (group.to_owned(), script(&who));
+        steps.push(Step { group, name, kind, script, limit: Duration::from_secs(60 * minutes) });
+    };
+    for (name, memlock) in USERS {
+        step("doctor", name.to_owned(), Kind::Doctor, 3, &|who| {
+            format!("{}exec {} {ringwire} doctor\n", limit(memlock), if_user(memlock, who))
+        });
+    }
+    for (name, memlock) in USERS {
+        for engine in ENGINES {
+            step("transfers", format!("{name}, {engine}"), Kind::Whole, 10, &|who| {
+                transfer(&ringwire, memlock, if_user(memlock, who), engine)
+            });
+        }
+        step("uncopied", name.to_owned(), Kind::Whole, 10, &|who| {
+            let bench = "bench tcp --method ringwire --size 256KiB --working-set 32MiB --runs 1 \
+                         --seconds 2s --order sequential --json rows.json";
+            format!(
+                "{}rm -rf /tmp/bench\nmkdir -m 777 /tmp/bench\ncd /tmp/bench\n\
+                 {} {ringwire} {bench} || exit 1\ncat rows.json\n",
+                limit(memlock),
+                if_user(memlock, who)
+            )
+        });
+    }
+    for (at, built) in programs {
+        let (name, source, minutes) = PROGRAMS[*at];
+        step(name, source.to_owned(), Kind::Tests, minutes, &|_| {
+            let (package, program) = (quoted(&built.package), quoted(&built.executable));
+            // What newer kernels have by themselves, and tests fill buffers of.
+            format!(
+                "echo 4194304 >/proc/sys/net/core/wmem_max\n\
+                 echo 4194304 >/proc/sys/net/core/rmem_max\n\
+                 mkdir -p {package}\ncd {package}\n\
+                 export CARGO_MANIFEST_DIR={package}\nexec {program}\n"
+            )
+        });
+    }
+    // By group, though users are numbered as they come.
+    let rank = |step: &Step| groups().iter().position(|group| *group == step.group);
+    steps.sort_by_key(rank);
+    steps
+}
+
+/// A command that somebody gave.
+pub(super) fn command(script: &str) -> Step {
+    Step {
+        group: "command".to_owned(),
+        name: script.to_owned(),
+        kind: Kind::Command,
+        script: format!("{script}\n"),
+        limit: Duration::from_secs(60 * 60),
+    }
+}
+
+fn limit(memlock: Option<u32>) -> String {
+    memlock.map_or(String::new(), |kib| format!("ulimit -l {kib}\n"))
+}
+
+fn if_user(memlock: Option<u32>, who: &str) -> &str {
+    if memlock.is_some() { who } else { "" }
+}
+
+/// 64 MiB over loopback, by one engine.
+fn transfer(ringwire: &str, memlock: Option<u32>, who: &str, engine: &str) -> String {
+    let limit = limit(memlock);
+    // An engine that is asked for by name and cannot be had is an error that says so first.
+    format!(
+        "{limit}\
+         rm -rf /tmp/transfer\n\
+         mkdir -m 777 /tmp/transfer\n\
+         cd /tmp/transfer\n\
+         mkdir -m 777 received\n\
+         dd if=/dev/urandom of=sent bs=1M count=64 2>/dev/null\n\
+         chmod 644 sent\n\
+         mkfifo -m 666 listening\n\
+         {who} {ringwire} recv --listen 127.0.0.1:0 --dir received --count 1 >listening &\n\
+         exec 4<listening\n\
+         read first <&4\n\
+         address=${{first##* }}\n\
+         {who} {ringwire} send sent --to $address --engine {engine} 2>&1 | tee said\n\
+         if grep -q '^error: .* is not available' said; then exit {CANNOT}; fi\n\
+         cat <&4\n\
+         wait\n\
+         cmp sent received/sent || exit 1\n\
+         echo the hashes: $(sha256sum <sent) $(sha256sum <received/sent)\n\
+         cd /\nrm -rf /tmp/transfer\n"
+    )
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_in_the_order_of_their_groups_and_no_two_have_one_name() {
+        let built = |source: &str, test| Built {
+            target: "t".into(),
+            source: source.into(),
+            executable: "/t/t".into(),
+            package: "/w/it's".into(),
+            test,
+        };
+        let built = [
+            built("/w/crates/ringwire/tests/arena.rs", true),
+            built("/w/crates/ringwire/tests/kernel/main.rs", true),
+            built("/w/crates/ringwire/tests/compile_fail.rs", true),
+            built("/w/crates/ringwire/src/lib.rs", false),
+        ];
+        let steps = all(Path::new("/t/ringwire"), &programs(&built, Path::new("/w")));
+        let names: Vec<_> = steps.iter().map(|step| (&*step.group, &*step.name)).collect();
+        assert_eq!(names.len(), 4 + 16 + 4 + 2);
+        assert_eq!(names[0], ("doctor", "root"));
+        assert_eq!(names[4], ("transfers", "root, auto"));
+        assert_eq!(names[24], ("facts", "crates/ringwire/tests/kernel/main.rs"));
+        assert_eq!(names[25], ("arena", "crates/ringwire/tests/arena.rs"));
+        let mut once = names.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), names.len());
+        assert!(steps[25].script.contains(r"cd '/w/it'\''s'"), "{}", steps[25].script);
+        assert!(!steps[0].script.contains("setpriv"));
+        assert!(steps[2].script.starts_with("ulimit -l 8192\nexec setpriv --reuid 20003 "));
+    }
+
+    #[test]
+    fn what_passes() {
+        assert!(Kind::Doctor.passed(1) && !Kind::Doctor.passed(2));
+        assert!(Kind::Whole.cannot(77) && !Kind::Tests.cannot(77));
+        assert!(!Kind::Whole.passed(1) && Kind::Whole.passed(0));
+    }
+}
