@@ -169,6 +169,9 @@ fn wait_for_room(waiting: usize) {
         .collect();
     let order = order.split_off(taken);
     println!("{order:?}");
+    if order.iter().copied().eq(0..waiting as u8) {
+        return skip(test, "the kernel tries those that wait in the order in which they came");
+    }
     assert_eq!(usize::from(order[0]), waiting - 1, "{order:?}");
     if waiting == 2 {
         assert_eq!(order, [1, 0]);

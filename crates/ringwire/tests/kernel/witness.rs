@@ -114,28 +114,27 @@ fn a_send_that_waits_has_a_number_before_it_has_written_a_byte() {
     }
     let (near, mut far) = narrow_pair(Family::V4);
     set_zerocopy(&near).unwrap();
-    let mut full = 0;
-    let mut fill = || {
-        while let Ok(bytes) = send(&near, &BYTES[..10_000], zero_copy()) {
-            full += bytes;
-        }
-    };
-    fill();
-    // What is acknowledged makes room: once more, when nothing is to be acknowledged any more.
-    wait_until("the window is shut", || window_is_shut(&near).unwrap());
-    fill();
     let written = || written_bytes(&near).unwrap();
-    let before = written();
-    near.set_nonblocking(false).unwrap();
-    let mut child = child_with(module_path!(), test, &near);
-    wait_until("it sleeps in its send", || sleeps_in_send(&child));
-    assert_eq!(written(), before, "and has written nothing");
-    let holds = held(&near).unwrap().option_bytes;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(held(&near).unwrap().option_bytes < holds, "it gave its number back");
-    assert_eq!(written(), before);
-    read_exactly(&mut far, full).unwrap();
+    let from_the_start = written();
+    let fill = || while send(&near, &BYTES[..10_000], zero_copy()).is_ok() {};
+    fill();
+    wait_until("it waits, writes nothing, and gives its number back", || {
+        // What is acknowledged makes room: once more, when nothing is to be acknowledged any more.
+        wait_until("the window is shut", || window_is_shut(&near).unwrap());
+        near.set_nonblocking(true).unwrap();
+        fill();
+        let before = written();
+        near.set_nonblocking(false).unwrap();
+        let mut child = child_with(module_path!(), test, &near);
+        wait_until("it sleeps in its send", || sleeps_in_send(&child));
+        let holds = held(&near).unwrap().option_bytes;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = held(&near).unwrap().option_bytes;
+        // A peer that is asked now and then whether it takes more (a machine can be slow) may do.
+        written() == before && left < holds
+    });
+    read_exactly(&mut far, (written() - from_the_start) as usize).unwrap();
     wait_until("acknowledged", || unacknowledged_bytes(&near).unwrap() == 0);
     let last = |entries: &[QueueEntry]| entries.last().map(|entry| entry.data);
     let mut newest = None;

@@ -3,6 +3,8 @@
 
 pub(crate) mod forked;
 pub(crate) mod memory;
+#[allow(dead_code, reason = "not every test program needs what some kernels lack")]
+pub(crate) mod needs;
 pub(crate) mod trace;
 pub(crate) mod valve;
 pub(crate) mod vouched;

@@ -13,7 +13,7 @@ mod request;
 
 use std::io::{self, ErrorKind, Write as _};
 use std::mem;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::OnceLock;
@@ -192,13 +192,36 @@ impl Ring {
     #[track_caller]
     pub(crate) fn silent(&mut self) {
         let (near, _far) = loopback::udp_pair(Family::V4).expect("a pair");
-        let fence = Request::send(&near, FENCE_BYTES.get_or_init(|| Memory::new(PAGE)).all());
-        let mut seen = vec![self.first(fence.data(FENCE)), self.next()];
+        let mut seen = vec![self.first(fence(&near)), self.next()];
         // And what came together with the last one.
         self.enter(0, Instant::now());
         seen.extend(std::iter::from_fn(|| self.visible()));
         let order: Vec<_> = seen.iter().map(|done| (done.data, done.flags)).collect();
         assert_eq!(order, [(FENCE, MORE), (FENCE, NOTIF)], "expected nothing else: {seen:?}");
+    }
+
+    /// All that has completed, however much that is; by order, as [`Ring::silent`].
+    pub(crate) fn all_by_now(&mut self) -> Vec<Done> {
+        let (near, _far) = loopback::udp_pair(Family::V4).expect("a pair");
+        self.push(fence(&near));
+        self.submit();
+        let (mut all, mut lacking) = (Vec::new(), false);
+        loop {
+            let done = self.next();
+            match (done.data, done.flags) {
+                (FENCE, MORE) => lacking = done.result == -libc::ENOMEM,
+                (FENCE, _) if lacking => {
+                    let_the_kernel_free();
+                    self.push(fence(&near));
+                    self.submit();
+                }
+                (FENCE, _) => break,
+                _ => all.push(done),
+            }
+        }
+        self.enter(0, Instant::now());
+        all.extend(std::iter::from_fn(|| self.visible()));
+        all
     }
 
     /// Nothing has completed, and what was sent on `near` has not left: its peer's window is shut.
@@ -283,6 +306,12 @@ impl Ring {
         }
         lacks
     }
+}
+
+/// A request whose notification comes after all that was due when it was handed over.
+fn fence(near: &UdpSocket) -> Request {
+    let bytes = FENCE_BYTES.get_or_init(|| Memory::new(PAGE));
+    Request::send(near, bytes.all()).data(FENCE)
 }
 
 /// A ring. Where it is counted against RLIMIT_MEMLOCK, what was closed a moment ago may still be
