@@ -35,6 +35,7 @@ use std::process::{Command, ExitCode};
 use apt::Apt;
 use report::{OfKernel, OfStep, Report};
 use steps::{Kind, Step};
+pub(crate) use table::PAPER;
 use tempfile::TempDir;
 use version::Kernel;
 
@@ -53,7 +54,8 @@ pub(crate) struct Args {
     only: Vec<String>,
     /// Run a command in the guest's shell instead, as root, and show what it says
     ///
-    /// `ringwire` stands under the path that $RINGWIRE has, and all test programs are there.
+    /// `ringwire` stands under the path that $RINGWIRE has, and all test programs under the
+    /// paths that they have here.
     #[arg(long, value_name = "COMMAND", conflicts_with = "only")]
     run: Option<String>,
     /// Keep what every program said, and what the kernel wrote to its console
@@ -65,7 +67,7 @@ pub(crate) struct Args {
 const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.16", version::NEWEST];
 
 /// What was seen, from the workspace's directory; `docs/KERNELS.md` is made of it.
-const JSON: &str = "docs/kernels.json";
+pub(crate) const JSON: &str = "docs/kernels.json";
 
 /// How much is shown of a test that failed, in lines.
 const FAILURE_LINES: usize = 12;
@@ -128,8 +130,8 @@ impl Here<'_> {
             apt.unpacked("busybox-static", &version)?.join("usr/bin/busybox")
         };
         eprintln!("kernels: building the tests, optimised, because guests are slow");
-        let mut words = vec!["test", "--no-run", "--profile", "guest"];
-        words.extend(steps::PACKAGES.iter().flat_map(|package| ["-p", package]));
+        let words = steps::build(&args.only);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let built = cargo::build(&words)?;
         let ringwire = built
             .iter()
@@ -271,6 +273,18 @@ fn vmlinuz(unpacked: &[PathBuf], kernel: &Kernel) -> Result<PathBuf> {
     found.ok_or_else(|| Error::new(format!("the packages of {} have no vmlinuz", kernel.release)))
 }
 
+/// Where `docs/KERNELS.md` does not say what `docs/kernels.json` says: the line, and what is wrong.
+pub(crate) fn differs(paper: &str, json: &str) -> Option<(usize, String)> {
+    let Some((line, shown)) = table::of(paper) else {
+        return Some((1, "has no place for tables (see xtask/src/kernels/table.rs)".to_owned()));
+    };
+    match serde_json::from_str(json) {
+        Ok(report) if table::block(&report) == shown => None,
+        Ok(_) => Some((line, format!("does not say what {JSON} says; see `cargo xtask kernels`"))),
+        Err(why) => Some((line, format!("cannot be held against {JSON}: {why}"))),
+    }
+}
+
 /// Puts what was seen beside what was seen on other kernels before, and the tables anew.
 fn write(seen: Report) -> Result<()> {
     let at = |path: &str| -> PathBuf { workspace().join(path) };
@@ -281,13 +295,18 @@ fn write(seen: Report) -> Result<()> {
     seen.kernels.into_iter().for_each(|kernel| report.put(kernel));
     let json = serde_json::to_string_pretty(&report).map_err(Error::from("write JSON"))?;
     std::fs::write(at(JSON), json + "\n").map_err(Error::from(format!("write {JSON}")))?;
-    let old = std::fs::read_to_string(at(table::PAPER))
-        .map_err(Error::from(format!("read {}", table::PAPER)))?;
+    let old = std::fs::read_to_string(at(PAPER)).map_err(Error::from(format!("read {PAPER}")))?;
     let new = table::with_block(&old, &table::block(&report))?;
-    std::fs::write(at(table::PAPER), new)
-        .map_err(Error::from(format!("write {}", table::PAPER)))?;
-    println!("{} has the tables of {JSON}", table::PAPER);
+    std::fs::write(at(PAPER), new).map_err(Error::from(format!("write {PAPER}")))?;
+    println!("{PAPER} has the tables of {JSON}");
     Ok(())
+}
+
+/// The paper with the tables of this JSON.
+#[cfg(test)]
+pub(crate) fn with_tables(paper: &str, json: &str) -> Result<String> {
+    let report = serde_json::from_str(json).map_err(Error::from("read JSON"))?;
+    table::with_block(paper, &table::block(&report))
 }
 
 fn today() -> Result<String> {

@@ -57,6 +57,7 @@ const RULES: &[Rule] = &[
     paper::figures_are_measured,
     paper::what_a_ring_tells_is_listed,
     paper::crates_are_described,
+    paper::kernels_are_as_seen,
     paper::no_foreign_place,
 ];
 

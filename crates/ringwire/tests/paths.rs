@@ -16,6 +16,7 @@ use ringwire::{
 };
 use ringwire_wire::{Family, Flow, Perfect, Veth, loopback, skip};
 use rustix::process::{Resource, Rlimit, Uid, setrlimit};
+use support::needs::{Feature, has};
 use support::{PATIENCE, build, give_up_ipc_lock, is_child, let_the_kernel_free, run_child};
 
 const MIB: usize = 1 << 20;
@@ -359,6 +360,10 @@ fn what_memlock_can_hold_goes_without_a_copy_and_the_rest_is_copied() {
     static BYTES: [u8; MIB] = [7; MIB];
     // Each time 7 of 12 at best.
     pump.until_uncopied(&flow, 12, 4, || (&BYTES[..]).into());
+    if !has(Feature::VectoredRegistered) {
+        // Kernels that count messages against the limit are as old as that (K15).
+        return skip(test, "the kernel does not count messages of several pieces as locked memory");
+    }
     let stats = pump.ring.stats();
     // One that is taken beyond the budget makes it a sixteenth larger than what was pinned.
     let most = stats.pinned_bytes_max.expect("the limit was met");

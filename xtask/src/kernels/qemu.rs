@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::frames::{End, Frame, Frames};
+use super::report::OfStep;
 use super::steps::Step;
 use super::tool;
 use crate::{Error, Result};
@@ -61,7 +62,7 @@ fn command(vmlinuz: &Path, initramfs: &Path, console: &Path) -> Command {
     let mut command = tool("qemu-system-x86_64", "qemu-system-x86");
     // With one or the other of these two features QEMU 7.2 faults in newer kernels.
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off"]);
-    command.args(["-smp", "2", "-m", "3G", "-nodefaults", "-no-user-config", "-no-reboot"]);
+    command.args(["-smp", "2", "-m", "6G", "-nodefaults", "-no-user-config", "-no-reboot"]);
     command.args(["-display", "none", "-append", "console=ttyS0 panic=-1 oops=panic"]);
     command.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
     command.arg("-serial").arg(format!("file:{}", console.display()));
@@ -134,6 +135,11 @@ impl Heard<'_> {
             }
             Frame::End(end) => {
                 self.patience = SLACK;
+                if let Some(step) = self.steps.get(end.step) {
+                    let OfStep { passed, failed, skipped, seconds, .. } = OfStep::of(step, &end);
+                    let counts = format!("{passed} passed, {failed} failed, {skipped} skipped");
+                    eprintln!("kernels:     {counts} in {seconds} s");
+                }
                 self.ends.push(end);
             }
             Frame::Bye => return true,

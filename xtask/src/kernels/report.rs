@@ -66,15 +66,15 @@ impl OfStep {
         let mut all = OfStep::nothing(step);
         all.seconds = end.centiseconds.div_ceil(100);
         match step.kind {
-            Kind::Tests => all.count(end),
+            Kind::Tests => all.count(step, end),
             kind if kind.cannot(end.status) => {
                 all.skipped = 1;
                 all.skips.push((step.name.clone(), cannot(&end.log)));
             }
-            kind if kind.passed(end.status) => all.passed = 1,
+            kind if kind.passed(end.status) && looked(kind, &end.log) => all.passed = 1,
             _ => {
                 all.failed = 1;
-                all.failures.push(ended(end.status));
+                all.failures.push(ended(step, end));
             }
         }
         all.said = said(&step.group, &end.log);
@@ -103,7 +103,7 @@ impl OfStep {
         }
     }
 
-    fn count(&mut self, end: &End) {
+    fn count(&mut self, step: &Step, end: &End) {
         let mut tally = Tally::default();
         // The last count is the program's: a test that fails shows what a program said that it
         // started, which may be a test program too.
@@ -126,7 +126,7 @@ impl OfStep {
             tally.failed = ends(" ... FAILED");
         }
         if !counted || end.status != 0 && tally.failed == 0 {
-            tally.fail(&ended(end.status));
+            tally.fail(&ended(step, end));
             tally.failures.extend(unfinished(&end.log));
         }
         tally.skips = parse_skips(&self.name, &end.skips);
@@ -137,9 +137,20 @@ impl OfStep {
     }
 }
 
-fn ended(status: i32) -> String {
-    match status {
-        137 | 143 => "it was stopped at its limit of time".to_owned(),
+/// Whether `doctor` has judged anything.
+fn looked(kind: Kind, log: &str) -> bool {
+    kind != Kind::Doctor || log.lines().any(|line| line.get(5..).is_some_and(is_last_check))
+}
+
+fn is_last_check(line: &str) -> bool {
+    line.starts_with("live-probe: ")
+}
+
+fn ended(step: &Step, end: &End) -> String {
+    match end.status {
+        137 if end.centiseconds >= step.limit.as_secs() * 100 => {
+            "it was stopped at its limit of time".to_owned()
+        }
         status if status > 128 => format!("it was killed by signal {}", status - 128),
         status => format!("it ended with exit code {status}"),
     }
@@ -193,8 +204,15 @@ fn copied(log: &str) -> Option<String> {
 
 /// What a kernel complains of in its log. Stalls are left out: an emulated processor has them.
 pub(super) fn complaints(console: &str) -> Vec<String> {
-    const WORDS: [&str; 6] =
-        ["BUG: ", "WARNING: ", "Oops", "Kernel panic", "general protection fault", "refcount_t: "];
+    const WORDS: [&str; 7] = [
+        "BUG: ",
+        "WARNING: ",
+        "Oops",
+        "Kernel panic",
+        "general protection fault",
+        "refcount_t: ",
+        "Out of memory: ",
+    ];
     let is_one =
         |line: &&str| WORDS.iter().any(|word| line.contains(word)) && !line.contains("soft lockup");
     console.lines().filter(is_one).map(|line| line.trim().to_owned()).collect()
@@ -276,7 +294,11 @@ mod tests {
         assert_eq!(counts(&of(Kind::Whole, 77)), (0, 0, 1, vec![]));
         assert_eq!(of(Kind::Whole, 77).skips[0].1, "no ring");
         assert_eq!(counts(&of(Kind::Whole, 1)), (0, 1, 0, vec!["it ended with exit code 1"]));
-        assert_eq!(counts(&of(Kind::Doctor, 1)), (1, 0, 0, vec![]));
+        let unheard = vec!["it ended with exit code 1"];
+        assert_eq!(counts(&of(Kind::Doctor, 1)), (0, 1, 0, unheard), "it said nothing");
+        let log = "warn memlock: little\nFAIL live-probe: all was copied\n";
+        let of = OfStep::of(&step(Kind::Doctor), &end(1, log, ""));
+        assert_eq!(counts(&of), (1, 0, 0, vec![]));
     }
 
     #[test]

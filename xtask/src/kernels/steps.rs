@@ -66,8 +66,32 @@ const PROGRAMS: [(&str, &str, u64); 15] = [
 ];
 
 /// What of the workspace is built for a guest.
-pub(super) const PACKAGES: [&str; 4] =
-    ["ringwire", "ringwire-wire", "ringwire-cli", "ringwire-doctor"];
+const PACKAGES: [&str; 4] = ["ringwire", "ringwire-wire", "ringwire-cli", "ringwire-doctor"];
+
+/// What cargo builds for these groups, or for all where there is none: the tests, and `ringwire`,
+/// which one of them needs.
+pub(super) fn build(only: &[String]) -> Vec<String> {
+    let mut words: Vec<String> = ["test", "--no-run", "--profile", "guest"].map(Into::into).into();
+    words.extend(PACKAGES.iter().flat_map(|package| ["-p".to_owned(), (*package).to_owned()]));
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
+    for (name, source, _) in PROGRAMS {
+        if wanted(name) || name == "program" {
+            words.extend(target(source));
+        }
+    }
+    words
+}
+
+/// How cargo is asked for the test program that begins in this file.
+fn target(source: &str) -> Vec<String> {
+    let stem = source.trim_end_matches("/main.rs").trim_end_matches(".rs");
+    match stem.rsplit_once('/') {
+        Some((_, "lib")) => vec!["--lib".to_owned()],
+        Some((_, "src")) => vec!["--bin".to_owned(), "ringwire".to_owned()],
+        Some((_, name)) => vec!["--test".to_owned(), name.to_owned()],
+        None => Vec::new(),
+    }
+}
 
 /// Who does what does not need to be root: what he may lock, in KiB. `None` is root.
 const USERS: [(&str, Option<u32>); 4] = [
@@ -114,7 +138,7 @@ pub(super) fn all(ringwire: &Path, programs: &[(usize, &Built)]) -> Vec<Step> {
     let mut user = FIRST_USER;
     let mut step = |group: &str, name: String, kind, minutes, script: &dyn Fn(&str) -> String| {
         user += 1;
-        let who = format!("setpriv --reuid {user} --regid {user} --clear-groups");
+        let who = format!("/usr/bin/setpriv --reuid {user} --regid {user} --clear-groups");
         let (group, script) = (group.to_owned(), script(&who));
         steps.push(Step { group, name, kind, script, limit: Duration::from_secs(60 * minutes) });
     };
@@ -241,7 +265,20 @@ mod tests {
         assert_eq!(once.len(), names.len());
         assert!(steps[25].script.contains(r"cd '/w/it'\''s'"), "{}", steps[25].script);
         assert!(!steps[0].script.contains("setpriv"));
-        assert!(steps[2].script.starts_with("ulimit -l 8192\nexec setpriv --reuid 20003 "));
+        assert!(
+            steps[2].script.starts_with("ulimit -l 8192\nexec /usr/bin/setpriv --reuid 20003 ")
+        );
+    }
+
+    #[test]
+    fn only_what_runs_is_built_and_the_program() {
+        let words = build(&["facts".to_owned(), "unit".to_owned()]).join(" ");
+        assert_eq!(
+            words,
+            "test --no-run --profile guest -p ringwire -p ringwire-wire -p ringwire-cli \
+             -p ringwire-doctor --test kernel --lib --test program"
+        );
+        assert!(build(&[]).join(" ").contains(" --bin ringwire --test uring "));
     }
 
     #[test]

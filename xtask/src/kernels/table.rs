@@ -7,7 +7,7 @@ use super::report::{OfKernel, OfStep, Report};
 use crate::{Error, Result};
 
 /// Where they are shown, from the workspace's directory.
-pub(super) const PAPER: &str = "docs/KERNELS.md";
+pub(crate) const PAPER: &str = "docs/KERNELS.md";
 const BEGIN: &str = "<!-- kernels: written by `cargo xtask kernels` from docs/kernels.json -->";
 const END: &str = "<!-- end of kernels -->";
 
@@ -34,7 +34,14 @@ pub(super) fn block(report: &Report) -> String {
     parts.push("### What doctor says\n".to_owned());
     parts.push(doctor(report));
     let text: Vec<&str> = parts.iter().map(|part| part.trim_end_matches('\n')).collect();
-    text.join("\n\n")
+    text.join("\n\n").trim_end().to_owned()
+}
+
+/// What the paper says between its marks, with the line it begins on.
+pub(super) fn of(paper: &str) -> Option<(usize, &str)> {
+    let (before, rest) = paper.split_once(BEGIN)?;
+    let (block, _) = rest.split_once(END)?;
+    Some((before.lines().count() + 1, block.trim_matches('\n')))
 }
 
 /// The paper with another block between its marks.

@@ -7,6 +7,7 @@ use super::{Finding, Tree};
 use crate::Error;
 use crate::figures;
 use crate::gates::report::Gates;
+use crate::kernels;
 
 const KERNEL: &str = "docs/KERNEL.md";
 const README: &str = "README.md";
@@ -269,6 +270,17 @@ pub(crate) fn crates_are_described(tree: &Tree, _: &Sources) -> Vec<Finding> {
     findings
 }
 
+/// The tables of kernels are those of what was seen.
+pub(crate) fn kernels_are_as_seen(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let paper = tree.get(kernels::PAPER).unwrap_or_default();
+    let Some(json) = tree.get(kernels::JSON) else {
+        let what = "is not there; `cargo xtask kernels` makes it";
+        return vec![Finding::new(kernels::JSON, 1, what)];
+    };
+    let differs = kernels::differs(paper, json);
+    differs.map(|(line, what)| Finding::new(kernels::PAPER, line, what)).into_iter().collect()
+}
+
 /// Nothing speaks of where packages come from (the lock file does) or of somebody's machine.
 pub(crate) fn no_foreign_place(tree: &Tree, _: &Sources) -> Vec<Finding> {
     // In pieces, so that this file does not find itself.
@@ -374,6 +386,21 @@ mod tests {
         let three = readme.replace("# tests", "cargo fetch");
         let found_three = found(rule, &[(README, three.as_str()), ci]);
         assert_eq!(found_three, ["README.md:1", "README.md:6"]);
+    }
+
+    #[test]
+    fn kernels_are_those_of_the_json() {
+        let rule = kernels_are_as_seen;
+        let json = r#"{"kernels":[{"series":"6.1","release":"6.1.0","package":"6.1.9-1",
+            "date":"2026-01-02","complaints":[],"steps":[]}]}"#;
+        let paper = "# Kernels\n\n<!-- kernels: written by `cargo xtask kernels` from \
+                     docs/kernels.json -->\n\nBLOCK\n\n<!-- end of kernels -->\n";
+        let seen = |paper: &str| found(rule, &[(kernels::JSON, json), (kernels::PAPER, paper)]);
+        assert_eq!(seen(paper), ["docs/KERNELS.md:3"]);
+        assert_eq!(seen("# Kernels\n"), ["docs/KERNELS.md:1"]);
+        let right = kernels::with_tables(paper, json).map_err(|Error(what)| what);
+        assert_eq!(seen(&right.expect("tables")), [""; 0]);
+        assert_eq!(found(rule, &[(kernels::PAPER, paper)]), ["docs/kernels.json:1"]);
     }
 
     #[test]

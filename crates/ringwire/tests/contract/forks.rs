@@ -1,6 +1,7 @@
 //! A program forks while it has a ring: the ring stays its parent's. Each test runs alone in a
 //! process of its own.
 
+use crate::contract::runs_here;
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::process::Command;
@@ -104,6 +105,7 @@ fn alone(test: &str, act: impl Fn()) {
 
 #[test]
 fn a_ring_in_a_child_refuses_and_can_be_dropped() {
+    let Some(()) = runs_here("a_ring_in_a_child_refuses_and_can_be_dropped") else { return };
     alone("a_ring_in_a_child_refuses_and_can_be_dropped", || {
         for task_run in BOTH_TASK_RUNS {
             let mut parent = Parent::new(task_run);
@@ -132,6 +134,7 @@ fn a_ring_in_a_child_refuses_and_can_be_dropped() {
 /// As a program does that goes into the background: it forks twice, and goes on in the grandchild.
 #[test]
 fn a_child_builds_rings_of_its_own() {
+    let Some(()) = runs_here("a_child_builds_rings_of_its_own") else { return };
     alone("a_child_builds_rings_of_its_own", || {
         let mut parent = Parent::new(TaskRun::Deferred);
         in_a_child(|| {
@@ -155,6 +158,7 @@ fn a_child_builds_rings_of_its_own() {
 
 #[test]
 fn a_ring_outlives_programs_that_are_started() {
+    let Some(()) = runs_here("a_ring_outlives_programs_that_are_started") else { return };
     alone("a_ring_outlives_programs_that_are_started", || {
         for task_run in BOTH_TASK_RUNS {
             let parent = Parent::new(task_run);

@@ -16,7 +16,30 @@ mod trains;
 
 use ringwire::{RingBuilder, Thresholds};
 
+use crate::support::needs::{Feature, has, needs};
 use crate::support::{COPY, Driver, ZERO_COPY};
+
+/// Whether this kernel has what the engine is made of; skips `test` if not. `None` for
+/// `let … else { return }`, before anything else.
+fn runs_here(test: &str) -> Option<()> {
+    if crate::ENGINE.completion_ring { needs(test, Feature::SendZc) } else { Some(()) }
+}
+
+/// Of so many requests of several pieces of registered memory, how many are registered ones.
+fn registered_messages(requests: u64) -> u64 {
+    if has(Feature::VectoredRegistered) { crate::ENGINE.registered(requests) } else { 0 }
+}
+
+/// Of these requests of registered memory so many were registered ones: all of them, where the
+/// kernel gathers from registered memory; otherwise those of one piece, whichever these were.
+#[track_caller]
+fn assert_registered(registered: u64, requests: u64) {
+    if has(Feature::VectoredRegistered) {
+        assert_eq!(registered, crate::ENGINE.registered(requests));
+    } else {
+        assert!(registered <= crate::ENGINE.registered(requests), "{registered} of {requests}");
+    }
+}
 
 /// A builder of rings with this program's engine.
 fn builder() -> RingBuilder {

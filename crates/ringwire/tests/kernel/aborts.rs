@@ -1,6 +1,7 @@
 //! What makes the kernel let go of a connection's memory, and what does not (K12); who waits for
 //! the end of one (K54).
 
+use crate::support::needs::{Feature, needs};
 use std::io::{ErrorKind, Read as _};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd as _;
@@ -75,6 +76,10 @@ fn let_go(ring: &mut Ring, holder: Holder) {
 
 #[test]
 fn dissolving_a_connection_releases_everything_at_once() {
+    let Some(()) = needs("dissolving_a_connection_releases_everything_at_once", Feature::SendZc)
+    else {
+        return;
+    };
     for holder in HOLDERS {
         let Held { mut ring, near, mut far, duplicate } = hold(holder);
         rustix::net::connect_unspec(&near).unwrap();
@@ -90,6 +95,12 @@ fn dissolving_a_connection_releases_everything_at_once() {
 
 #[test]
 fn closing_with_linger_0_releases_nothing_while_somebody_holds_the_socket() {
+    let Some(()) = needs(
+        "closing_with_linger_0_releases_nothing_while_somebody_holds_the_socket",
+        Feature::SendZc,
+    ) else {
+        return;
+    };
     for holder in HOLDERS {
         let Held { mut ring, near, far, duplicate } = hold(holder);
         SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
@@ -107,6 +118,10 @@ fn closing_with_linger_0_releases_nothing_while_somebody_holds_the_socket() {
 
 #[test]
 fn shutdown_and_close_release_nothing_and_lose_nothing() {
+    let Some(()) = needs("shutdown_and_close_release_nothing_and_lose_nothing", Feature::SendZc)
+    else {
+        return;
+    };
     let Held { mut ring, near, mut far, .. } = hold(Holder::Nobody);
     near.shutdown(Shutdown::Both).unwrap();
     ring.silent_while_held(&near);

@@ -1,5 +1,6 @@
 //! How long the kernel chains what it has let go of, on a stream that never runs dry (K4).
 
+use crate::support::needs::{Feature, needs};
 use std::io::Read as _;
 use std::time::Instant;
 
@@ -21,6 +22,7 @@ const HELD_MAX: usize = 6 * BYTES;
 #[test]
 fn the_plain_kernel_holds_a_stream_that_never_runs_dry_until_its_end() {
     let test = "the_plain_kernel_holds_a_stream_that_never_runs_dry_until_its_end";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     if before(test, 6, 10) {
         return;
     }

@@ -1,5 +1,6 @@
 //! When completions come, and in which order (K2, K4, K9, K10, K20, K21, K22, K25, K26, K31).
 
+use crate::support::needs::{Feature, needs};
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
@@ -26,6 +27,7 @@ fn reads(mut far: TcpStream, bytes: usize) -> thread::JoinHandle<Vec<u8>> {
 
 #[test]
 fn notifications_come_in_any_order() {
+    let Some(()) = needs("notifications_come_in_any_order", Feature::SendZc) else { return };
     let memory = Memory::new(PAGE);
     let (stalled, mut far) = shut_pair();
     let (quick, _far) = loopback::tcp_pair(Family::V4).unwrap();
@@ -55,6 +57,7 @@ fn notifications_come_in_any_order() {
 
 #[test]
 fn msg_waitall_goes_on_after_short_sends() {
+    let Some(()) = needs("msg_waitall_goes_on_after_short_sends", Feature::SendZc) else { return };
     let memory = Memory::new(TOO_MUCH);
     let mut ring = Ring::new();
     let (near, far) = pair();
@@ -78,6 +81,9 @@ fn msg_waitall_goes_on_after_short_sends() {
 
 #[test]
 fn a_cancelled_waitall_says_how_much_was_sent() {
+    let Some(()) = needs("a_cancelled_waitall_says_how_much_was_sent", Feature::SendZc) else {
+        return;
+    };
     let memory = Memory::new(TOO_MUCH);
     let mut ring = Ring::new();
     let (near, far) = pair();
@@ -100,6 +106,10 @@ fn a_cancelled_waitall_says_how_much_was_sent() {
 
 #[test]
 fn a_cancel_reaches_what_has_no_result_and_nothing_else() {
+    let Some(()) = needs("a_cancel_reaches_what_has_no_result_and_nothing_else", Feature::SendZc)
+    else {
+        return;
+    };
     let memory = Memory::new(PAGE);
     let mut ring = Ring::new();
     let (near, _far) = shut_pair();
@@ -128,6 +138,7 @@ fn a_cancel_reaches_what_has_no_result_and_nothing_else() {
 
 #[test]
 fn completions_that_do_not_fit_are_kept() {
+    let Some(()) = needs("completions_that_do_not_fit_are_kept", Feature::SendZc) else { return };
     let memory = Memory::new(PAGE);
     let (near, far) = loopback::udp_pair(Family::V4).unwrap();
     far.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -156,6 +167,7 @@ fn completions_that_do_not_fit_are_kept() {
 #[test]
 fn deferred_completions_appear_only_inside_enter() {
     let test = "deferred_completions_appear_only_inside_enter";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let memory = Memory::new(PAGE);
     let Some(mut ring) = Ring::deferred(test) else { return };
     let (near, far) = loopback::udp_pair(Family::V4).unwrap();
@@ -216,6 +228,7 @@ fn is_woken(sleeper: &OwnedFd) -> bool {
 #[test]
 fn who_sleeps_on_a_deferred_rings_descriptor_is_not_woken() {
     let test = "who_sleeps_on_a_deferred_rings_descriptor_is_not_woken";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let Some(mut ring) = Ring::deferred(test) else { return };
     let (told, seen) = is_told_and_seen(&mut ring);
     assert!(seen, "who looks, sees it");
@@ -227,6 +240,10 @@ fn who_sleeps_on_a_deferred_rings_descriptor_is_not_woken() {
 
 #[test]
 fn a_full_socket_that_must_not_block_parks_the_request() {
+    let Some(()) = needs("a_full_socket_that_must_not_block_parks_the_request", Feature::SendZc)
+    else {
+        return;
+    };
     let memory = Memory::new(PAGE);
     let mut ring = Ring::new();
     let (near, far) = shut_pair();
@@ -248,6 +265,9 @@ fn a_full_socket_that_must_not_block_parks_the_request() {
 /// sent all of its bytes. So ringwire keeps one request outstanding a stream.
 #[test]
 fn two_requests_on_one_stream_may_interleave() {
+    let Some(()) = needs("two_requests_on_one_stream_may_interleave", Feature::SendZc) else {
+        return;
+    };
     const BYTES: usize = TOO_MUCH / 2;
     let colours = [1, 2].map(|colour| {
         let memory = Memory::new(BYTES);
@@ -278,6 +298,11 @@ fn two_requests_on_one_stream_may_interleave() {
 
 #[test]
 fn a_lasting_poll_completes_with_every_call_and_says_that_it_goes_on() {
+    let Some(()) =
+        needs("a_lasting_poll_completes_with_every_call_and_says_that_it_goes_on", Feature::SendZc)
+    else {
+        return;
+    };
     let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
     let mut ring = Ring::new();
     ring.push(Request::poll(&counter, true).data(1));

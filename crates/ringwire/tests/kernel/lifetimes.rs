@@ -1,5 +1,6 @@
 //! How long the kernel reads what a request points to (K3, K6, K7, K27, K29).
 
+use crate::support::needs::{Feature, needs};
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -21,6 +22,7 @@ fn behind_filler(far: &mut TcpStream, bytes: usize) -> Vec<u8> {
 #[test]
 fn until_the_notification_the_kernel_reads_the_memory() {
     let test = "until_the_notification_the_kernel_reads_the_memory";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     for fixed in [false, true] {
         let memory = Memory::new(2 * PAGE);
         memory.fill(0..2 * PAGE, 1);
@@ -46,6 +48,9 @@ fn until_the_notification_the_kernel_reads_the_memory() {
 /// A copy on the way is enough for a notification; so is a connection that breaks (K12).
 #[test]
 fn a_notification_says_nothing_about_delivery() {
+    let Some(()) = needs("a_notification_says_nothing_about_delivery", Feature::SendZc) else {
+        return;
+    };
     let memory = Memory::new(PAGE);
     let mut ring = Ring::new();
     let (near, far) = loopback::udp_pair(Family::V4).unwrap();
@@ -65,6 +70,7 @@ fn a_notification_says_nothing_about_delivery() {
 #[test]
 fn closing_the_ring_does_not_stop_the_kernel() {
     let test = "closing_the_ring_does_not_stop_the_kernel";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     for fixed in [false, true] {
         let memory = Memory::new(2 * PAGE);
         let (near, mut far) = shut_pair();
@@ -88,6 +94,7 @@ const SHARED: &str = "RINGWIRE_TEST_SHARED_MEMORY";
 #[test]
 fn ending_the_process_does_not_stop_the_kernel() {
     let test = "lifetimes::ending_the_process_does_not_stop_the_kernel";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     if is_child(test) {
         let path = std::env::var_os(SHARED).unwrap();
         let file = File::options().read(true).write(true).open(path).unwrap();
@@ -139,6 +146,11 @@ fn receiver() -> (UdpSocket, SocketAddr) {
 
 #[test]
 fn header_pieces_and_address_are_copied_when_the_entry_is_taken() {
+    let Some(()) =
+        needs("header_pieces_and_address_are_copied_when_the_entry_is_taken", Feature::SendZc)
+    else {
+        return;
+    };
     let memory = Memory::new(PAGE);
     memory.fill(0..100, 1);
     memory.fill(100..150, 2);
@@ -164,6 +176,9 @@ fn header_pieces_and_address_are_copied_when_the_entry_is_taken() {
 
 #[test]
 fn control_data_is_read_when_the_request_is_issued() {
+    let Some(()) = needs("control_data_is_read_when_the_request_is_issued", Feature::SendZc) else {
+        return;
+    };
     let memory = Memory::new(PAGE);
     let (_far, address) = receiver();
     let near = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -187,6 +202,7 @@ fn control_data_is_read_when_the_request_is_issued() {
 #[test]
 fn memory_that_is_unregistered_and_unmapped_is_sent_all_the_same() {
     let test = "memory_that_is_unregistered_and_unmapped_is_sent_all_the_same";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let mut ring = Ring::new();
     ring.sparse_buffers(2);
     let memory = Memory::new(2 * PAGE);
@@ -217,6 +233,7 @@ fn memory_that_is_unregistered_and_unmapped_is_sent_all_the_same() {
 #[test]
 fn a_child_of_fork_writes_into_pages_of_its_own() {
     let test = "a_child_of_fork_writes_into_pages_of_its_own";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     for fixed in [false, true] {
         let memory = Memory::forked(2 * PAGE);
         memory.fill(0..2 * PAGE, 6);

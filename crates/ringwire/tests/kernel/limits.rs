@@ -3,6 +3,7 @@
 //! The limit is a process's and the count is a user's, so these tests play with processes: children
 //! that do as they are told, a line at a time, as a user whom nobody else is, where that may be.
 
+use crate::support::needs::{Feature, needs};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
@@ -22,6 +23,7 @@ const KIB: usize = 1 << 10;
 /// run as a test.
 #[test]
 fn a_child_that_does_as_it_is_told() {
+    let Some(()) = needs("a_child_that_does_as_it_is_told", Feature::SendZc) else { return };
     if !is_child(CHILD) {
         return;
     }
@@ -158,6 +160,10 @@ fn nobody_else() -> u32 {
 
 #[test]
 fn memlock_counts_per_user_by_the_limit_at_the_time() {
+    let Some(()) = needs("memlock_counts_per_user_by_the_limit_at_the_time", Feature::SendZc)
+    else {
+        return;
+    };
     let uid = nobody_else();
     let (mut one, mut other) = (Puppet::new(uid), Puppet::new(uid));
     for puppet in [&mut one, &mut other] {
@@ -184,6 +190,12 @@ fn memlock_counts_per_user_by_the_limit_at_the_time() {
 
 #[test]
 fn a_registered_send_is_not_counted_and_one_over_the_limit_fails_with_a_notification() {
+    let Some(()) = needs(
+        "a_registered_send_is_not_counted_and_one_over_the_limit_fails_with_a_notification",
+        Feature::SendZc,
+    ) else {
+        return;
+    };
     let mut puppet = Puppet::new(nobody_else());
     puppet.told_until_done("ring", 0);
     puppet.told_until_done("register", 256 * KIB);
@@ -198,6 +210,7 @@ fn a_registered_send_is_not_counted_and_one_over_the_limit_fails_with_a_notifica
 #[test]
 fn a_ring_itself_is_counted() {
     let test = "a_ring_itself_is_counted";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let mut puppet = Puppet::new(nobody_else());
     assert_eq!(puppet.told("limit", 0), 0);
     match puppet.told("ring", 0) {
@@ -209,6 +222,7 @@ fn a_ring_itself_is_counted() {
 #[test]
 fn a_ring_made_with_cap_ipc_lock_is_exempt_for_good() {
     let test = "a_ring_made_with_cap_ipc_lock_is_exempt_for_good";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     if !capabilities(None).unwrap().effective.contains(CapabilitySet::IPC_LOCK) {
         return skip(test, "needs CAP_IPC_LOCK");
     }

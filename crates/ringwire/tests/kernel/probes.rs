@@ -1,5 +1,6 @@
 //! What TCP's search for a larger MTU does to memory that is lent (K52).
 
+use crate::support::needs::{Feature, needs};
 use ringwire_wire::{
     Family, Side, Veth, acknowledged_bytes, set_max_pacing_rate, skip, unacknowledged_bytes,
 };
@@ -27,6 +28,7 @@ fn send_many_at_once(wire: &Veth) -> Result<(), String> {
 #[test]
 fn a_probe_for_a_larger_mtu_reads_memory_that_was_given_back() {
     let test = "a_probe_for_a_larger_mtu_reads_memory_that_was_given_back";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     // Up to 6.4 a probe is a copy; up to 6.16 sends of two rings may share a packet (K4).
     if before(test, 6, 17) {
         return;

@@ -23,6 +23,7 @@ const READV_FIXED: u8 = 60;
 #[test]
 fn a_message_of_registered_pieces_lies_in_one_buffer_and_has_1024_pieces_at_most() {
     let test = "a_message_of_registered_pieces_lies_in_one_buffer_and_has_1024_pieces_at_most";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let mut ring = Ring::new();
     if !ring.knows(READV_FIXED) {
         return skip(test, "vectored registered sends need 6.15");
@@ -102,6 +103,7 @@ fn sends_taken(ring: &mut Ring, span: (usize, usize)) -> usize {
 #[test]
 fn a_registered_piece_charges_the_send_buffer_for_its_offset_in_the_page() {
     let test = "a_registered_piece_charges_the_send_buffer_for_its_offset_in_the_page";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let mut ring = Ring::new();
     ring.sparse_buffers(1);
     let Some(huge) = Memory::huge() else {
@@ -131,6 +133,7 @@ fn a_registered_piece_charges_the_send_buffer_for_its_offset_in_the_page() {
 #[test]
 fn one_registration_is_at_most_1_gib() {
     let test = "one_registration_is_at_most_1_gib";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     const GIB: usize = 1 << 30;
     const FILE: usize = 2 << 20;
     // The same 2 MiB, 512 times in a row: a GiB of addresses.
@@ -229,6 +232,10 @@ fn rings_that_share_a_registration_share_accounting() {
 
 #[test]
 fn a_single_issuer_ring_belongs_to_one_thread() {
+    let Some(()) = needs("a_single_issuer_ring_belongs_to_one_thread", Feature::SingleIssuer)
+    else {
+        return;
+    };
     let mut builder = IoUring::builder();
     builder.setup_single_issuer();
     let submit = |ring: &Ring| ring.0.submit().map_err(|why| why.raw_os_error().unwrap());
@@ -262,6 +269,12 @@ fn registered_file(ring: &Ring) -> TcpStream {
 
 #[test]
 fn a_registered_file_is_open_until_it_is_taken_out_and_its_requests_are_over() {
+    let Some(()) = needs(
+        "a_registered_file_is_open_until_it_is_taken_out_and_its_requests_are_over",
+        Feature::SendZc,
+    ) else {
+        return;
+    };
     let memory = Memory::new(TOO_MUCH);
     let mut ring = Ring::new();
     ring.0.submitter().register_files_sparse(2).unwrap();
@@ -295,6 +308,7 @@ fn a_registered_file_is_open_until_it_is_taken_out_and_its_requests_are_over() {
 #[test]
 fn a_table_of_files_has_at_most_as_many_places_as_the_process_may_have_files() {
     let test = "a_table_of_files_has_at_most_as_many_places_as_the_process_may_have_files";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let Ok(files @ ..=1_000_000) = u32::try_from(files) else {
         return skip(test, &format!("RLIMIT_NOFILE is {files}"));

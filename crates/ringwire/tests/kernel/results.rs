@@ -1,5 +1,6 @@
 //! What a request's completions say (K1, K23).
 
+use crate::support::needs::{Feature, needs};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -104,6 +105,7 @@ const DONTWAIT: i32 = libc::MSG_DONTWAIT;
 #[test]
 fn f_more_and_nothing_else_says_whether_a_notification_follows() {
     let test = "f_more_and_nothing_else_says_whether_a_notification_follows";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     f_more_decides_on(&mut Ring::new(), test);
     if let Some(mut ring) = Ring::deferred(test) {
         f_more_decides_on(&mut ring, test);
@@ -114,6 +116,12 @@ fn f_more_and_nothing_else_says_whether_a_notification_follows() {
 /// because one before it in its chain failed, has a notification that it does not promise.
 #[test]
 fn a_request_cancelled_by_a_broken_link_has_a_notification_that_it_does_not_promise() {
+    let Some(()) = needs(
+        "a_request_cancelled_by_a_broken_link_has_a_notification_that_it_does_not_promise",
+        Feature::SendZc,
+    ) else {
+        return;
+    };
     let memory = Memory::new(PAGE);
     let (tcp, _far) = loopback::tcp_pair(Family::V4).unwrap();
     let good = Request::send(&tcp, memory.span(0..100));
@@ -158,6 +166,7 @@ fn a_request_cancelled_by_a_broken_link_has_a_notification_that_it_does_not_prom
 #[test]
 fn a_flag_is_known_if_no_descriptor_is_what_is_wrong() {
     let test = "a_flag_is_known_if_no_descriptor_is_what_is_wrong";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let mut ring = Ring::new();
     let nothing = Request::send_by_number(-1, (0, 0));
     for known in [0, POLL_FIRST] {

@@ -1,5 +1,6 @@
 //! Which sockets send without a copy, and how (K17, K18, K28).
 
+use crate::support::needs::{Feature, needs};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -26,6 +27,7 @@ fn refuses(ring: &mut Ring, what: &str, socket: &impl AsRawFd) {
 #[test]
 fn a_socket_that_cannot_refuses_with_a_notification() {
     let test = "a_socket_that_cannot_refuses_with_a_notification";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let mut ring = Ring::new();
     let (stream, _other) = UnixStream::pair().unwrap();
     refuses(&mut ring, "a unix stream", &stream);
@@ -61,6 +63,7 @@ fn a_socket_that_cannot_refuses_with_a_notification() {
 
 #[test]
 fn a_datagram_is_sent_whole_or_not_at_all() {
+    let Some(()) = needs("a_datagram_is_sent_whole_or_not_at_all", Feature::SendZc) else { return };
     let memory = Memory::new(17 * PAGE);
     let mut ring = Ring::new();
     let (near, far) = loopback::udp_pair(Family::V4).unwrap();
@@ -78,6 +81,7 @@ fn a_datagram_is_sent_whole_or_not_at_all() {
 #[test]
 fn a_datagram_has_17_fragments_at_most() {
     let test = "a_datagram_has_17_fragments_at_most";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let most: usize = match std::fs::read_to_string("/proc/sys/net/core/max_skb_frags") {
         Ok(number) => number.trim().parse().unwrap(),
         Err(why) => return skip(test, &format!("max_skb_frags: {why}")),
@@ -113,6 +117,9 @@ fn a_datagram_has_17_fragments_at_most() {
 
 #[test]
 fn so_zerocopy_is_not_needed_and_does_not_matter() {
+    let Some(()) = needs("so_zerocopy_is_not_needed_and_does_not_matter", Feature::SendZc) else {
+        return;
+    };
     let memory = Memory::new(PAGE);
     let mut ring = Ring::new();
     for set in [false, true] {

@@ -1,6 +1,7 @@
 //! How the kernel cuts a request into datagrams, and in which order those go that had to wait (K37,
 //! K38, K39).
 
+use crate::support::needs::{Feature, needs};
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 
@@ -50,6 +51,7 @@ fn run(test: &str, wire: &Veth, command: &str) -> bool {
 #[test]
 fn a_request_is_cut_into_datagrams_of_one_size() {
     let test = "a_request_is_cut_into_datagrams_of_one_size";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let memory = Memory::new(64 * PAGE);
     let mut ring = Ring::new();
     ring.sparse_buffers(1);
@@ -98,6 +100,7 @@ fn a_request_is_cut_into_datagrams_of_one_size() {
 #[test]
 fn a_size_that_cannot_leave_as_it_is_is_refused() {
     let test = "a_size_that_cannot_leave_as_it_is_is_refused";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let memory = Memory::new(4 * PAGE);
     let mut ring = Ring::new();
     let mut send = |near: &UdpSocket, segment: u16| {
@@ -128,6 +131,9 @@ fn a_size_that_cannot_leave_as_it_is_is_refused() {
 /// was.
 #[test]
 fn datagrams_that_wait_for_room_leave_newest_first() {
+    let Some(()) = needs("datagrams_that_wait_for_room_leave_newest_first", Feature::SendZc) else {
+        return;
+    };
     on_one_processor(|| [2, 24].into_iter().for_each(wait_for_room));
 }
 
@@ -181,6 +187,7 @@ fn wait_for_room(waiting: usize) {
 #[test]
 fn a_train_is_released_with_its_last_datagram() {
     let test = "a_train_is_released_with_its_last_datagram";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let Some(mut ring) = reporting(test) else { return };
     let Some(wire) = veth(test) else { return };
     // The queue cuts the train, and has room in its bucket for one datagram.
@@ -205,6 +212,7 @@ fn a_train_is_released_with_its_last_datagram() {
 #[test]
 fn a_device_that_cannot_cut_has_trains_cut_without_a_copy() {
     let test = "a_device_that_cannot_cut_has_trains_cut_without_a_copy";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let Some(mut ring) = reporting(test) else { return };
     let Some(wire) = veth(test) else { return };
     let memory = Memory::new(8 * PAGE);

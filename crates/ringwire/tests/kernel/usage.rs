@@ -1,5 +1,6 @@
 //! What a notification says of copying, and when that is not so (K5, K18, K19).
 
+use crate::support::needs::{Feature, needs};
 use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 
@@ -49,6 +50,7 @@ fn reports_of_what_never_left(ring: &mut Ring, flags: i32) -> [i32; 3] {
 #[test]
 fn merged_sends_are_reported_as_copied_though_nothing_was() {
     let test = "merged_sends_are_reported_as_copied_though_nothing_was";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     if before(test, 6, 10) {
         return;
     }
@@ -62,6 +64,7 @@ fn merged_sends_are_reported_as_copied_though_nothing_was() {
 #[test]
 fn the_report_of_empty_and_failed_sends_says_nothing() {
     let test = "the_report_of_empty_and_failed_sends_says_nothing";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let Some(mut ring) = reporting(test) else { return };
     let memory = Memory::new(PAGE);
     let (tcp, _far) = loopback::tcp_pair(Family::V4).unwrap();
@@ -107,6 +110,7 @@ enum Link {
 #[test]
 fn loopback_and_a_cable_to_a_local_reader_copy() {
     let test = "loopback_and_a_cable_to_a_local_reader_copy";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let Some(mut ring) = reporting(test) else { return };
     let memory = Memory::new(PAGE);
     memory.fill(0..PAGE, 1);
@@ -152,6 +156,7 @@ pub(crate) fn take_nothing(wire: &Veth) {
 #[test]
 fn a_datagram_over_the_mtu_is_copied() {
     let test = "a_datagram_over_the_mtu_is_copied";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let Some(mut ring) = reporting(test) else { return };
     let Some(wire) = veth(test) else { return };
     let memory = Memory::new(4 * PAGE);

@@ -1,5 +1,6 @@
 //! What the perfect wire is built on: a device that drops what it transmits copies nothing (K33).
 
+use crate::support::needs::{Feature, needs};
 use ringwire_wire::{Family, Flow, Perfect, skip};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
@@ -23,6 +24,7 @@ fn is_not_copied(ring: &mut Ring, request: Request, bytes: usize) {
 #[test]
 fn what_a_dropping_device_transmits_is_never_copied() {
     let test = "what_a_dropping_device_transmits_is_never_copied";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let Some(wire) = perfect(test) else { return };
     let (mut ring, memory) = (Ring::new(), Memory::new(2 * MIB));
     ring.sparse_buffers(1);
@@ -79,6 +81,7 @@ fn passes(ring: &mut Ring, flow: &Flow, request: Request) {
 #[test]
 fn one_large_request_goes_on_in_parts() {
     let test = "one_large_request_goes_on_in_parts";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let Some(wire) = perfect(test) else { return };
     let (mut ring, memory) = (Ring::new(), Memory::new(4 * MIB));
     ring.sparse_buffers(1);

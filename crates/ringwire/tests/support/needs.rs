@@ -20,6 +20,8 @@ pub(crate) enum Feature {
     SendZc,
     /// Buffer tables whose places are filled one by one (5.19).
     SparseTables,
+    /// Rings that belong to one thread (6.0).
+    SingleIssuer,
     /// Rings whose work is put off until they are entered (6.1).
     DeferTaskrun,
     /// Registrations that are cloned into a table with entries (6.13).
@@ -34,6 +36,7 @@ impl Feature {
         match self {
             Feature::SendZc => "zero-copy send (IORING_OP_SEND_ZC)",
             Feature::SparseTables => "sparse buffer tables",
+            Feature::SingleIssuer => "rings of one thread",
             Feature::DeferTaskrun => "deferred task run",
             Feature::CloneBuffers => "clones of registrations into tables with entries",
             Feature::VectoredRegistered => "messages of registered pieces",
@@ -53,18 +56,21 @@ pub(crate) fn needs(test: &str, feature: Feature) -> Option<()> {
 /// Whether the kernel has it. Where no ring can be made, what it has cannot be seen, and a test
 /// finds out itself.
 pub(crate) fn has(feature: Feature) -> bool {
-    static FOUND: [OnceLock<bool>; 5] = [const { OnceLock::new() }; 5];
+    static FOUND: [OnceLock<bool>; 6] = [const { OnceLock::new() }; 6];
     *FOUND[feature as usize].get_or_init(|| look(feature))
 }
 
 fn look(feature: Feature) -> bool {
-    if feature == Feature::DeferTaskrun {
-        let mut builder = IoUring::builder();
-        builder.setup_single_issuer().setup_defer_taskrun();
-        return build(&builder)
-            .map_or_else(|why| why.raw_os_error() != Some(libc::EINVAL), |_| true);
+    let mut builder = IoUring::builder();
+    if [Feature::SingleIssuer, Feature::DeferTaskrun].contains(&feature) {
+        builder.setup_single_issuer();
+        if feature == Feature::DeferTaskrun {
+            builder.setup_defer_taskrun();
+        }
+        let refused = build(&builder).err().and_then(|why| why.raw_os_error());
+        return refused != Some(libc::EINVAL);
     }
-    let Ok(ring) = build(&IoUring::builder()) else { return true };
+    let Ok(ring) = build(&builder) else { return true };
     let knows = |operation| {
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(operation)
@@ -75,7 +81,7 @@ fn look(feature: Feature) -> bool {
         Feature::VectoredRegistered => knows(opcode::SendMsgZc::CODE) && knows(60),
         Feature::SparseTables => ring.submitter().register_buffers_sparse(1).is_ok(),
         Feature::CloneBuffers => clones(&ring),
-        Feature::DeferTaskrun => unreachable!("looked at above"),
+        Feature::SingleIssuer | Feature::DeferTaskrun => unreachable!("looked at above"),
     }
 }
 

@@ -39,12 +39,14 @@ const ROOM_HINT: &str = "hint: turn the ring until Room comes for this socket, o
 
 #[test]
 fn socket_bytes() {
+    let Some(()) = runs_here("socket_bytes") else { return };
     let refusal = "Limits::socket_bytes is full: 100 of 100, and 1 more asked for";
     brim(limits(|l| l.socket_bytes = 100), 1, &[99, 1], &format!("{refusal}\n\n{ROOM_HINT}"));
 }
 
 #[test]
 fn socket_payloads() {
+    let Some(()) = runs_here("socket_payloads") else { return };
     let refusal = "Limits::socket_payloads is full: 3 of 3, and 1 more asked for";
     let limits = limits(|l| l.socket_payloads = 3);
     brim(limits, 1, &[10, 0, 10], &format!("{refusal}\n\n{ROOM_HINT}"));
@@ -52,12 +54,14 @@ fn socket_payloads() {
 
 #[test]
 fn ring_bytes() {
+    let Some(()) = runs_here("ring_bytes") else { return };
     let refusal = "Limits::ring_bytes is full: 100 of 100, and 1 more asked for";
     brim(limits(|l| l.ring_bytes = 100), 2, &[60, 39, 1], &format!("{refusal}\n\n{ROOM_HINT}"));
 }
 
 #[test]
 fn ring_payloads() {
+    let Some(()) = runs_here("ring_payloads") else { return };
     let refusal = "Limits::ring_payloads is full: 4 of 4, and 1 more asked for";
     let limits = limits(|l| l.ring_payloads = 4);
     brim(limits, 2, &[10, 10, 10, 10], &format!("{refusal}\n\n{ROOM_HINT}"));
@@ -65,6 +69,7 @@ fn ring_payloads() {
 
 #[test]
 fn a_payload_that_no_room_would_be_enough_for() {
+    let Some(()) = runs_here("a_payload_that_no_room_would_be_enough_for") else { return };
     every_way_within(limits(|l| l.socket_bytes = 100), |driver, what| {
         let (sock, _far) = attach_tcp(driver);
         let refused = driver.ring.send(sock, noise(1, 101)).unwrap_err();
@@ -111,12 +116,14 @@ fn room_at_half(limits: Limits, more: &[usize]) {
 
 #[test]
 fn room_is_said_when_half_of_a_sockets_limit_is_free() {
+    let Some(()) = runs_here("room_is_said_when_half_of_a_sockets_limit_is_free") else { return };
     room_at_half(limits(|l| l.socket_bytes = 100), &[70]);
     room_at_half(limits(|l| l.socket_payloads = 3), &[1, 1]);
 }
 
 #[test]
 fn room_is_said_when_half_of_the_rings_limit_is_free() {
+    let Some(()) = runs_here("room_is_said_when_half_of_the_rings_limit_is_free") else { return };
     room_at_half(limits(|l| l.ring_bytes = 100), &[70]);
     room_at_half(limits(|l| l.ring_payloads = 3), &[1, 1]);
 }
@@ -124,6 +131,7 @@ fn room_is_said_when_half_of_the_rings_limit_is_free() {
 /// A ring that others keep full must not keep a socket waiting whose own limit is free again.
 #[test]
 fn room_of_a_socket_does_not_wait_for_other_sockets() {
+    let Some(()) = runs_here("room_of_a_socket_does_not_wait_for_other_sockets") else { return };
     let limits = limits(|l| {
         l.socket_bytes = 1_300_000;
         l.ring_bytes = 1_800_000;
@@ -154,6 +162,9 @@ fn room_of_a_socket_does_not_wait_for_other_sockets() {
 /// the later.
 #[test]
 fn room_of_the_ring_is_not_forgotten_while_the_socket_is_full() {
+    let Some(()) = runs_here("room_of_the_ring_is_not_forgotten_while_the_socket_is_full") else {
+        return;
+    };
     let limits = limits(|l| {
         l.socket_payloads = 4;
         l.ring_payloads = 6;
@@ -180,6 +191,7 @@ fn room_of_the_ring_is_not_forgotten_while_the_socket_is_full() {
 
 #[test]
 fn sockets() {
+    let Some(()) = runs_here("sockets") else { return };
     let refusal = "Limits::sockets is full: 2 of 2, and 1 more asked for\n\nhint: close a socket \
                    first, or raise the limit";
     every_way_within(limits(|l| l.sockets = 2), |driver, what| {
@@ -199,6 +211,7 @@ fn sockets() {
 
 #[test]
 fn notifiers_and_notifications() {
+    let Some(()) = runs_here("notifiers_and_notifications") else { return };
     let limits = limits(|l| {
         l.notifiers = 2;
         l.notifications = 3;
@@ -242,6 +255,7 @@ fn notifiers_and_notifications() {
 #[test]
 fn limits_may_be_as_large_as_they_get() {
     let test = "limits_may_be_as_large_as_they_get";
+    let Some(()) = runs_here(test) else { return };
     if !is_child(test) {
         run_child(module_path!(), test, &[]);
         return;
@@ -264,6 +278,7 @@ fn limits_may_be_as_large_as_they_get() {
 
 #[test]
 fn limits_may_be_zero() {
+    let Some(()) = runs_here("limits_may_be_zero") else { return };
     let zero = limits(|l| {
         l.ring_payloads = 0;
         (l.notifiers, l.notifications) = (0, 0);

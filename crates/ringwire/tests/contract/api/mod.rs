@@ -13,6 +13,7 @@ mod sockets;
 mod turns;
 mod waking;
 
+use crate::contract::runs_here;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};

@@ -5,6 +5,7 @@ use crate::support::trace::{self, mark};
 
 #[test]
 fn one_turn_gives_every_socket_its_chance() {
+    let Some(()) = runs_here("one_turn_gives_every_socket_its_chance") else { return };
     every_way(|driver, what| {
         let pairs: Vec<(Socket, TcpStream)> = (0..16).map(|_| attach_narrow(driver)).collect();
         let mut ids = Vec::new();
@@ -29,6 +30,10 @@ fn one_turn_gives_every_socket_its_chance() {
 
 #[test]
 fn a_socket_with_many_datagrams_does_not_keep_the_others_waiting() {
+    let Some(()) = runs_here("a_socket_with_many_datagrams_does_not_keep_the_others_waiting")
+    else {
+        return;
+    };
     every_way(|driver, what| {
         let (us, peer) = loopback::udp_pair(Family::V4).unwrap();
         let (few_us, few_peer) = loopback::udp_pair(Family::V4).unwrap();
@@ -53,6 +58,7 @@ fn a_socket_with_many_datagrams_does_not_keep_the_others_waiting() {
 
 #[test]
 fn both_ends_of_a_connection_may_be_of_one_ring() {
+    let Some(()) = runs_here("both_ends_of_a_connection_may_be_of_one_ring") else { return };
     every_way(|driver, what| {
         let (near, far) = narrow_pair(Family::V6);
         let peers = [far.try_clone().unwrap(), near.try_clone().unwrap()].map(hear);
@@ -80,6 +86,7 @@ fn both_ends_of_a_connection_may_be_of_one_ring() {
 /// calls shows below.
 #[test]
 fn send_and_turn_never_wait_for_a_peer() {
+    let Some(()) = runs_here("send_and_turn_never_wait_for_a_peer") else { return };
     every_way(|driver, what| {
         let (sock, _far, stuck) = attach_stuck(driver);
         let payloads: Vec<Vec<u8>> = (0..20_000).map(|_| vec![7; 1000]).collect();
@@ -99,6 +106,7 @@ fn send_and_turn_never_wait_for_a_peer() {
 /// end of a ring is not.
 #[test]
 fn a_turn_ends_at_its_deadline() {
+    let Some(()) = runs_here("a_turn_ends_at_its_deadline") else { return };
     every_way(|driver, what| {
         let (sock, _far, stuck) = attach_stuck(driver);
         driver.told.clear();
@@ -118,6 +126,7 @@ fn a_turn_ends_at_its_deadline() {
 #[test]
 fn sockets_beyond_the_table_of_files_work_too() {
     let test = "sockets_beyond_the_table_of_files_work_too";
+    let Some(()) = runs_here(test) else { return };
     if !is_child(test) {
         run_child(module_path!(), test, &[]);
         return;
@@ -156,6 +165,7 @@ fn sockets_beyond_the_table_of_files_work_too() {
 #[test]
 fn a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is() {
     let test = "a_turn_makes_no_system_call_when_nothing_is_out_and_one_when_something_is";
+    let Some(()) = runs_here(test) else { return };
     if is_child(test) {
         return turns_between_marks();
     }

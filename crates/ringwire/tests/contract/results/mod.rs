@@ -12,6 +12,7 @@ mod tcp;
 mod udp;
 mod unpinnable;
 
+use crate::contract::{registered_messages, runs_here};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
