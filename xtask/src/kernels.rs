@@ -31,6 +31,8 @@ mod version;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use apt::Apt;
 use report::{OfKernel, OfStep, Report};
@@ -113,6 +115,8 @@ struct Here<'a> {
     built: Vec<Built>,
     steps: Vec<Step>,
     scratch: TempDir,
+    /// An interrupt ends the guest, and what was made for it goes away.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Here<'_> {
@@ -157,7 +161,12 @@ impl Here<'_> {
             .tempdir_in(cargo::target_dir()?)
             .map_err(Error::from("make a temporary directory"))?;
         let kept = dir.join("logs");
-        Ok(Here { args, apt, kept, busybox, ringwire, built, steps, scratch })
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, interrupted.clone())
+                .map_err(Error::from("watch for an interrupt"))?;
+        }
+        Ok(Here { args, apt, kept, busybox, ringwire, built, steps, scratch, interrupted })
     }
 
     /// One kernel, from its packages to its report.
@@ -180,7 +189,7 @@ impl Here<'_> {
         guest::write(&image, &modules, &initramfs)?;
         eprintln!("kernels: booting {} ({version})", kernel.release);
         let console = self.scratch.path().join("console");
-        let ran = qemu::run(&vmlinuz, &initramfs, &console, &self.steps)?;
+        let ran = qemu::run(&vmlinuz, &initramfs, &console, &self.steps, &self.interrupted)?;
         if self.args.keep {
             self.keep(kernel, &ran)?;
         }

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use crate::{Error, Result};
 
 /// How long a guest may take until its first word.
 const BOOT_MAX: Duration = Duration::from_secs(300);
+/// How often is looked whether this chore was interrupted.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How much longer than its step's own limit a guest may say nothing: it hands over the log.
 const SLACK: Duration = Duration::from_secs(120);
 /// How much of its console is shown of a guest that did not end well, in lines.
@@ -33,7 +36,13 @@ pub(super) struct Ran {
 }
 
 /// Boots `vmlinuz` with the files of `initramfs`, and hears it to its end.
-pub(super) fn run(vmlinuz: &Path, initramfs: &Path, console: &Path, steps: &[Step]) -> Result<Ran> {
+pub(super) fn run(
+    vmlinuz: &Path,
+    initramfs: &Path,
+    console: &Path,
+    steps: &[Step],
+    interrupted: &AtomicBool,
+) -> Result<Ran> {
     let mut guest = Guest(command(vmlinuz, initramfs, console).spawn().map_err(|why| {
         Error::new(format!("cannot start QEMU: {why}\nhint: apt-get install qemu-system-x86"))
     })?);
@@ -50,8 +59,11 @@ pub(super) fn run(vmlinuz: &Path, initramfs: &Path, console: &Path, steps: &[Ste
         }
     });
     let mut heard = Heard::new(steps);
-    let broke = heard.all(&told).err();
+    let broke = heard.all(&told, interrupted).err();
     drop(guest); // it has ended, or has to
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(Error::new("interrupted"));
+    }
     let console = std::fs::read(console).unwrap_or_default();
     let console = String::from_utf8_lossy(&console).into_owned();
     let broke = broke.map(|why| format!("{why}; its console ends:\n{}", tail(&console)));
@@ -63,7 +75,8 @@ fn command(vmlinuz: &Path, initramfs: &Path, console: &Path) -> Command {
     // With one or the other of these two features QEMU 7.2 faults in newer kernels.
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off"]);
     command.args(["-smp", "2", "-m", "6G", "-nodefaults", "-no-user-config", "-no-reboot"]);
-    command.args(["-display", "none", "-append", "console=ttyS0 panic=-1 oops=panic"]);
+    // Where the host is busy, no tick may come while the kernel looks whether there are any.
+    command.args(["-display", "none", "-append", "console=ttyS0 panic=-1 no_timer_check"]);
     command.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(initramfs);
     command.arg("-serial").arg(format!("file:{}", console.display()));
     command.args(["-serial", "stdio"]);
@@ -97,7 +110,11 @@ impl Heard<'_> {
     }
 
     /// Hears it to its end, or says why there was none.
-    fn all(&mut self, told: &mpsc::Receiver<Vec<u8>>) -> std::result::Result<(), String> {
+    fn all(
+        &mut self,
+        told: &mpsc::Receiver<Vec<u8>>,
+        interrupted: &AtomicBool,
+    ) -> std::result::Result<(), String> {
         let mut frames = Frames::default();
         let mut deadline = Instant::now() + self.patience;
         loop {
@@ -107,8 +124,13 @@ impl Heard<'_> {
                 }
                 deadline = Instant::now() + self.patience;
             }
-            match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if interrupted.load(Ordering::Relaxed) {
+                return Err("interrupted".to_owned());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match told.recv_timeout(left.min(LOOK_AGAIN)) {
                 Ok(bytes) => frames.take(&bytes),
+                Err(mpsc::RecvTimeoutError::Timeout) if left > LOOK_AGAIN => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     return Err("the guest ended before it was done".to_owned());
                 }
@@ -167,7 +189,7 @@ mod tests {
         for bytes in ["hello 6.1.0\nstart 0\nend 0 0 7 ", "2 0\nokbye\n"] {
             tell.send(bytes.into()).expect("heard");
         }
-        assert_eq!(heard.all(&told), Ok(()));
+        assert_eq!(heard.all(&told, &AtomicBool::new(false)), Ok(()));
         assert_eq!(heard.release, "6.1.0");
         assert_eq!(heard.ends.len(), 1);
         assert_eq!(heard.ends[0].log, "ok");
@@ -178,13 +200,16 @@ mod tests {
         let (tell, told) = mpsc::channel();
         tell.send(b"hello 6.1.0\nstart 0\n".to_vec()).expect("heard");
         drop(tell);
-        let ended = Heard::new(&[]).all(&told);
+        let going = AtomicBool::new(false);
+        let ended = Heard::new(&[]).all(&told, &going);
         assert_eq!(ended, Err("the guest ended before it was done".to_owned()));
         let (_tell, told) = mpsc::channel();
         let mut heard = Heard::new(&[]);
         heard.patience = Duration::ZERO;
-        let hangs = heard.all(&told);
+        let hangs = heard.all(&told, &going);
         assert_eq!(hangs, Err("the guest said nothing for 0 s and was ended".to_owned()));
+        let interrupted = Heard::new(&[]).all(&told, &AtomicBool::new(true));
+        assert_eq!(interrupted, Err("interrupted".to_owned()));
     }
 
     #[test]

@@ -172,6 +172,7 @@ pub(super) fn all(ringwire: &Path, programs: &[(usize, &Built)]) -> Vec<Step> {
             format!(
                 "echo 4194304 >/proc/sys/net/core/wmem_max\n\
                  echo 4194304 >/proc/sys/net/core/rmem_max\n\
+                 echo 131072 >/proc/sys/net/core/optmem_max\n\
                  mkdir -p {package}\ncd {package}\n\
                  export CARGO_MANIFEST_DIR={package}\nexec {program}\n"
             )
