@@ -97,9 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let failed = failures(&report);
     if args.run.is_none() {
         println!("{}", table::shown(&report));
-        if args.only.is_empty() {
-            write(report)?;
-        }
+        write(report)?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

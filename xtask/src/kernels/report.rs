@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::frames::End;
-use super::steps::{Kind, Step};
+use super::steps::{Kind, Step, groups};
 use crate::test::tally::{Tally, parse_skips};
 
 /// All that was seen, kernel by kernel.
@@ -49,9 +49,24 @@ pub(super) struct OfStep {
 }
 
 impl Report {
-    /// Puts a kernel in the place of an earlier look at it.
-    pub(super) fn put(&mut self, kernel: OfKernel) {
-        self.kernels.retain(|old| old.series != kernel.series);
+    /// Puts a kernel in the place of an earlier look at it. What was not looked at again stays, if it
+    /// is the same package.
+    pub(super) fn put(&mut self, mut kernel: OfKernel) {
+        if let Some(at) = self.kernels.iter().position(|old| old.series == kernel.series) {
+            let old = self.kernels.remove(at);
+            if old.package == kernel.package {
+                let is_new = |step: &OfStep| {
+                    kernel.steps.iter().all(|new| new.name != step.name || new.group != step.group)
+                };
+                let kept: Vec<OfStep> = old.steps.into_iter().filter(is_new).collect();
+                if !kept.is_empty() {
+                    kernel.complaints.splice(0..0, old.complaints);
+                }
+                kernel.steps.extend(kept);
+                let rank = |step: &OfStep| groups().iter().position(|group| *group == step.group);
+                kernel.steps.sort_by_key(rank);
+            }
+        }
         self.kernels.push(kernel);
         let numbers = |series: &str| -> Vec<u32> {
             series.split('.').filter_map(|number| number.parse().ok()).collect()
@@ -342,5 +357,24 @@ mod tests {
         }
         let all: Vec<_> = report.kernels.iter().map(|k| (&*k.series, &*k.date)).collect();
         assert_eq!(all, [("5.10", "1"), ("6.1", "2"), ("6.12", "1")]);
+
+        let look = |package: &str, groups: &[(&str, i32)]| {
+            let of = |(group, status): &(&str, i32)| {
+                let step = Step { group: (*group).into(), ..step(Kind::Whole) };
+                OfStep::of(&step, &end(*status, "", ""))
+            };
+            let steps = groups.iter().map(of).collect();
+            OfKernel { package: package.into(), steps, ..kernel("7.3", "3") }
+        };
+        report.put(look("7.3.4", &[("doctor", 0), ("facts", 1)]));
+        report.put(look("7.3.4", &[("uring", 0), ("facts", 0)]));
+        let steps = |report: &Report| -> Vec<(String, u64)> {
+            let kernel = report.kernels.last().expect("kernels");
+            kernel.steps.iter().map(|step| (step.group.clone(), step.failed)).collect()
+        };
+        let is = |group: &str, failed| (group.to_owned(), failed);
+        assert_eq!(steps(&report), [is("doctor", 0), is("facts", 0), is("uring", 0)]);
+        report.put(look("7.3.5", &[("arena", 0)]));
+        assert_eq!(steps(&report), [is("arena", 0)]);
     }
 }
