@@ -75,8 +75,11 @@ pub(super) fn build(only: &[String]) -> Vec<String> {
     words.extend(PACKAGES.iter().flat_map(|package| ["-p".to_owned(), (*package).to_owned()]));
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     for (name, source, _) in PROGRAMS {
-        if wanted(name) || name == "program" {
-            words.extend(target(source));
+        let target = target(source);
+        // `--lib` is that of all packages.
+        let there = target == ["--lib"] && words.contains(&target[0]);
+        if (wanted(name) || name == "program") && !there {
+            words.extend(target);
         }
     }
     words
@@ -279,7 +282,9 @@ mod tests {
             "test --no-run --profile guest -p ringwire -p ringwire-wire -p ringwire-cli \
              -p ringwire-doctor --test kernel --lib --test program"
         );
-        assert!(build(&[]).join(" ").contains(" --bin ringwire --test uring "));
+        let all = build(&[]).join(" ");
+        assert!(all.contains(" --bin ringwire --test uring "));
+        assert_eq!(all.matches(" --lib").count(), 1, "cargo takes it once");
     }
 
     #[test]
