@@ -55,9 +55,10 @@ impl Report {
         if let Some(at) = self.kernels.iter().position(|old| old.series == kernel.series) {
             let old = self.kernels.remove(at);
             if old.package == kernel.package {
-                let is_new = |step: &OfStep| {
-                    kernel.steps.iter().all(|new| new.name != step.name || new.group != step.group)
+                let same = |one: &OfStep, other: &OfStep| {
+                    one.group == other.group && one.name == other.name
                 };
+                let is_new = |step: &OfStep| !kernel.steps.iter().any(|new| same(new, step));
                 let kept: Vec<OfStep> = old.steps.into_iter().filter(is_new).collect();
                 if !kept.is_empty() {
                     kernel.complaints.splice(0..0, old.complaints);
