@@ -49,8 +49,8 @@ pub(super) struct OfStep {
 }
 
 impl Report {
-    /// Puts a kernel in the place of an earlier look at it. What was not looked at again stays, if it
-    /// is the same package.
+    /// Puts a kernel in the place of an earlier look at it. What was not looked at again stays, if
+    /// it is the same package.
     pub(super) fn put(&mut self, mut kernel: OfKernel) {
         if let Some(at) = self.kernels.iter().position(|old| old.series == kernel.series) {
             let old = self.kernels.remove(at);
