@@ -24,10 +24,11 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::{Arena, Deadline, Errno, Error, OnDeadline, Payload, Piece, Registration};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::ENGINE;
-use crate::support::BOTH_TASK_RUNS;
+use crate::support::{BOTH_TASK_RUNS, wait_until};
 use peer::End;
 use rig::{After, Memory, Sender, Setup, Stream, Tally, Unavailable};
 
@@ -157,6 +158,8 @@ fn a_reset_by_the_peer() {
 
         tally.saw(&stream.peer);
         stream.peer.reset();
+        // The kernel may take it in later, on a thread of its own.
+        wait_until("the reset is here", || is_over(&stream.near.duplicate));
         // It cannot be accepted any more, so at least this one fails.
         sender.send(&mut stream.near, 65_536, 0);
         sender.turn_until("all but the bystander's released", |sender| {
@@ -171,6 +174,13 @@ fn a_reset_by_the_peer() {
         bystander_is_whole(&mut sender, other, tally);
         sender.finish()
     });
+}
+
+/// Whether a connection has ended, in both directions.
+fn is_over(near: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(near, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec::default())).expect("a socket can be polled");
+    fds[0].revents().contains(PollFlags::HUP)
 }
 
 /// The socket is closed. The peer sees all that was queued, then EOF.

@@ -162,7 +162,8 @@ enum Way {
     CopiedForOthers,
 }
 
-fn way(udp: bool, memory: Memory, split: usize, bytes: usize, forced: bool) -> Way {
+fn way(link: &Link, memory: Memory, split: usize, bytes: usize, forced: bool) -> Way {
+    let udp = link.is_udp();
     if !ENGINE.zero_copy {
         return Way::CopiedByEngine;
     }
@@ -178,8 +179,11 @@ fn way(udp: bool, memory: Memory, split: usize, bytes: usize, forced: bool) -> W
         // Up to 4 KiB are copied beside the blocks.
         Memory::BlockThenForeign => bytes <= 2 * PAGE,
     };
+    // A message of one piece that needs no header, which an address does.
     let one_piece = bytes == 1 || split == 1 && memory == Memory::Block;
-    let registered = registered && (one_piece || has(Feature::VectoredRegistered));
+    let addressed = matches!(link.peer, Peer::Datagrams(Some(_), _));
+    let plain = one_piece && !addressed;
+    let registered = registered && (plain || has(Feature::VectoredRegistered));
     match (registered, forced) {
         (true, true) => Way::Registered,
         (false, true) => Way::Normal,
@@ -258,7 +262,7 @@ impl Matrix {
         let memory = if registers { memory } else { Memory::Normal };
         let way = match link.owner {
             Some(_) if !ENGINE.shares_zero_copy => Way::CopiedForOthers,
-            _ => way(link.is_udp(), memory, split, size.bytes, self.forced),
+            _ => way(link, memory, split, size.bytes, self.forced),
         };
         let (chosen, before_chosen) = (&after.copied_bytes, &before.copied_bytes);
         let by_engine = chosen.engine_copies - before_chosen.engine_copies;
