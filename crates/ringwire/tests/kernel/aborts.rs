@@ -154,6 +154,12 @@ fn waits_for(mut far: TcpStream, what: &str, last: impl FnOnce() + Send + 'stati
 
 #[test]
 fn whoever_drops_the_last_reference_to_a_lingering_socket_waits_for_its_peer() {
+    let Some(()) = needs(
+        "whoever_drops_the_last_reference_to_a_lingering_socket_waits_for_its_peer",
+        Feature::SendZc,
+    ) else {
+        return;
+    };
     let lingering = || {
         let (near, far) = shut_pair();
         SockRef::from(&near).set_linger(Some(LINGER)).unwrap();

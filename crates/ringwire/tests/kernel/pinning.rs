@@ -1,5 +1,6 @@
 //! Memory that can be sent, but not referred to (K53).
 
+use crate::support::needs::{Feature, needs};
 use ringwire_wire::{Family, loopback, skip};
 
 use crate::rig::{Memory, Message, Outcome, Request, Ring};
@@ -13,6 +14,7 @@ const FAULT: Outcome = Outcome { result: -libc::EFAULT, notification: Some(0) };
 #[test]
 fn memory_that_cannot_be_referred_to_can_be_copied() {
     let test = "memory_that_cannot_be_referred_to_can_be_copied";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let mut ring = Ring::new();
     ring.sparse_buffers(1);
     let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
@@ -57,6 +59,7 @@ fn memory_that_cannot_be_referred_to_can_be_copied() {
 /// another piece.
 #[test]
 fn a_refusal_does_not_say_what_was_good() {
+    let Some(()) = needs("a_refusal_does_not_say_what_was_good", Feature::SendZc) else { return };
     let mut ring = Ring::new();
     let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
     let good = Memory::new(PAGE);

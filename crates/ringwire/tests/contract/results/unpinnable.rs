@@ -45,6 +45,7 @@ fn closes(driver: &mut Driver, sock: ringwire::Socket) {
 
 #[test]
 fn a_payload_that_cannot_be_pinned_is_copied_alone() {
+    let Some(()) = runs_here("a_payload_that_cannot_be_pinned_is_copied_alone") else { return };
     for kind in kinds("a_payload_that_cannot_be_pinned_is_copied_alone") {
         zero_copy(|driver| {
             let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
@@ -85,6 +86,7 @@ fn a_payload_that_cannot_be_pinned_is_copied_alone() {
 #[test]
 fn among_others_in_one_request_only_they_are_copied() {
     let test = "among_others_in_one_request_only_they_are_copied";
+    let Some(()) = runs_here(test) else { return };
     let arena = Arena::builder().capacity_bytes(MIB).build().unwrap();
     let mut block = arena.alloc(256 * KIB).unwrap();
     assert_eq!(block.put(&noise(99, 256 * KIB)), 256 * KIB);
@@ -147,6 +149,7 @@ fn among_others_in_one_request_only_they_are_copied() {
 /// What was taken before the page that cannot be pinned stays taken, without a copy.
 #[test]
 fn a_payload_of_which_only_the_end_cannot_be_pinned() {
+    let Some(()) = runs_here("a_payload_of_which_only_the_end_cannot_be_pinned") else { return };
     for kind in kinds("a_payload_of_which_only_the_end_cannot_be_pinned") {
         zero_copy(|driver| {
             let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
@@ -169,6 +172,7 @@ fn a_payload_of_which_only_the_end_cannot_be_pinned() {
 
 #[test]
 fn a_drivers_mapping_is_sent() {
+    let Some(()) = runs_here("a_drivers_mapping_is_sent") else { return };
     let Some(page) = drivers_page() else {
         let why = "the kernel has no performance events for this user";
         return skip("a_drivers_mapping_is_sent", why);
@@ -186,6 +190,7 @@ fn a_drivers_mapping_is_sent() {
 /// Over a path that copies, the first try whether it still does was the end of the stream.
 #[test]
 fn a_probe_of_the_path_does_not_break_the_stream() {
+    let Some(()) = runs_here("a_probe_of_the_path_does_not_break_the_stream") else { return };
     // The others' pages can be referred to once they were copied.
     if kinds("a_probe_of_the_path_does_not_break_the_stream")[0] != Kind::Secret {
         return;
@@ -212,6 +217,7 @@ fn a_probe_of_the_path_does_not_break_the_stream() {
 
 #[test]
 fn a_datagram_that_cannot_be_pinned_is_copied_alone() {
+    let Some(()) = runs_here("a_datagram_that_cannot_be_pinned_is_copied_alone") else { return };
     for kind in kinds("a_datagram_that_cannot_be_pinned_is_copied_alone") {
         for together in [false, true] {
             zero_copy(|driver| {
@@ -245,6 +251,7 @@ fn a_datagram_that_cannot_be_pinned_is_copied_alone() {
 
 #[test]
 fn a_train_that_cannot_be_pinned_is_copied_as_one() {
+    let Some(()) = runs_here("a_train_that_cannot_be_pinned_is_copied_as_one") else { return };
     for kind in kinds("a_train_that_cannot_be_pinned_is_copied_as_one") {
         zero_copy(|driver| {
             let (us, peer) = loopback::udp_pair(Family::V6).unwrap();
@@ -270,6 +277,11 @@ fn a_train_that_cannot_be_pinned_is_copied_as_one() {
 /// It cannot be copied either.
 #[test]
 fn memory_that_cannot_be_read_breaks_a_stream_behind_what_was_before_it() {
+    let Some(()) =
+        runs_here("memory_that_cannot_be_read_breaks_a_stream_behind_what_was_before_it")
+    else {
+        return;
+    };
     every_way(|driver, what| {
         for (end, queued) in ENDS.into_iter().flat_map(|end| [(end, false), (end, true)]) {
             let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
@@ -315,6 +327,9 @@ fn memory_that_cannot_be_read_breaks_a_stream_behind_what_was_before_it() {
 /// What was taken of it before is told.
 #[test]
 fn memory_that_ends_in_the_middle_says_how_much_was_accepted() {
+    let Some(()) = runs_here("memory_that_ends_in_the_middle_says_how_much_was_accepted") else {
+        return;
+    };
     every_way(|driver, what| {
         for end in ENDS {
             let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
@@ -342,6 +357,7 @@ fn memory_that_ends_in_the_middle_says_how_much_was_accepted() {
 
 #[test]
 fn a_datagram_that_cannot_be_read_fails_alone() {
+    let Some(()) = runs_here("a_datagram_that_cannot_be_read_fails_alone") else { return };
     every_way(|driver, what| {
         for (end, together) in ENDS.into_iter().flat_map(|end| [(end, false), (end, true)]) {
             let (us, peer) = loopback::udp_pair(Family::V4).unwrap();
@@ -377,6 +393,7 @@ fn a_datagram_that_cannot_be_read_fails_alone() {
 /// Who wants no copy is told, and what is with it goes.
 #[test]
 fn what_must_not_be_copied_fails_alone() {
+    let Some(()) = runs_here("what_must_not_be_copied_fails_alone") else { return };
     let kinds = kinds("what_must_not_be_copied_fails_alone");
     if !ENGINE.zero_copy || kinds[0] != Kind::Secret {
         return;
