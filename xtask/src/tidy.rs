@@ -49,6 +49,7 @@ const RULES: &[Rule] = &[
     code::no_lock_on_the_send_path,
     code::lines_fit,
     code::long_files_say_why,
+    code::contract_tests_say_where_they_run,
     code::no_dead_file,
     code::every_file_is_rust,
     paper::kernel_facts_are_kept,

@@ -224,6 +224,30 @@ pub(crate) fn long_files_say_why(tree: &Tree, _: &Sources) -> Vec<Finding> {
     findings
 }
 
+/// Each test of the contract says first whether its engine can be had on this kernel.
+pub(crate) fn contract_tests_say_where_they_run(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    const CONTRACT: &str = "crates/ringwire/tests/contract/";
+    // Parts of programs of their own.
+    const OTHERS: [&str; 5] =
+        ["costs.rs", "counting.rs", "no_alloc.rs", "numbers.rs", "stalled_peers.rs"];
+    let mut findings = Vec::new();
+    for (path, text) in tree.rust() {
+        let Some(name) = path.strip_prefix(CONTRACT) else { continue };
+        if OTHERS.contains(&name) || name.starts_with("stalled_peers/") {
+            continue;
+        }
+        let mut line = 1;
+        for (at, part) in text.split("#[test]\n").enumerate() {
+            if at > 0 && !part.contains("runs_here(") {
+                let what = "a test does not begin with `let Some(()) = runs_here(…) else …`";
+                findings.push(Finding::new(path, line, what));
+            }
+            line += part.lines().count() + 1;
+        }
+    }
+    findings
+}
+
 /// Every file is part of something.
 pub(crate) fn no_dead_file(_: &Tree, sources: &Sources) -> Vec<Finding> {
     let dead = sources.iter().filter(|(_, source)| !source.reachable);
@@ -372,5 +396,17 @@ mod tests {
     fn broken_files_are_found() {
         assert_eq!(found(every_file_is_rust, &[("a/src/lib.rs", "fn f() {\n")]).len(), 1);
         assert_eq!(found(every_file_is_rust, &[("a/src/lib.rs", "fn f() { c\"x\" }")]), NONE);
+    }
+
+    #[test]
+    fn contract_tests_that_run_anywhere_are_found() {
+        let rule = contract_tests_say_where_they_run;
+        let says =
+            "//! C.\n#[test]\nfn a() {\n    let Some(()) = runs_here(\"a\") else { return };\n}\n";
+        let both = format!("{says}\n#[test]\nfn b() {{}}\n");
+        let file = |name| format!("crates/ringwire/tests/contract/{name}");
+        assert_eq!(found(rule, &[(&file("a.rs"), says)]), [""; 0]);
+        assert_eq!(found(rule, &[(&file("api/a.rs"), &both)]), [format!("{}:8", file("api/a.rs"))]);
+        assert_eq!(found(rule, &[(&file("costs.rs"), &both), ("a/tests/b.rs", &both)]), [""; 0]);
     }
 }

@@ -4,6 +4,7 @@
 //! MTUs and routes are really changed, in the test's own namespaces. Whatever a ring has to notice
 //! by itself, tests wait for with more datagrams; nothing is timed.
 
+use crate::contract::runs_here;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Instant;
@@ -170,6 +171,7 @@ fn every_link(wire: &Veth, mtu: u32, test: impl Fn(Link, Family)) {
 #[test]
 fn a_train_that_no_longer_fits_fails_and_those_that_fit_go_on() {
     let test = "a_train_that_no_longer_fits_fails_and_those_that_fit_go_on";
+    let Some(()) = runs_here(test) else { return };
     let Some(wire) = veth(test) else { return };
     every_link(&wire, 9_000, |mut link, family| {
         let (large, small) = (most(family, 9_000), most(family, 1_500));
@@ -194,6 +196,7 @@ fn a_train_that_no_longer_fits_fails_and_those_that_fit_go_on() {
 #[test]
 fn payloads_that_no_longer_fit_are_not_joined_any_more_and_none_is_lost() {
     let test = "payloads_that_no_longer_fit_are_not_joined_any_more_and_none_is_lost";
+    let Some(()) = runs_here(test) else { return };
     let Some(wire) = veth(test) else { return };
     every_link(&wire, 9_000, |mut link, family| {
         let (large, small) = (most(family, 9_000), most(family, 1_500));
@@ -214,6 +217,7 @@ fn payloads_that_no_longer_fit_are_not_joined_any_more_and_none_is_lost() {
 #[test]
 fn what_fits_a_larger_mtu_leaves_together_again() {
     let test = "what_fits_a_larger_mtu_leaves_together_again";
+    let Some(()) = runs_here(test) else { return };
     let Some(wire) = veth(test) else { return };
     every_link(&wire, 1_500, |mut link, family| {
         let large = most(family, 9_000);
@@ -241,6 +245,7 @@ fn what_fits_a_larger_mtu_leaves_together_again() {
 #[test]
 fn a_route_by_another_device_is_noticed_both_ways() {
     let test = "a_route_by_another_device_is_noticed_both_ways";
+    let Some(()) = runs_here(test) else { return };
     let Some(wire) = veth(test) else { return };
     // It drops what it is given, as the perfect wire's device does.
     let device = "ip link add other type ifb";
@@ -277,6 +282,7 @@ fn a_route_by_another_device_is_noticed_both_ways() {
 #[test]
 fn a_router_that_takes_less_fails_nothing_that_it_takes() {
     let test = "a_router_that_takes_less_fails_nothing_that_it_takes";
+    let Some(()) = runs_here(test) else { return };
     let Some(wire) = veth(test) else { return };
     wire.set_sysctl(Side::Far, "net/ipv4/conf/all/forwarding", "1").unwrap();
     wire.set_sysctl(Side::Far, "net/ipv6/conf/all/forwarding", "1").unwrap();
@@ -338,6 +344,7 @@ fn a_router_that_takes_less_fails_nothing_that_it_takes() {
 #[test]
 fn a_device_that_is_down_for_a_while_fails_what_is_sent_meanwhile() {
     let test = "a_device_that_is_down_for_a_while_fails_what_is_sent_meanwhile";
+    let Some(()) = runs_here(test) else { return };
     let Some(wire) = veth(test) else { return };
     for (thresholds, way) in WAYS {
         let driver = Driver::build(builder().thresholds(thresholds));
@@ -366,6 +373,7 @@ fn a_device_that_is_down_for_a_while_fails_what_is_sent_meanwhile() {
 #[test]
 fn what_has_an_address_of_its_own_is_not_judged_by_the_path_of_the_peer() {
     let test = "what_has_an_address_of_its_own_is_not_judged_by_the_path_of_the_peer";
+    let Some(()) = runs_here(test) else { return };
     let Some(wire) = veth(test) else { return };
     for family in Family::BOTH {
         for (thresholds, way) in WAYS {
@@ -404,6 +412,7 @@ fn what_has_an_address_of_its_own_is_not_judged_by_the_path_of_the_peer() {
 #[test]
 fn options_of_ip_count_against_the_mtu() {
     let test = "options_of_ip_count_against_the_mtu";
+    let Some(()) = runs_here(test) else { return };
     let Some(wire) = veth(test) else { return };
     for (thresholds, way) in WAYS {
         let (near, far) = wire.udp_pair(Family::V4).unwrap();

@@ -1,6 +1,7 @@
 //! What the kernel tells of a path that becomes another one under its socket, and of one whose
 //! queue is full (K55, K56).
 
+use crate::support::needs::{Feature, needs};
 use std::net::UdpSocket;
 
 use ringwire_wire::{Family, Side, Veth, set_option, skip};
@@ -113,6 +114,7 @@ fn what_a_router_says_of_a_datagram_is_told_to_the_next_one() {
 #[test]
 fn a_full_queue_is_told_of_to_who_wants_to_know() {
     let test = "a_full_queue_is_told_of_to_who_wants_to_know";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     on_one_processor(|| {
         for (family, level, option) in RECVERR {
             let Some(wire) = veth(test) else { return };
