@@ -375,6 +375,19 @@ fn an_arena_larger_than_memlock_registers_a_part_and_hands_it_out_first() {
     });
 }
 
+/// Also where the kernel cannot share registrations, so that the arena itself holds none.
+#[test]
+fn what_an_arena_says_is_registered_could_be_registered_all_at_once() {
+    under_memlock("what_an_arena_says_is_registered", |limit| {
+        let builder = Arena::builder().capacity_bytes(2 * limit).segment_bytes(limit / 4);
+        let arena = builder.build().unwrap();
+        let blocks = fill(&arena, 64 * KIB);
+        assert_eq!(blocks.len(), 2 * limit / (64 * KIB));
+        let registered = arena.registered_bytes();
+        assert!(registered <= limit || arena.why().is_none(), "{registered} of {limit}");
+    });
+}
+
 #[test]
 fn an_arena_that_must_be_registered_and_cannot_is_an_error_with_numbers() {
     under_memlock("an_arena_that_must_be_registered", |limit| {

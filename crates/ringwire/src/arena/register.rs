@@ -15,7 +15,7 @@
 //! - Registering leaves room for as much again as [`left_beside`] says, unless all was required.
 
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use io_uring::{IoUring, Submitter};
 
@@ -56,6 +56,11 @@ struct HiddenRing {
     ring: IoUring,
     /// How it is used, and what for.
     table: Table,
+    /// What left to others: nothing, if all that was asked for is required.
+    leaves: bool,
+    /// Held by who registers, tries or clones, so that nobody clones what is being tried. Without a
+    /// table, the segments so far, which have to fit together.
+    tried: Mutex<Vec<Tried>>,
     /// Who made it. After a `fork` the child has other pages at the same addresses, while the ring,
     /// which it shares, has the parent's.
     home: Home,
@@ -65,12 +70,15 @@ struct HiddenRing {
 enum Table {
     /// Every segment's entry, which other rings clone, and one more that is empty.
     Shared { spare: u16 },
-    /// None: other rings could not clone it. Held by who tries what could be registered.
-    Trial(Mutex<()>),
+    /// None: other rings could not clone it.
+    Trial,
 }
 
+/// A segment that could be registered where nothing is: its index, its first address, its length.
+type Tried = (u16, usize, usize);
+
 impl HiddenRing {
-    fn new(entries: u16) -> Result<HiddenRing, Refusal> {
+    fn new(entries: u16, leaves: bool) -> Result<HiddenRing, Refusal> {
         let refusal = |op, errno| Refusal::new(op, errno, 0);
         let ring = IoUring::new(1).map_err(|error| {
             refusal("io_uring_setup", Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -83,33 +91,63 @@ impl HiddenRing {
         } else {
             register::remove(&ring.submitter())
                 .map_err(|errno| refusal("IORING_UNREGISTER_BUFFERS", errno))?;
-            Table::Trial(Mutex::new(()))
+            Table::Trial
         };
-        Ok(HiddenRing { ring, table, home: Home::here() })
+        let tried = Mutex::new(Vec::new());
+        Ok(HiddenRing { ring, table, leaves, tried, home: Home::here() })
     }
 
     fn is_ours(&self) -> bool {
         self.home.is_here()
     }
 
-    /// Registers `bytes` at `base` as segment `index`, if that leaves room for `left` bytes. Where
-    /// registrations are not shared, only finds out whether it could be done.
-    fn hold(&self, index: u16, base: NonNull<u8>, bytes: usize, left: usize) -> Result<(), Errno> {
-        let ring = self.ring.submitter();
-        match &self.table {
-            Table::Trial(lock) => {
-                let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
-                register::try_out(&ring, base, [bytes, left])
+    fn alone(&self) -> MutexGuard<'_, Vec<Tried>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has to be left beside `bytes`.
+    fn left_beside(&self, bytes: usize) -> usize {
+        if self.leaves { left_beside(bytes) } else { 0 }
+    }
+
+    /// Registers `bytes` at `base` as segment `index`, if that leaves room. Where registrations are
+    /// not shared, only finds out whether it could be done, with all segments so far.
+    fn hold(&self, index: u16, base: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
+        let mut tried = self.alone();
+        let (ring, left) = (self.ring.submitter(), self.left_beside(bytes));
+        match self.table {
+            Table::Trial => {
+                tried.push((index, base.as_ptr().addr(), bytes));
+                let could = try_out(&ring, &tried, left);
+                if could.is_err() {
+                    tried.pop();
+                }
+                could
             }
             Table::Shared { .. } if left == 0 => register::set(&ring, index, base, bytes),
             Table::Shared { spare } => {
                 register::set(&ring, index, base, bytes)?;
                 // Pages that are registered twice count twice (K15).
-                let room = register::set(&ring, *spare, base, left);
-                register::clear(&ring, if room.is_ok() { *spare } else { index }).and(room)
+                let room = register::set(&ring, spare, base, left);
+                let fits = room.and_then(|()| register::clear(&ring, spare));
+                fits.or_else(|errno| register::clear(&ring, index).and(Err(errno)))
             }
         }
     }
+
+    /// Whether one more ring could register a segment for itself, and leave room.
+    fn has_room(&self, base: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
+        let _alone = self.alone();
+        let one = [(0, base.as_ptr().addr(), bytes)];
+        try_out(&self.ring.submitter(), &one, self.left_beside(bytes))
+    }
+}
+
+/// Whether `segments` can be registered together with as many bytes again as are to be left.
+fn try_out(ring: &Submitter<'_>, segments: &[Tried], left: usize) -> Result<(), Errno> {
+    let first = segments.first().map(|(_, base, _)| (*base, left)).filter(|_| left > 0);
+    let pieces = segments.iter().map(|(_, base, bytes)| (*base, *bytes)).chain(first);
+    register::try_out(ring, &pieces.collect::<Vec<_>>())
 }
 
 /// The registration of one segment, or, where rings cannot share one, that they can make it; ends
@@ -121,10 +159,17 @@ pub(super) struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        if self.ring.is_ours() && matches!(self.ring.table, Table::Shared { .. }) {
-            // It fails only if the kernel cannot allocate; then the pages stay pinned until the
-            // hidden ring goes, which is when the last segment goes.
-            let _ = register::clear(&self.ring.ring.submitter(), self.index);
+        if !self.ring.is_ours() {
+            return;
+        }
+        let mut tried = self.ring.alone();
+        match self.ring.table {
+            Table::Trial => tried.retain(|(index, ..)| *index != self.index),
+            Table::Shared { .. } => {
+                // It fails only if the kernel cannot allocate; then the pages stay pinned until the
+                // hidden ring goes, which is when the last segment goes.
+                let _ = register::clear(&self.ring.ring.submitter(), self.index);
+            }
         }
     }
 }
@@ -215,7 +260,7 @@ impl Registrar {
         let mut registrar =
             Registrar { wish, capacity_bytes, hidden: None, refusal: None, news: None };
         if wish != Registration::Off {
-            match HiddenRing::new(entries) {
+            match HiddenRing::new(entries, wish == Registration::Prefer) {
                 Ok(ring) => registrar.hidden = Some(Arc::new(ring)),
                 Err(refusal) => registrar.refuse(refusal)?,
             }
@@ -247,13 +292,7 @@ impl Registrar {
         let mut map = mmap(Pages::Small)?;
         let base = map.base();
         let least = if self.wish == Registration::Require { bytes } else { STEP_BYTES };
-        let fits = what_fits(bytes, least, |bytes| {
-            let left = match self.wish {
-                Registration::Require => 0,
-                Registration::Prefer | Registration::Off => left_beside(bytes),
-            };
-            hidden.hold(index, base, bytes, left)
-        });
+        let fits = what_fits(bytes, least, |bytes| hidden.hold(index, base, bytes));
         if let Some(errno) = fits.refused {
             self.refuse(Refusal::new("registering", errno, bytes))?;
         }
@@ -349,19 +388,23 @@ fn what_fits(
 
 /// Gives `ring`, which has no table yet, all that the arena of `segment` has registered so far.
 pub(super) fn share_with(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno> {
-    register::clone_onto_nothing(ring, &source(segment)?.ring)
+    let hidden = source(segment)?;
+    let _alone = hidden.alone();
+    register::clone_onto_nothing(ring, &hidden.ring)
 }
 
 /// Gives `ring` a clone of everything that the arena of `segment` has registered so far.
 pub(super) fn clone_into(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno> {
-    register::clone(ring, &source(segment)?.ring)
+    let hidden = source(segment)?;
+    let _alone = hidden.alone();
+    register::clone(ring, &hidden.ring)
 }
 
 /// The ring that the registration of `segment` can be cloned from.
 fn source(segment: &Segment) -> Result<&HiddenRing, Errno> {
     let hidden = &segment.pin().ok_or(Errno::NXIO)?.ring;
     match hidden.table {
-        Table::Trial(_) => Err(Errno::INVAL),
+        Table::Trial => Err(Errno::INVAL),
         // The ring would send the parent's pages, whatever this process wrote.
         Table::Shared { .. } if !hidden.is_ours() => Err(Errno::XDEV),
         Table::Shared { .. } => Ok(hidden),
@@ -374,8 +417,8 @@ pub(super) fn adopt(ring: &Submitter<'_>, segment: &Segment) -> Result<(), Errno
     let hidden = &segment.pin().ok_or(Errno::NXIO)?.ring;
     clone_into(ring, segment).or_else(|_| {
         let (base, bytes) = (segment.base(), segment.bytes());
-        if matches!(hidden.table, Table::Trial(_)) && hidden.is_ours() {
-            hidden.hold(segment.index(), base, bytes, left_beside(bytes))?;
+        if matches!(hidden.table, Table::Trial) && hidden.is_ours() {
+            hidden.has_room(base, bytes)?;
         }
         register::set(ring, segment.index(), base, bytes)
     })
@@ -427,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_child_of_fork_uses_neither_its_parents_ring_nor_its_table() {
-        let ring = match HiddenRing::new(2) {
+        let ring = match HiddenRing::new(2, true) {
             Ok(ring) => ring,
             Err(refusal) => {
                 return ringwire_wire::skip("a_child_of_fork", &refusal.text(MIB));

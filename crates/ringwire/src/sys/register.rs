@@ -93,8 +93,8 @@ pub(crate) fn clone_onto_nothing(ring: &Submitter<'_>, source: &IoUring) -> Resu
     done(ring.register_buffers_clone(source.as_raw_fd()))
 }
 
-/// Whether the first bytes at `base` can be registered in these lengths, all at once: registers
-/// them with `ring`, which has no table and nothing under way, and takes that back.
+/// Whether these pieces, addresses and lengths, can be registered all at once: registers them with
+/// `ring`, which has no table and nothing under way, and takes that back.
 ///
 /// Taking back the whole table ends the count before the call returns. Emptying an entry does not
 /// everywhere: Linux 6.1 takes up to a second for it (`io_rsrc_node_ref_zero`, `HZ`).
@@ -103,17 +103,15 @@ pub(crate) fn clone_onto_nothing(ring: &Submitter<'_>, source: &IoUring) -> Resu
 ///
 /// As [`set`].
 #[doc(alias = "IORING_REGISTER_BUFFERS")]
-pub(crate) fn try_out(
-    ring: &Submitter<'_>,
-    base: NonNull<u8>,
-    lengths: [usize; 2],
-) -> Result<(), Errno> {
-    let pieces =
-        lengths.map(|bytes| libc::iovec { iov_base: base.as_ptr().cast(), iov_len: bytes });
-    let pieces = if lengths[1] == 0 { &pieces[..1] } else { &pieces[..] };
+pub(crate) fn try_out(ring: &Submitter<'_>, pieces: &[(usize, usize)]) -> Result<(), Errno> {
+    let piece = |&(base, bytes): &(usize, usize)| libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(base),
+        iov_len: bytes,
+    };
+    let pieces: Vec<libc::iovec> = pieces.iter().map(piece).collect();
     // SAFETY: the kernel reads the iovecs during the call. It then holds its own references to the
     // pages (file head), so the range need not outlive anything for memory safety.
-    done(unsafe { ring.register_buffers(pieces) })?;
+    done(unsafe { ring.register_buffers(&pieces) })?;
     remove(ring)
 }
 
