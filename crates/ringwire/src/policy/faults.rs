@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// How many payloads one request of a socket may cover, after some could not be read together.
-/// Halves with each refusal, doubles with each request that is as large and goes through.
+/// Halves with each refusal, and grows by what goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Company(u32);
 
@@ -21,7 +21,7 @@ impl Company {
     pub(crate) const ANY: Company = Company(u32::MAX);
 
     /// Beyond this there is nothing to be careful about any more.
-    const MAX: u32 = 1 << 20;
+    const MAX: u32 = 256;
 
     pub(crate) fn is_limited(self) -> bool {
         self != Company::ANY
@@ -38,8 +38,9 @@ impl Company {
 
     /// So many went through together.
     pub(crate) fn on_taken(&mut self, payloads: u32) {
-        if payloads >= self.0 {
-            self.0 = if self.0 < Company::MAX { self.0 * 2 } else { u32::MAX };
+        self.0 = self.0.saturating_add(payloads);
+        if self.0 >= Company::MAX {
+            *self = Company::ANY;
         }
     }
 }
@@ -140,7 +141,10 @@ impl Unpinnable {
 
     /// A payload of this memory went without a copy.
     pub(crate) fn on_taken(&mut self, memory: &Range<usize>) {
-        self.ranges.retain(|found| !found.meets(memory));
+        let overlaps = |found: &Found| {
+            found.addresses.start < memory.end && memory.start < found.addresses.end
+        };
+        self.ranges.retain(|found| !overlaps(found));
     }
 }
 
@@ -164,11 +168,11 @@ mod tests {
             company.on_taken(payloads);
             company.most()
         };
-        assert_eq!([1, 2, 3, 4, 8].map(&mut taken), [2, 4, 4, 8, 16]);
-        for _ in 0..17 {
-            let most = company.most();
-            company.on_taken(most);
-        }
+        assert_eq!([1, 2, 3, 4, 8].map(&mut taken), [2, 4, 7, 11, 19]);
+        // One by one, as datagrams go that cannot be joined.
+        assert_eq!([1; 236].map(&mut taken)[235], 255);
+        assert!(company.is_limited());
+        company.on_taken(1);
         assert_eq!(company, Company::ANY);
     }
 
@@ -190,6 +194,9 @@ mod tests {
         known.on_fault(0x1800..0x1900, start + MS * 101);
         assert!(knows(&mut known, 0x2800..0x2900, 300));
         assert!(!knows(&mut known, 0x2800..0x2900, 301), "twice the pause");
+        known.on_taken(&(0x3000..0x4000));
+        known.on_taken(&(0..0x1000));
+        assert!(!known.is_empty(), "what lies beside it says nothing of it");
         known.on_taken(&(0x2800..0x2900));
         assert!(known.is_empty());
     }

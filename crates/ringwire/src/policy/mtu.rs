@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How often a path is looked at, at most, if nothing goes wrong.
 const LOOK_TIME: Duration = Duration::from_millis(10);
 
+/// For how long after a change a router may still have to say something of what was sent before.
+const EXCUSE_TIME: Duration = Duration::from_secs(1);
+
 /// The MTU of a path, in bytes of IP packet, as it was seen last.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mtu {
@@ -19,6 +22,9 @@ pub(crate) struct Mtu {
     due: Option<Instant>,
     /// Whether it was seen to change, and nothing was taken or refused since.
     changed: bool,
+    /// Until when what fits is not failed for its size: a router has said something of each
+    /// datagram that was too large for it, and the kernel tells that to as many sends.
+    excused: Option<Instant>,
 }
 
 impl Mtu {
@@ -44,6 +50,7 @@ impl Mtu {
         if another {
             self.known = seen;
             self.changed = true;
+            self.excused = Some(now + EXCUSE_TIME);
         }
         another
     }
@@ -55,6 +62,11 @@ impl Mtu {
         if std::mem::take(&mut self.changed) {
             self.due = None;
         }
+    }
+
+    /// Whether a size that fits may be refused for an earlier one, which did not.
+    pub(crate) fn excuses(&self, now: Instant) -> bool {
+        self.excused.is_some_and(|until| now < until)
     }
 
     /// Whether a refusal may be for the path as it was before. Only the first after a change.
@@ -79,6 +91,8 @@ mod tests {
         assert!(mtu.look(Some(1_500), now));
         assert!(!mtu.look(Some(1_500), now));
         assert!(mtu.take_change() && !mtu.take_change());
+        assert!(mtu.excuses(now + Duration::from_millis(999)), "a size, for longer");
+        assert!(!mtu.excuses(now + Duration::from_secs(1)));
         assert!(mtu.look(Some(9_000), now) && !mtu.is_due(now));
         mtu.on_taken();
         assert!(!mtu.take_change(), "what is refused now is refused on this path");

@@ -309,7 +309,7 @@ impl<E: Engine> Core<E> {
             socket.copied_bytes += gathered.bytes;
         }
         let (first, count) = (gathered.first, gathered.count);
-        self.on_no_fault(slot, first, count, Route::Copy);
+        self.on_no_fault(slot, first, (count, gathered.bytes), Route::Copy);
         self.ledger.accept_datagrams(first, count, gathered.bytes, events);
         let freed = self.ledger.release_run(first.slot, count, copied, events);
         self.account(slot, freed);
@@ -377,7 +377,7 @@ impl<E: Engine> Core<E> {
             }
             return self.fail_payloads(slot, first.slot, count, Errno::MSGSIZE, events);
         }
-        self.on_no_fault(slot, first, count, route);
+        self.on_no_fault(slot, first, (count, bytes), route);
         self.ledger.accept_datagrams(first, count, accepted, events);
         self.count_train(datagrams);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
@@ -420,8 +420,8 @@ impl<E: Engine> Core<E> {
                 true
             }
             Errno::FAULT if self.on_fault(slot, position, count, (route, reason)) => true,
-            // A copy's memory is bad, however its datagrams go.
-            Errno::FAULT if route == Route::Copy => false,
+            // Its memory is bad, however its datagrams go, or must not be copied.
+            Errno::FAULT if route == Route::Copy || reason == Reason::Forced => false,
             errno => {
                 let datagram_bytes = if datagrams > 1 { datagram_bytes.into() } else { bytes };
                 self.learn_failure(&asked, errno)
@@ -492,14 +492,17 @@ impl<E: Engine> Core<E> {
         let now = self.now;
         let Some(socket) = self.sockets.at_mut(slot) else { return false };
         let most_bytes = socket.datagrams.most_bytes(addressed);
-        let changed = socket.datagrams.mtu.take_change() && !addressed;
+        // What a router said of an earlier one, too large for it, the kernel tells the next send,
+        // whatever its size, and once for each that was (K55).
+        let fits = most_bytes.is_some_and(|most| datagram_bytes <= most);
+        let excused = fits && errno == Errno::MSGSIZE && socket.datagrams.mtu.excuses(now);
         if datagrams <= 1 {
             socket.datagrams.trains.on_failure_alone(errno);
-            // What a router said of an earlier one, too large for it, the kernel tells the next
-            // send, whatever its size (K55).
-            let of_earlier = changed && errno == Errno::MSGSIZE;
-            return of_earlier && most_bytes.is_some_and(|most| datagram_bytes <= most);
+            return excused;
         }
+        let mtu = &mut socket.datagrams.mtu;
+        let changed =
+            !addressed && policy::may_be_of_the_path(errno) && (mtu.take_change() || excused);
         let refused = Refused { errno, datagrams, datagram_bytes, asked_for, most_bytes, changed };
         let mends = socket.datagrams.trains.on_refusal(refused, now);
         if mends {

@@ -249,7 +249,7 @@ impl<E: Engine> Core<E> {
     ) {
         self.give_back_headers(gathered.segment, gathered.headers);
         if bytes == gathered.bytes {
-            self.on_no_fault(slot, gathered.first, gathered.count, Route::Copy);
+            self.on_no_fault(slot, gathered.first, (gathered.count, bytes), Route::Copy);
         }
         let (at, reached) = self.ledger.accept_run(gathered.first, gathered.count, bytes, events);
         if let Some(socket) = self.sockets.at_mut(slot) {
@@ -450,7 +450,7 @@ impl<E: Engine> Core<E> {
         let (route, reason) = (request.route, request.reason);
         let first = Position { slot: request.first, skip: request.skip };
         if accepted == bytes {
-            self.on_no_fault(slot, first, count, route);
+            self.on_no_fault(slot, first, (count, bytes), route);
         }
         let Some((at, reached)) = self.ledger.on_accepted(token, accepted, events) else { return };
         let Some(socket) = self.sockets.at_mut(slot) else { return };

@@ -94,30 +94,48 @@ impl<E: Engine> Core<E> {
 
     /// Takes in that all of a request of `count` payloads from `first` on was taken.
     #[inline]
-    pub(super) fn on_no_fault(&mut self, slot: u32, first: Position, count: u32, route: Route) {
+    pub(super) fn on_no_fault(
+        &mut self,
+        slot: u32,
+        first: Position,
+        (count, bytes): (u32, u64),
+        route: Route,
+    ) {
         if self.unpinnable.has_met_any() {
-            self.learn_no_fault(slot, first, count, route);
+            self.learn_no_fault(slot, first, (count, bytes), route);
         }
     }
 
     #[cold]
-    fn learn_no_fault(&mut self, slot: u32, first: Position, count: u32, route: Route) {
+    fn learn_no_fault(
+        &mut self,
+        slot: u32,
+        first: Position,
+        (count, bytes): (u32, u64),
+        route: Route,
+    ) {
         if let Some(socket) = self.sockets.at_mut(slot)
             && socket.queue.company.is_limited()
         {
             socket.queue.company.on_taken(count);
         }
         if route == Route::ZeroCopy && !self.unpinnable.is_empty() {
-            self.forget_unpinnable(first, count);
+            self.forget_unpinnable(first, count, bytes);
         }
     }
 
-    fn forget_unpinnable(&mut self, first: Position, count: u32) {
+    fn forget_unpinnable(&mut self, first: Position, count: u32, bytes: u64) {
         let mut at = first;
+        let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
         for _ in 0..count {
             let Some(entry) = self.ledger.payloads.at(at.slot) else { break };
-            for bytes in rests(&self.ledger.payloads, at) {
-                self.unpinnable.on_taken(&addresses(bytes));
+            for rest in rests(&self.ledger.payloads, at) {
+                // The request may have covered a part only.
+                let taken = &rest[..rest.len().min(left)];
+                left -= taken.len();
+                if !taken.is_empty() {
+                    self.unpinnable.on_taken(&addresses(taken));
+                }
             }
             at = Position { slot: entry.next, skip: 0 };
         }

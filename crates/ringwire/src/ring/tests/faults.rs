@@ -166,6 +166,42 @@ fn of_a_train_the_datagram_that_cannot_be_pinned_is_copied() {
     play.assert_at_rest();
 }
 
+/// After the search a socket hands over as many requests as before it.
+#[test]
+fn a_socket_of_datagrams_is_not_careful_for_good() {
+    let mut play = Play::datagrams();
+    play.send(1_000);
+    play.send(1_000);
+    play.turn();
+    refuse(&mut play);
+    assert_eq!(refuse(&mut play), ["sent 0 1000", "released 0 Yes"]);
+    // Of sizes that differ, so that each is a request.
+    let mut carefully = 0;
+    for nth in 0..300 {
+        if play.core.stats().in_flight_payloads == 0 {
+            play.send(1_000 + nth % 7);
+            play.turn();
+        }
+        let limited = play.core.sockets.at(0).unwrap().queue.company.is_limited();
+        carefully += usize::from(limited);
+        take(&mut play);
+    }
+    assert_eq!(carefully, 254);
+    let before = play.requests();
+    play.send(2_000);
+    play.send(3_000);
+    play.turn();
+    assert_eq!(play.requests(), before + 2, "both are outstanding");
+    for request in before..before + 2 {
+        let token = play.core.engine.seen[request].token;
+        let outcome = Ok(play.core.engine.seen[request].bytes as u32);
+        let result = Completion::Result { token, outcome, notification_follows: false };
+        play.core.engine.completions.push(result);
+        play.turn();
+    }
+    play.assert_at_rest();
+}
+
 #[test]
 fn a_datagram_that_cannot_be_read_fails_and_its_train_goes_on() {
     let mut play = Play::datagrams();

@@ -1,6 +1,8 @@
 //! Tables of what becomes of datagrams whose path changes under their socket. Expectations are
 //! literals.
 
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -70,8 +72,15 @@ fn what_fits_goes_again_if_the_path_was_seen_to_change() {
         play.turn();
         let seen = play.seen();
         assert_eq!((seen.len(), seen[2]), (4, seen[3]), "{bytes}");
-        // Once: then it is said of this path.
+        // As often as something too large was sent before, which a router says within a second.
         play.complete(3, Err(Errno::MSGSIZE));
+        assert!(play.turn().is_empty(), "{bytes}");
+        play.turn();
+        assert_eq!(play.seen()[4], seen[3], "{bytes}");
+        *play.core.clock.as_mut().unwrap() += Duration::from_secs(1);
+        play.turn();
+        // Then it is said of this path.
+        play.complete(4, Err(Errno::MSGSIZE));
         let told = play.turn();
         let fails = options.segment_bytes.is_none();
         assert_eq!(told.len(), usize::from(fails), "{told:?}");
