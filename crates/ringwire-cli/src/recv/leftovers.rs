@@ -13,23 +13,27 @@
 //! - its name is of this form: the check is a hash of what is before it, so nobody has it by
 //!   chance. Where locks cannot be had, names have no check, and such files stay;
 //! - it is a regular file, and its owner is who owns what we make;
-//! - either the file system is this host's own, so that all who lock it have met, or the name says
-//!   that it was made on this host. (Over NFS and the like locks may be known to their own host
-//!   only, as the mount has it.)
+//! - the name says that it was made on this host. Another's lock may not be seen here, whatever the
+//!   file system is: over NFS as the mount has it, a guest's over virtiofs or 9p never, a
+//!   container's below its overlayfs never.
 //!
 //! The lock is a record lock of fcntl(2), not flock(2): a server sees its NFS and SMB clients' as
-//! it sees its own. It is the process's: a process opens a directory once, and looks for leftovers
-//! before it makes anything.
+//! it sees its own. Such a lock is the process's, which takes it from itself without asking, so
+//! a store has a [`Claim`] on its directory, which is one store's at a time. (Locks of open file
+//! descriptions, F_OFD_SETLK, would do without; but where they are lacking, as behind filters of
+//! system calls and in other kernels that run Linux programs, all leftovers would stay.)
 //!
 //! Invariant: nothing else is removed, and nothing is removed without its lock. Who has just made a
 //! file and not locked it yet can lose it to somebody who looks: it finds that by its lock or its
 //! count of links, and makes another.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cap_std::fs::{Dir, File, MetadataExt, OpenOptions};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::name::{FileName, NAME_BYTES_MAX, TEMPORARY_PREFIX, printable};
@@ -39,6 +43,32 @@ const SUFFIX: &str = ".partial";
 
 /// Bytes of a target's name that are surely taken by any file system: eCryptfs has 143.
 const SURE_BYTES: usize = 143;
+
+/// How often a file is made anew of which somebody else has the lock, or that is gone.
+const TRIES: usize = 8;
+
+/// A directory as this process's one store has it; another cannot have it until this is dropped.
+#[derive(Debug)]
+pub(super) struct Claim((u64, u64));
+
+/// Device and inode of those that are claimed.
+static CLAIMED: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+impl Claim {
+    /// Claims a directory; `None` if a store of this process has it.
+    pub(super) fn of(dir: &Dir) -> io::Result<Option<Claim>> {
+        let it = rustix::fs::fstat(dir)?;
+        let it = (it.st_dev, it.st_ino);
+        let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(claimed.insert(it).then(|| Claim(it)))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
 
 /// Why no file could be made.
 #[derive(Debug)]
@@ -70,11 +100,16 @@ pub(super) fn create(
     // Create or fail: with O_EXCL the kernel follows no link and takes nobody's file.
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    loop {
+    let mut why = NotMade::NoLock;
+    // Bounded: what looks like somebody else's doing can be the file system's, for ever.
+    for _ in 0..TRIES {
         let name = name(locks, target);
         let file = match dir.open_with(&name, &options) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                why = error.into();
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         if !locks {
@@ -86,14 +121,16 @@ pub(super) fn create(
         }
         // Whoever looked for leftovers has it, and removes it; gone or not, it is not for us.
         let _ = dir.remove_file(&name);
-        match locked {
-            Ok(()) | Err(Errno::WOULDBLOCK | Errno::ACCESS) => {}
-            Err(_) => return Err(NotMade::NoLock),
+        why = NotMade::NoLock;
+        if !matches!(locked, Ok(()) | Err(Errno::WOULDBLOCK)) {
+            break;
         }
     }
+    Err(why)
 }
 
-/// Locks a file unless somebody else has it.
+/// Locks a file unless somebody else has it, which is EAGAIN: Linux says EACCES where a security
+/// module forbids the lock, and only there, though fcntl(2) allows both for either.
 fn lock(file: impl std::os::fd::AsFd) -> Result<(), Errno> {
     rustix::io::retry_on_intr(|| {
         rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
@@ -167,11 +204,31 @@ fn check(random: u64, host: u32) -> u32 {
     )
 }
 
-/// This host, as it stays over a reboot and tells nothing of itself (machine-id(5)).
-fn host() -> u32 {
-    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
-    let name = rustix::system::uname();
-    hash("ringwire 2026-11-30 host of an unfinished file", &[&machine, name.nodename().to_bytes()])
+/// This host, as it stays over a reboot and tells nothing of itself (machine-id(5)). Where it has
+/// no such number, as it stays until then; where it has no other either, what nobody else has.
+///
+/// Read once, for all names to be of one host: what is read can change or go away.
+pub(super) fn host() -> u32 {
+    static HOST: OnceLock<u32> = OnceLock::new();
+    *HOST.get_or_init(|| {
+        let read = |path| std::fs::read(path).unwrap_or_default();
+        let random = RandomState::new().build_hasher().finish().to_be_bytes();
+        let machine = machine(
+            read("/etc/machine-id"),
+            read("/proc/sys/kernel/random/boot_id"),
+            random.to_vec(),
+        );
+        let name = rustix::system::uname();
+        let parts = [&machine, name.nodename().to_bytes()];
+        hash("ringwire 2026-11-30 host of an unfinished file", &parts)
+    })
+}
+
+/// Which of them tells a machine from others. Images that have not been booted have no number, or
+/// all the same word.
+fn machine(id: Vec<u8>, boot: Vec<u8>, random: Vec<u8>) -> Vec<u8> {
+    let tells = |id: &Vec<u8>| !matches!(id.trim_ascii(), b"" | b"uninitialized");
+    [id, boot].into_iter().find(tells).unwrap_or(random)
 }
 
 fn hash(context: &str, parts: &[&[u8]]) -> u32 {
@@ -220,14 +277,13 @@ enum Fate {
 /// Clears away what receivers have left in a directory that are gone.
 pub(super) fn clear(place: &Place<'_>) -> io::Result<Found> {
     let mut found = Found::default();
-    let of_this_host = is_of_one_host(place.dir);
     for entry in place.dir.entries()? {
         let name = entry?.file_name();
         let Some(name) = name.to_str() else { continue };
         if !name.starts_with(TEMPORARY_PREFIX) || !name.ends_with(SUFFIX) {
             continue;
         }
-        match fate(place, of_this_host, name) {
+        match fate(place, name) {
             // An empty one is not worth a word: its maker may live, and make another.
             Ok(Fate::Removed(Taken { empty: true, .. })) => {}
             Ok(Fate::Removed(Taken { bytes, .. })) => {
@@ -242,23 +298,21 @@ pub(super) fn clear(place: &Place<'_>) -> io::Result<Found> {
     Ok(found)
 }
 
-fn fate(place: &Place<'_>, of_this_host: bool, name: &str) -> Result<Fate, Errno> {
+fn fate(place: &Place<'_>, name: &str) -> Result<Fate, Errno> {
     let Place { dir, locks, owner } = *place;
     let stays = |why: &str| Ok(Fate::Stays(why.into()));
     let looked = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let Some(made_on) = host_in(name) else {
         return stays("its name is none that can be told from another program's");
     };
-    if FileType::from_raw_mode(looked.st_mode) != FileType::RegularFile {
-        return stays("it is not a regular file");
-    }
-    if looked.st_uid != owner {
-        return stays("it is another user's");
+    // To be opened at all.
+    if let Some(why) = is_none_of(owner, &looked) {
+        return stays(why);
     }
     if !locks {
         return stays("files cannot be locked here, which would tell whether somebody writes it");
     }
-    if !of_this_host && made_on != host() {
+    if made_on != host() {
         return stays("it was made on another host");
     }
     // For writing, which the lock asks for.
@@ -266,8 +320,11 @@ fn fate(place: &Place<'_>, of_this_host: bool, name: &str) -> Result<Fate, Errno
     let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
     match lock(&file) {
         Ok(()) => {}
-        Err(Errno::WOULDBLOCK | Errno::ACCESS) => return Ok(Fate::Nothing),
-        Err(errno) => return Err(errno),
+        Err(Errno::WOULDBLOCK) => return Ok(Fate::Nothing),
+        Err(errno) => {
+            let error = io::Error::from(errno);
+            return stays(&format!("it cannot be locked, so somebody may write it: {error}"));
+        }
     }
     // What is locked must be what the name still says: its maker may have stored it meanwhile.
     let locked = rustix::fs::fstat(&file)?;
@@ -275,36 +332,21 @@ fn fate(place: &Place<'_>, of_this_host: bool, name: &str) -> Result<Fate, Errno
     if (locked.st_dev, locked.st_ino) != (named.st_dev, named.st_ino) {
         return Ok(Fate::Nothing);
     }
+    if let Some(why) = is_none_of(owner, &locked) {
+        return stays(why);
+    }
     rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
     // A second link is the whole file under its own name, which keeps the space.
     let bytes = if locked.st_nlink > 1 { 0 } else { locked.st_blocks as u64 * 512 };
     Ok(Fate::Removed(Taken { bytes, empty: locked.st_size == 0 && locked.st_blocks == 0 }))
 }
 
-/// Whether all who lock a file of this file system do it in one kernel. For those that are not
-/// listed it is not known.
-fn is_of_one_host(dir: &Dir) -> bool {
-    // linux/magic.h, and where the others have theirs.
-    const LOCAL: [u32; 17] = [
-        0xef53,      // ext2, ext3, ext4
-        0x5846_5342, // XFS
-        0x9123_683e, // Btrfs
-        0x0102_1994, // tmpfs
-        0x8584_58f6, // ramfs
-        0x794c_7630, // overlayfs
-        0xf2f5_2010, // F2FS
-        0xca45_1a4e, // bcachefs
-        0x2fc1_2fc1, // ZFS
-        0x4d44,      // vfat
-        0x2011_bab0, // exFAT
-        0x7366_746e, // NTFS (ntfs3)
-        0x3153_464a, // JFS
-        0x3434,      // NILFS
-        0x2405_1905, // UBIFS
-        0x482b,      // HFS+
-        0x1501_3346, // UDF
-    ];
-    rustix::fs::fstatfs(dir).is_ok_and(|fs| LOCAL.contains(&(fs.f_type as u32)))
+/// Why a file is none of those that are made for `owner`.
+fn is_none_of(owner: u32, file: &Stat) -> Option<&'static str> {
+    if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
+        return Some("it is not a regular file");
+    }
+    (file.st_uid != owner).then_some("it is another user's")
 }
 
 impl Found {
@@ -439,5 +481,40 @@ mod tests {
             assert_eq!(clear(&place).unwrap().notes().len(), 2);
             assert!(dir.exists(&name));
         }
+    }
+    #[test]
+    fn what_another_host_has_made_stays_on_any_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = Dir::from_std_file(std::fs::File::open(dir.path()).unwrap());
+        let name = ".ringwire-0123456789abcdef-00c0ffee-b88da6a3.partial";
+        let file = dir.create(name).unwrap();
+        let place = Place { dir: &dir, locks: true, owner: file.metadata().unwrap().uid() };
+        let notes = clear(&place).unwrap().notes();
+        assert_eq!(notes[0], format!("{name} stays there: it was made on another host"));
+        assert!(dir.exists(name));
+    }
+
+    #[test]
+    fn a_machine_without_a_number_of_its_own_is_told_from_others_by_another() {
+        let told = |id: &str, boot: &str| machine(id.into(), boot.into(), b"random".to_vec());
+        assert_eq!(told("2f1c\n", "77d0\n"), b"2f1c\n");
+        for none in ["", "\n", "uninitialized\n"] {
+            assert_eq!(told(none, "77d0\n"), b"77d0\n");
+            assert_eq!(told(none, ""), b"random");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_one_store_s_at_a_time() {
+        let path = tempfile::tempdir().unwrap();
+        let dir = || Dir::from_std_file(std::fs::File::open(path.path()).unwrap());
+        let claim = Claim::of(&dir()).unwrap();
+        assert!(claim.is_some());
+        // However often it is asked for.
+        for _ in 0..3 {
+            assert!(Claim::of(&dir()).unwrap().is_none());
+        }
+        drop(claim);
+        assert!(Claim::of(&dir()).unwrap().is_some());
     }
 }

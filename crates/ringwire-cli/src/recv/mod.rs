@@ -63,6 +63,8 @@ pub(crate) fn run(
     spare: Spare,
     output: &Output,
 ) -> Result<Exit, Failure> {
+    // Before anybody is listened to: what it is read from may be out of reach later.
+    leftovers::host();
     let (store, notes) = Store::open(&args.dir, args.force)?;
     notes.iter().for_each(|note| output.note(note));
     let listening = listen::listen(&args.listen, signals, output)?;

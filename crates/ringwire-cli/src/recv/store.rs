@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::abilities::{Abilities, Naming, Unfit, is_lacking};
-use super::leftovers::{self, NotMade, Place};
+use super::leftovers::{self, Claim, NotMade, Place};
 use crate::exit::Failure;
 use crate::name::FileName;
 use crate::protocol::Status;
@@ -27,6 +27,7 @@ use crate::units::show_bytes;
 pub(super) struct Store {
     dir: Dir,
     can: Abilities,
+    _claim: Claim,
 }
 
 /// Why a file is not stored, as the sender is told.
@@ -61,6 +62,8 @@ impl Store {
             return Err(cannot(Errno::NOTDIR.into()));
         }
         let dir = Dir::from_std_file(dir);
+        let claim = Claim::of(&dir).map_err(cannot)?;
+        let claim = claim.ok_or_else(|| failure("this process stores files there already"))?;
         let can = Abilities::find(&dir, force).map_err(|unfit| match unfit {
             Unfit::Io(error) => cannot(error),
             Unfit::Replaces { rename, link } => failure(&format!(
@@ -75,7 +78,7 @@ impl Store {
             Ok(found) => notes.extend(found.notes()),
             Err(error) => notes.push(format!("cannot look for unfinished files: {error}")),
         }
-        Ok((Store { dir, can }, notes))
+        Ok((Store { dir, can, _claim: claim }, notes))
     }
 
     /// Starts a file of `size` bytes: all that can be known to go wrong is refused here, and the
@@ -116,10 +119,11 @@ impl Store {
         }
     }
 
+    /// Makes the temporary. Where it is for the name's sake that there can be none, that is said.
     fn create_temporary(&self, name: &FileName) -> Result<(String, File), Refusal> {
         let cannot = |error| Refusal::failed("cannot create a file", error);
         match self.create(Some(name)) {
-            Err(error) if leftovers::is_odd(name) => {
+            Err(error) if leftovers::is_odd(name) && may_be_for_the_name(&error) => {
                 let (temporary, _) = self.create(None).map_err(cannot)?;
                 let _ = self.dir.remove_file(temporary);
                 Err(Refusal::new(
@@ -141,6 +145,22 @@ impl Store {
             NotMade::Io(error) => error,
         })
     }
+}
+
+/// Whether this is how file systems answer to a name that they do not take.
+fn may_be_for_the_name(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(
+            Errno::INVAL
+                | Errno::ILSEQ
+                | Errno::NAMETOOLONG
+                | Errno::PERM
+                | Errno::ACCESS
+                | Errno::NOENT
+        )
+    )
 }
 
 /// A file that has not got its name yet. Dropped, it leaves nothing.
@@ -435,6 +455,37 @@ mod tests {
         }
         assert_eq!(fs::read(&victim).unwrap(), b"precious");
         assert_eq!(names(dir.path()), before);
+    }
+
+    /// Their locks would be one process's, which keeps nothing from itself.
+    #[test]
+    fn a_second_store_in_a_directory_is_an_error_and_takes_nothing_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), false);
+        let mut incoming = store.begin(name("a"), 5).unwrap();
+        incoming.write(b"he").unwrap();
+        let error = Store::open(dir.path(), false).map(drop).unwrap_err().to_string();
+        assert!(error.ends_with(": this process stores files there already"), "{error}");
+        incoming.write(b"llo").unwrap();
+        incoming.store().unwrap();
+        assert_eq!(names(dir.path()), ["a"]);
+        drop(store);
+        assert!(Store::open(dir.path(), false).is_ok());
+    }
+
+    #[test]
+    fn only_what_can_be_for_the_name_is_said_to_be() {
+        for (errno, is) in [
+            (Errno::INVAL, true),
+            (Errno::ILSEQ, true),
+            (Errno::NAMETOOLONG, true),
+            (Errno::NOSPC, false),
+            (Errno::MFILE, false),
+            (Errno::IO, false),
+            (Errno::EXIST, false),
+        ] {
+            assert_eq!(may_be_for_the_name(&errno.into()), is, "{errno}");
+        }
     }
 
     #[test]

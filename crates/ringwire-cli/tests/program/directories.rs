@@ -16,6 +16,8 @@ const RENAME_NOREPLACE: u64 = 1;
 const F_SETLK: u64 = 6;
 const EPERM: u32 = 1;
 const EIO: u32 = 5;
+const EAGAIN: u32 = 11;
+const EACCES: u32 = 13;
 const EINVAL: u32 = 22;
 const ENOSPC: u32 = 28;
 const EROFS: u32 = 30;
@@ -176,7 +178,7 @@ fn without_a_way_to_wait_for_the_disk_it_is_said_and_files_are_stored() {
 
 #[test]
 fn without_locks_nothing_is_removed_that_could_be_somebodys() {
-    for errno in [ENOLCK, ENOSYS, EOPNOTSUPP, EINVAL] {
+    for errno in [ENOLCK, ENOSYS, EOPNOTSUPP, EINVAL, EACCES, EAGAIN] {
         let no_locks = || vec![(errno, with(libc::SYS_fcntl, 1, F_SETLK))];
         let receiver = lacking(no_locks(), &[]);
         assert_eq!(put(&receiver, "f", b"new"), "stored 0: 3 B verified");
@@ -259,13 +261,43 @@ fn a_file_system_that_is_read_only_is_said_at_once() {
 
 /// A file system that has everything but RENAME_NOREPLACE, locks of its own, preallocation and a
 /// wait for names; as most behind FUSE.
-const PLAIN: Lacks =
-    Lacks { links: false, characters: "", name_bytes_max: 255, free_bytes: 1 << 30, write: None };
+const PLAIN: Lacks = Lacks {
+    links: false,
+    counts: false,
+    characters: "",
+    name_bytes_max: 255,
+    free_bytes: 1 << 30,
+    create: None,
+    write: None,
+};
+
+#[test]
+fn a_file_system_that_counts_no_links_is_stored_to_without_locks() {
+    let test = "a_file_system_that_counts_no_links_is_stored_to_without_locks";
+    let lacks = Lacks { counts: true, ..PLAIN };
+    // Such a file gets no second link, either.
+    let Some(receiver) = behind_fuse(test, lacks, &["--force"]) else { return };
+    assert_eq!(put(&receiver, "f", b"new"), "stored 0: 3 B verified");
+    let (said, _) = ends(receiver, 0);
+    assert!(said.contains("note: files cannot be locked here, "), "{said}");
+}
+
+#[test]
+fn a_file_system_on_which_every_name_is_there_is_said_at_once() {
+    let test = "a_file_system_on_which_every_name_is_there_is_said_at_once";
+    let dir = scratch();
+    let lacks = Lacks { create: Some(17), ..PLAIN };
+    let Some(program) = fuse::start(dir.path(), lacks, &[]) else {
+        return ringwire_wire::skip(test, fuse::why_not());
+    };
+    let end = program.end().expect(2);
+    assert!(end.stderr.contains(": File exists (os error 17)\n"), "{}", end.stderr);
+}
 
 /// A receiver on such a file system; its directory is only there.
-fn behind_fuse(test: &str, lacks: Lacks) -> Option<Receiver> {
+fn behind_fuse(test: &str, lacks: Lacks, args: &[&str]) -> Option<Receiver> {
     let dir = scratch();
-    match fuse::start(dir.path(), lacks, &[]) {
+    match fuse::start(dir.path(), lacks, args) {
         Some(program) => Some(Receiver::by(program, dir)),
         None => {
             ringwire_wire::skip(test, fuse::why_not());
@@ -278,7 +310,7 @@ fn behind_fuse(test: &str, lacks: Lacks) -> Option<Receiver> {
 fn what_a_file_system_does_not_take_is_said_before_the_data_comes() {
     let test = "what_a_file_system_does_not_take_is_said_before_the_data_comes";
     let lacks = Lacks { characters: ":?", name_bytes_max: 143, ..PLAIN };
-    let Some(receiver) = behind_fuse(test, lacks) else { return };
+    let Some(receiver) = behind_fuse(test, lacks, &[]) else { return };
     assert_eq!(put(&receiver, "f", b"new"), "stored 0: 3 B verified");
     assert!(put(&receiver, "f", b"two").starts_with("refused 0: f exists there"));
     assert_eq!(put(&receiver, "gr\u{fc}\u{df}e", b"new"), "stored 0: 3 B verified");
@@ -319,7 +351,7 @@ fn a_disk_that_dies_costs_the_file_and_no_more() {
         (EDQUOT, "failed 0: disk full: f has 3 B, and 1.07 GB are free"),
     ] {
         let lacks = Lacks { write: Some(errno as i32), ..PLAIN };
-        let Some(receiver) = behind_fuse(test, lacks) else { return };
+        let Some(receiver) = behind_fuse(test, lacks, &[]) else { return };
         for _ in 0..2 {
             assert_eq!(put(&receiver, "f", b"new"), why);
         }

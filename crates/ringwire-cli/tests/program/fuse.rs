@@ -23,10 +23,14 @@ const ENOSYS: i32 = 38;
 pub(crate) struct Lacks {
     /// Second links.
     pub(crate) links: bool,
+    /// A count of links: every file has none.
+    pub(crate) counts: bool,
     /// Characters of names.
     pub(crate) characters: &'static str,
     pub(crate) name_bytes_max: usize,
     pub(crate) free_bytes: u64,
+    /// The error of every new file.
+    pub(crate) create: Option<i32>,
     /// The error of a write.
     pub(crate) write: Option<i32>,
 }
@@ -168,6 +172,9 @@ impl Server {
             35 => {
                 let name = name(&body[16..]);
                 self.may_be_named(&name)?;
+                if let Some(errno) = self.lacks.create {
+                    return Err(errno);
+                }
                 self.made += 1;
                 self.files.insert(name.clone(), (self.made, 0));
                 Ok([self.entry(&name)?, vec![0; 16]].concat())
@@ -190,7 +197,8 @@ impl Server {
     }
 
     fn attributes(&self, number: u64) -> Vec<u8> {
-        let links = self.files.values().filter(|file| file.0 == number).count() as u32;
+        let links = self.files.values().filter(|file| file.0 == number && !self.lacks.counts);
+        let links = links.count() as u32;
         let length = self.files.values().find(|file| file.0 == number).map_or(0, |file| file.1);
         let mode = if number == 1 { 0o040_755 } else { 0o100_644 };
         let long = [number, length, length.div_ceil(512), 0, 0, 0].map(u64::to_ne_bytes);

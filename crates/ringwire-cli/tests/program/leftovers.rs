@@ -183,3 +183,17 @@ fn a_file_that_was_stored_as_a_second_link_loses_only_the_first() {
     assert_eq!(names(dir.path()), ["f"]);
     assert_same(&dir.path().join("f"), &random(7, 1));
 }
+
+/// A guest or a container may write it whose lock is not seen here.
+#[test]
+fn what_another_host_has_made_stays_and_is_said() {
+    // The second is a tmpfs.
+    for dir in [scratch(), tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| scratch())] {
+        let name = ".ringwire-0123456789abcdef-00c0ffee-b88da6a3.partial";
+        write(dir.path().join(name), b"its");
+        let (said, dir) = visit(dir);
+        let hand = "note: remove what stays by hand, if no receiver writes it\n";
+        assert_eq!(said, format!("note: {name} stays there: it was made on another host\n{hand}"));
+        assert_same(&dir.path().join(name), b"its");
+    }
+}
