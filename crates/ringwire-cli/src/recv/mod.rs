@@ -123,6 +123,8 @@ struct Receiver<'a> {
 struct Door {
     /// When to look for connections again.
     accept_at: Instant,
+    /// The listener to look at first.
+    turn: usize,
     waiting: Waiting,
     refused: Refused,
     spare: Spare,
@@ -135,6 +137,12 @@ fn peer(stream: &TcpStream) -> String {
         Ok(address) => canonical(address).to_string(),
         Err(_) => "a sender that is gone".into(),
     }
+}
+
+/// Which of `all` is the first that `is`, from number `turn` on and then from the beginning.
+fn first_from<T>(turn: usize, all: &[T], is: impl Fn(&T) -> bool) -> Option<usize> {
+    let turn = if turn < all.len() { turn } else { 0 };
+    (turn..all.len()).chain(0..turn).find(|&at| is(&all[at]))
 }
 
 #[derive(Clone, Copy)]
@@ -151,7 +159,11 @@ impl Receiver<'_> {
         std::thread::scope(|scope| {
             let mut door = Door {
                 accept_at: Instant::now(),
-                waiting: Waiting::new(protocol::greeting_of(Role::Busy, self.id)),
+                turn: 0,
+                waiting: Waiting::new(
+                    protocol::greeting_of(Role::Busy, self.id),
+                    protocol::greeting_of(Role::Receiver, self.id),
+                ),
                 refused: self.refused(),
                 spare,
                 unsaid: true,
@@ -168,7 +180,7 @@ impl Receiver<'_> {
                     self.args.count.map_or(u64::MAX, |count| count.get() - tally.transfers);
                 let room =
                     tally.serving < self.args.connections.get() && (tally.serving as u64) < wanted;
-                door.waiting.drop_gone();
+                door.waiting.look();
                 let next = if room { door.waiting.next() } else { None };
                 let stream = match next {
                     Some(stream) => Some(stream),
@@ -214,7 +226,7 @@ impl Receiver<'_> {
     /// session, a signal.
     fn accept(&self, door: &mut Door) -> Result<Option<TcpStream>, Failure> {
         let now = Instant::now();
-        let takes = !door.waiting.is_full();
+        let takes = door.waiting.takes();
         let listening = takes && door.accept_at <= now;
         let deadline = if takes && !listening { door.accept_at } else { now + FOREVER };
         let deadline = door.refused.deadline().map_or(deadline, |end| end.min(deadline));
@@ -230,11 +242,11 @@ impl Receiver<'_> {
         let polled = poll_until(&mut fds, deadline);
         // Asked without one to be had, accept says that descriptors lack, and not that there is
         // none.
-        let ready = fds[first..last].iter().position(|fd| !fd.revents().is_empty());
+        let ready = first_from(door.turn, &fds[first..last], |fd| !fd.revents().is_empty());
         drop(fds);
         if let Err(error) = polled {
             // Too many at once for a limit that has been lowered, or for the kernel's memory.
-            if !door.refused.clear() {
+            if !door.refused.clear() && !door.waiting.drop_newest() {
                 return Err(Failure::new(format!("cannot wait for connections: {error}")));
             }
             return Ok(None);
@@ -243,7 +255,9 @@ impl Receiver<'_> {
         door.spare.renew();
         // Reset; it only says that the tally has changed, which the caller looks at.
         let _ = rustix::io::read(&self.ended, &mut [0; 8]);
-        let Some(listener) = ready.and_then(|at| self.listeners.get(at)) else { return Ok(None) };
+        let Some(at) = ready else { return Ok(None) };
+        let listener = &self.listeners[at];
+        door.turn = at + 1;
         match listener.accept() {
             Ok((stream, _)) => {
                 door.unsaid = true;
@@ -333,5 +347,20 @@ impl Receiver<'_> {
     fn lock(&self) -> std::sync::MutexGuard<'_, Tally> {
         // Nothing that holds it can panic half-way.
         self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn of_several_that_are_ready_each_has_its_turn() {
+        let is = |ready: &bool| *ready;
+        let from = |turn, all: &[bool]| super::first_from(turn, all, is);
+        assert_eq!(from(0, &[true, true, true]), Some(0));
+        assert_eq!(from(1, &[true, true, true]), Some(1));
+        assert_eq!(from(1, &[true, false, false]), Some(0));
+        assert_eq!(from(3, &[true, true, true]), Some(0));
+        assert_eq!(from(2, &[false, false]), None);
+        assert_eq!(from(2, &[]), None);
     }
 }

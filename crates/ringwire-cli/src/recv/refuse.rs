@@ -12,13 +12,30 @@ use std::time::Instant;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::link::LINGER;
 use crate::poll::poll_until;
 use crate::protocol::{FromReceiver, GREETING_BYTES};
 
-/// Refused connections that are kept open at a time; beyond that the oldest is closed early.
+/// Refused connections that are kept open at a time, and a [`share`] of the descriptors at most;
+/// beyond that the oldest is closed early.
 const KEPT_MAX: usize = 64;
+
+/// How many of `most` connections may wait outside of the sessions: a quarter of the descriptors
+/// that the process may have now (RLIMIT_NOFILE), for the sessions to have theirs.
+pub(super) fn share(most: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 4).unwrap_or(most).clamp(1, most)
+}
+
+/// Tells a sender that it is not served, and why, before it is closed at once.
+pub(super) fn dismiss(stream: &TcpStream, greeting: &[u8], why: &str) {
+    // To a sender that is gone it cannot be said; nothing depends on it.
+    let _ = say(stream, greeting, why);
+    // What was not read would make a reset of the end.
+    may_send_more(stream);
+}
 
 /// Connections that were refused, until their senders have read why.
 pub(super) struct Refused {
@@ -40,8 +57,9 @@ impl Refused {
             return;
         }
         self.kept.push_back((stream, now + LINGER));
-        if self.kept.len() > KEPT_MAX {
-            self.kept.pop_front();
+        while self.kept.len() > share(KEPT_MAX) {
+            // What was not read would make a reset of the end.
+            self.kept.pop_front().map(|(oldest, _)| may_send_more(&oldest));
         }
     }
 

@@ -161,6 +161,36 @@ fn a_connection_without_a_descriptor_is_refused_and_the_next_is_served() {
 }
 
 #[test]
+fn those_that_wait_leave_descriptors_for_the_one_that_is_served() {
+    let receiver = Receiver::start(&[]);
+    let mut first = receiver.greeted();
+    let mut waiting: Vec<_> = (0..30)
+        .map(|_| {
+            let mut stream = receiver.connect();
+            stream.write_all(SENDER).unwrap();
+            let mut greeting = [0; 16];
+            stream.read_exact(&mut greeting).unwrap();
+            assert!(greeting.starts_with(BUSY), "{greeting:?}");
+            stream
+        })
+        .collect();
+    let few = Limited::of(&receiver.program, "nofile", 24);
+    // It looks again, and would wait for more than it may have.
+    let another = receiver.connect();
+    for stream in &mut waiting[6..] {
+        read_greeting(stream);
+        assert_eq!(said(stream), "closing: no room for another connection that waits");
+    }
+    first.write_all(&[file(2, b"f"), data(b"ok"), end(b"ok")].concat()).unwrap();
+    assert_eq!(said(&mut first), "stored 0: 2 B verified");
+    first.write_all(BYE).unwrap();
+    // The next one has its turn.
+    read_greeting(&mut waiting[0]);
+    drop((few, another));
+    ends(receiver);
+}
+
+#[test]
 fn a_file_without_a_descriptor_is_refused_and_the_next_is_stored() {
     let receiver = Receiver::start(&[]);
     let mut stream = receiver.greeted();
