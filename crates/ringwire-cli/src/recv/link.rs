@@ -27,6 +27,9 @@ const _: () = assert!(BUFFER_BYTES >= FRAME_BYTES_MAX);
 /// it: Linux lets that read what came before a reset.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a greeting may take, all of it: a sender has it ready. Longer is nobody's patience.
+const GREETING: Duration = Duration::from_secs(10);
+
 /// Why the connection is over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Over {
@@ -85,7 +88,10 @@ impl<'a> Link<'a> {
     }
 
     /// Greets, and judges the other end's greeting: a sender's, or a probe's.
+    /// In [`GREETING`] at most, however slowly it comes.
     pub(super) fn greet(&mut self, id: ReceiverId) -> Result<Role, Over> {
+        let time = self.idle.min(GREETING);
+        let mut patience = Patience::new(Instant::now(), time);
         self.write(&protocol::greeting_of(Role::Receiver, id))?;
         loop {
             let came = &self.buffer[self.start..self.end];
@@ -95,7 +101,7 @@ impl<'a> Link<'a> {
                 self.start += GREETING_BYTES;
                 return Ok(role);
             }
-            self.fill()?;
+            self.fill_within(time, &mut patience)?;
         }
     }
 
@@ -139,15 +145,24 @@ impl<'a> Link<'a> {
         self.write(&frame.encode())
     }
 
+    /// Whether something has come that is not taken.
+    pub(super) fn has_more(&self) -> bool {
+        self.start < self.end
+    }
+
     /// Reads more, at least one byte.
     fn fill(&mut self) -> Result<(), Over> {
+        self.fill_within(self.idle, &mut Patience::new(Instant::now(), self.idle))
+    }
+
+    /// The same, with what is left of the patience, which was `time`.
+    fn fill_within(&mut self, time: Duration, patience: &mut Patience) -> Result<(), Over> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.end == self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let mut patience = Patience::new(Instant::now(), self.idle);
         loop {
             match self.stream.read(&mut self.buffer[self.end..]) {
                 Ok(0) => return Err(Over::Ended),
@@ -159,7 +174,7 @@ impl<'a> Link<'a> {
                     };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(PollFlags::IN, &mut patience)?;
+                    self.wait(PollFlags::IN, time, patience)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Over::Broken(error)),
@@ -173,7 +188,7 @@ impl<'a> Link<'a> {
             match self.stream.write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(PollFlags::OUT, &mut patience)?;
+                    self.wait(PollFlags::OUT, self.idle, &mut patience)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Over::Broken(error)),
@@ -183,9 +198,9 @@ impl<'a> Link<'a> {
     }
 
     /// Waits until the connection is ready, the patience is at its end, or a signal has come.
-    fn wait(&self, ready: PollFlags, patience: &mut Patience) -> Result<(), Over> {
+    fn wait(&self, ready: PollFlags, time: Duration, patience: &mut Patience) -> Result<(), Over> {
         let mut fds = [PollFd::new(&self.stream, ready), PollFd::new(self.signals, PollFlags::IN)];
-        while !poll_for(&mut fds, patience.slice(Instant::now()).ok_or(Over::Idle(self.idle))?)? {}
+        while !poll_for(&mut fds, patience.slice(Instant::now()).ok_or(Over::Idle(time))?)? {}
         self.signals.seen().map_or(Ok(()), |signal| Err(Over::Signal(signal)))
     }
 

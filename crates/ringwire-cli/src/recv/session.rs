@@ -22,14 +22,14 @@ const ALIVE_EVERY: Duration = Duration::from_millis(500);
 /// What a session came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It never greeted as a sender of this version does, went before it sent anything, or only
-    /// probed the path: not a transfer.
+    /// It never greeted as a sender of this version does, sent nothing until it went, was given up
+    /// or a signal came, or only probed the path: not a transfer.
     NoTransfer,
     /// Every file is stored, and the sender said goodbye.
     Whole,
     /// Something is not stored.
     Broken,
-    /// A signal ended it before its goodbye.
+    /// A signal ended it after it had begun, and before its goodbye.
     Interrupted,
 }
 
@@ -54,6 +54,10 @@ pub(super) fn serve(
         }
         Ok(_) => {}
         Err(over) => {
+            if let Over::Signal(_) = &over {
+                // It has done nothing wrong, and its greeting may be on the way.
+                let _ = link.say(&FromReceiver::Closing { why: over.to_string() });
+            }
             let hint = match &over {
                 Over::Wrong(wrong @ Wrong::Version { .. }) => wrong.hint(),
                 _ => None,
@@ -77,15 +81,21 @@ pub(super) fn serve(
         said_at: Instant::now(),
         intake: Intake::default(),
         coming: None,
-        began: false,
+        framed: false,
         whole: true,
     };
     let outcome = match session.run() {
         Ok(()) if session.whole => Outcome::Whole,
         Ok(()) => Outcome::Broken,
         // One of several receivers, say, and another one did not answer.
-        Err(over @ (Over::Ended | Over::Broken(_))) if !session.began => {
-            output.note(format_args!("{peer} left without having sent anything: {over}"));
+        Err(over) if !session.began() && !matches!(over, Over::Wrong(_)) => {
+            session.close_for(&over);
+            output.note(match over {
+                Over::Ended | Over::Broken(_) => {
+                    format!("{peer} left without having sent anything: {over}")
+                }
+                _ => format!("{peer} had not sent anything: {over}"),
+            });
             Outcome::NoTransfer
         }
         Err(over) => {
@@ -115,8 +125,8 @@ struct Session<'a> {
     intake: Intake,
     /// The file that is coming, unless it was refused.
     coming: Option<Coming<'a>>,
-    /// The sender has sent something.
-    began: bool,
+    /// A whole frame has come.
+    framed: bool,
     /// No file so far that is not stored.
     whole: bool,
 }
@@ -133,7 +143,7 @@ impl<'a> Session<'a> {
     fn run(&mut self) -> Result<(), Over> {
         loop {
             let frame = self.link.frame()?;
-            self.began = true;
+            self.framed = true;
             match self.intake.on_frame(frame)? {
                 Step::Begin { size, name } => self.begin(size, &name)?,
                 Step::Take { bytes } => self.take(bytes)?,
@@ -148,6 +158,11 @@ impl<'a> Session<'a> {
                 Step::End => return Ok(()),
             }
         }
+    }
+
+    /// Whether the sender has sent anything, be it a part of a frame: then it was a transfer.
+    fn began(&self) -> bool {
+        self.framed || self.link.has_more()
     }
 
     fn begin(&mut self, size: u64, name: &[u8]) -> Result<(), Over> {
@@ -219,13 +234,15 @@ impl<'a> Session<'a> {
         match stored {
             Ok((name, size, hash)) => {
                 let took = started.elapsed();
+                // Before anything that can hold us up: what reads our output may have stopped.
+                let said = self.receipt(Status::Stored, format!("{} verified", show_bytes(size)));
                 self.output.result(format_args!(
                     "stored {name}: {size} bytes, BLAKE3 {hash}, from {} in {}, {}",
                     self.peer,
                     show_duration(took),
                     show_rate(size, took),
                 ));
-                self.receipt(Status::Stored, format!("{} verified", show_bytes(size)))
+                said
             }
             Err(refusal) => self.refuse(&refusal),
         }
@@ -261,8 +278,9 @@ impl<'a> Session<'a> {
 
     fn refuse(&mut self, refusal: &Refusal) -> Result<(), Over> {
         self.whole = false;
+        let said = self.receipt(refusal.status, refusal.text.clone());
         self.output.warning(format_args!("from {}: {}", self.peer, refusal.text));
-        self.receipt(refusal.status, refusal.text.clone())
+        said
     }
 
     fn receipt(&mut self, status: Status, text: String) -> Result<(), Over> {
@@ -277,11 +295,15 @@ impl<'a> Session<'a> {
             None => "the transfer is over".into(),
         };
         self.coming = None;
+        self.close_for(over);
         self.output.warning(format_args!(
             "from {}: {what}: {}",
             self.peer,
             printable(&over.to_string())
         ));
+    }
+
+    fn close_for(&mut self, over: &Over) {
         // To a peer that is gone it cannot be said; nothing depends on it.
         let _ = self.link.say(&FromReceiver::Closing { why: over.to_string() });
     }

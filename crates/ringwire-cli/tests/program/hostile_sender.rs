@@ -183,6 +183,49 @@ fn a_sender_that_is_silent_is_not_waited_for() {
     still_serves(&receiver, &[]);
 }
 
+/// However long --idle is; a sender has its greeting ready.
+#[test]
+fn a_connection_that_does_not_greet_holds_its_place_for_ten_seconds() {
+    let receiver = Receiver::start(&[]);
+    let mut silent = receiver.connect();
+    silent.read_to_end(&mut Vec::new()).unwrap();
+    let why = "is not served: the sender was silent for 10.0 s";
+    receiver.program.stderr_line(why, |line| line.contains("silent for 10").then_some(()));
+    still_serves(&receiver, &[]);
+}
+
+#[test]
+fn a_sender_that_had_sent_nothing_is_no_transfer_whatever_ends_it() {
+    let dir = scratch();
+    let mut command = ringwire(["recv", "--idle", "300ms", "--listen", "127.0.0.1:0", "--dir"]);
+    command.arg(dir.path()).args(["--count", "1"]);
+    let receiver = Receiver::of(command, dir);
+    let mut silent = receiver.greeted();
+    assert_eq!(said(&mut silent), "closing: the sender was silent for 300 ms");
+    drop(silent);
+    receiver.program.signal(rustix::process::Signal::TERM);
+    let (end, _) = receiver.end();
+    let end = end.expect(0);
+    assert!(end.stderr.contains(" had not sent anything: the sender was silent"), "{}", end.stderr);
+    let receiver = Receiver::start(&[]);
+    let mut told = receiver.greeted();
+    receiver.program.signal(rustix::process::Signal::TERM);
+    assert_eq!(said(&mut told), "closing: told to exit by SIGTERM");
+    drop(told);
+    receiver.end().0.expect(0);
+}
+
+/// A part of a frame is something.
+#[test]
+fn a_sender_that_goes_within_its_first_frame_has_sent_something() {
+    let receiver = Receiver::start(&["--count", "1"]);
+    let mut stream = receiver.greeted();
+    stream.write_all(&file(5, b"f")[..7]).unwrap();
+    drop(stream);
+    let end = receiver.end().0.expect(1);
+    assert!(end.stderr.contains("the transfer is over: the sender ended"), "{}", end.stderr);
+}
+
 #[test]
 fn sizes_are_bounded_before_anything_is_written() {
     let receiver = Receiver::start(&["--max-bytes", "10"]);
