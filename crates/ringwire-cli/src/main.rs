@@ -66,6 +66,7 @@ fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
     let spare = recv::Spare::take();
     let signals = Signals::take()
         .map_err(|error| Failure::new(format!("cannot take over signals: {error}")))?;
+    output.watch(&signals);
     match &cli.command {
         Command::Send(args) => send::run(args, &signals, output),
         Command::Recv(args) => recv::run(args, &signals, spare, output),

@@ -8,17 +8,25 @@
 //! transfer goes on. That stdout failed is said once, and [`Output::all_said`] knows it, for those
 //! whose result is what they print. Whoever reads no further (`| head -1`) has what he wanted: that
 //! is no failure.
+//!
+//! One that blocks (a pipe into `less`, Ctrl-S) holds up whoever prints, and so what is written.
+//! Only the order to exit is stronger: [`Output::watch`].
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use ringwire::Patience;
+use rustix::event::{PollFd, PollFlags};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
+use crate::poll::poll_for;
+use crate::signals::Signals;
+use crate::threads;
 use crate::units::{show_bytes, show_duration, show_rate};
 
 /// How often plain progress is said. Often enough to see that it lives, seldom enough for a log.
@@ -27,30 +35,87 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// How often a second bars are drawn: more is only CPU.
 const DRAWN_HZ: u8 = 10;
 
+/// How long a write may take once the program has been told to exit: longer than a terminal or a
+/// log that is read, and short for who has told it.
+const BLOCKED_FOR: Duration = Duration::from_secs(2);
+
 /// The program's voice; may be used from any thread.
 pub(crate) struct Output {
     bars: MultiProgress,
     terminal: bool,
     /// Why something of the result could not be said.
     lost: OnceLock<io::Error>,
+    writes: Arc<Writes>,
+}
+
+/// Counts the beginnings and the ends of writes, so that it is odd while one is under way. There is
+/// one at a time: they are made with the bars suspended, or by those.
+#[derive(Debug, Default)]
+struct Writes(AtomicU64);
+
+impl Writes {
+    fn during<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let done = write();
+        self.0.fetch_add(1, Ordering::Relaxed);
+        done
+    }
+
+    /// Waits until one write has been under way for so long, of the time in which we run.
+    fn wait_for_one_that_blocks(&self, for_long: Duration) {
+        loop {
+            let seen = self.0.load(Ordering::Relaxed);
+            let mut patience = Patience::new(Instant::now(), for_long);
+            while let Some(slice) = patience.slice(Instant::now()) {
+                std::thread::park_timeout(slice);
+            }
+            if seen % 2 == 1 && self.0.load(Ordering::Relaxed) == seen {
+                return;
+            }
+        }
+    }
 }
 
 impl Output {
     pub(crate) fn new() -> Output {
         let terminal = io::stderr().is_terminal();
+        let writes = Arc::<Writes>::default();
         let target = match terminal {
-            true => ProgressDrawTarget::term_like_with_hz(Box::new(Screen::default()), DRAWN_HZ),
+            true => {
+                let screen = Box::new(Screen::new(Arc::clone(&writes)));
+                ProgressDrawTarget::term_like_with_hz(screen, DRAWN_HZ)
+            }
             false => ProgressDrawTarget::hidden(),
         };
         let bars = MultiProgress::with_draw_target(target);
-        Output { bars, terminal, lost: OnceLock::new() }
+        Output { bars, terminal, lost: OnceLock::new(), writes }
+    }
+
+    /// Has the program end when it is told to exit while something that it says cannot be written,
+    /// because nobody reads, and is not to be in [`BLOCKED_FOR`]. What else it was about is left as
+    /// it is, as by a kill.
+    pub(crate) fn watch(&self, signals: &Signals) {
+        let (signals, writes) = (signals.clone(), Arc::clone(&self.writes));
+        let watch = move || {
+            while signals.seen().is_none() {
+                // Not with less than a signal, and it fails for nothing but memory.
+                let mut fds = [PollFd::new(&signals, PollFlags::IN)];
+                if poll_for(&mut fds, Duration::from_secs(3600)).is_err() {
+                    std::thread::park_timeout(BLOCKED_FOR);
+                }
+            }
+            writes.wait_for_one_that_blocks(BLOCKED_FOR);
+            std::process::exit(Exit::Error as i32);
+        };
+        // Without a thread to be had, it is killed, as it would be without all this.
+        let _ = threads::start("watch", watch);
     }
 
     /// One line of result, on stdout, at once.
     pub(crate) fn result(&self, line: impl Display) {
         let said = self.bars.suspend(|| {
             let mut stdout = io::stdout().lock();
-            writeln!(stdout, "{line}").and_then(|()| stdout.flush())
+            self.writes.during(|| writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
         });
         match said {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -103,7 +168,7 @@ impl Output {
 
     fn say(&self, kind: &str, text: impl Display) {
         self.bars.suspend(|| {
-            let _ = writeln!(io::stderr().lock(), "{kind}: {text}");
+            let _ = self.writes.during(|| writeln!(io::stderr().lock(), "{kind}: {text}"));
         });
     }
 
@@ -142,18 +207,17 @@ impl Output {
 struct Screen {
     term: Term,
     gone: AtomicBool,
-}
-
-impl Default for Screen {
-    fn default() -> Screen {
-        Screen { term: Term::buffered_stderr(), gone: AtomicBool::new(false) }
-    }
+    writes: Arc<Writes>,
 }
 
 impl Screen {
+    fn new(writes: Arc<Writes>) -> Screen {
+        Screen { term: Term::buffered_stderr(), gone: AtomicBool::new(false), writes }
+    }
+
     fn draw(&self, draw: impl FnOnce(&Term) -> io::Result<()>) -> io::Result<()> {
         // Not after the first error either: what it could not write, the terminal's buffer keeps.
-        if !self.gone.load(Ordering::Relaxed) && draw(&self.term).is_err() {
+        if !self.gone.load(Ordering::Relaxed) && self.writes.during(|| draw(&self.term)).is_err() {
             self.gone.store(true, Ordering::Relaxed);
         }
         Ok(())

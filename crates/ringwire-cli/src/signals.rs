@@ -19,12 +19,13 @@ const ASKED: [i32; 2] = [SIGINT, SIGTERM];
 /// session that has gone, and processor time that is used up.
 const UNLESS_IGNORED: [i32; 2] = [SIGHUP, SIGXCPU];
 
-/// Whether the process has been told to exit.
+/// Whether the process has been told to exit. A clone is the same, and no other descriptor.
+#[derive(Clone)]
 pub(crate) struct Signals {
     seen: Arc<AtomicUsize>,
     /// Readable from the first signal on: it is polled and never read, so that every thread that
     /// polls it sees the signal.
-    readable: UnixStream,
+    readable: Arc<UnixStream>,
 }
 
 impl Signals {
@@ -42,7 +43,7 @@ impl Signals {
             signal_hook::flag::register_usize(signal, Arc::clone(&seen), signal as usize)?;
             signal_hook::low_level::pipe::register(signal, written.try_clone()?)?;
         }
-        Ok(Signals { seen, readable })
+        Ok(Signals { seen, readable: Arc::new(readable) })
     }
 
     /// As if the process had been told to exit by `signal`, or by none (0).
@@ -52,7 +53,8 @@ impl Signals {
         if signal != 0 {
             io::Write::write_all(&mut written, &[1])?;
         }
-        Ok(Signals { seen: Arc::new(AtomicUsize::new(signal as usize)), readable })
+        let seen = Arc::new(AtomicUsize::new(signal as usize));
+        Ok(Signals { seen, readable: Arc::new(readable) })
     }
 
     /// The name of the signal that told the process to exit, if one did.

@@ -2,7 +2,9 @@
 //! No panic, and exit codes that say what came of the work.
 
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
 use crate::common::*;
@@ -106,4 +108,47 @@ fn a_terminal_that_goes_away_ends_no_transfer() {
     assert!(stdout.contains(": 1 file stored\n"), "{stdout}");
     assert_same(&receiver.path("f"), &content);
     receiver.end().0.expect(0);
+}
+
+/// Fills a pipe of ours, which others write to as well, so that whoever writes more is held up.
+fn fill(pipe: &std::io::PipeWriter) {
+    // Another description of it, or those others' writes would not be held up either.
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut pipe = OpenOptions::new().write(true).custom_flags(flags).open(path).unwrap();
+    let full = until("a full pipe", || pipe.write(&[b'.'; 4096]).err());
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn an_output_that_blocks_keeps_no_receipt_back_and_ends_when_told_to() {
+    let stored = [file(2, b"f"), data(b"ok"), end(b"ok")].concat();
+    for (stderr_blocks, frames, receipt) in [
+        (false, stored, "stored 0: 2 B verified"),
+        (true, file(2, b".."), "refused 0: the file name is "),
+    ] {
+        let dir = scratch();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (kept, error) = (writer.try_clone().unwrap(), writer.try_clone().unwrap());
+        let mut command = ringwire(RECV);
+        command.args(["--listen", "127.0.0.1:0", "--dir"]).arg(dir.path()).stdin(Stdio::null());
+        command.stdout(writer).stderr(if stderr_blocks { error.into() } else { Stdio::null() });
+        let mut receiver = command.spawn().unwrap();
+        drop(command);
+        let mut line = String::new();
+        let mut reader = BufReader::new(reader);
+        reader.read_line(&mut line).unwrap();
+        fill(&kept);
+        let address = line.trim_end().strip_prefix("listening on ").unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(&[SENDER.to_vec(), frames].concat()).unwrap();
+        read_greeting(&mut stream);
+        let said = said(&mut stream);
+        assert!(said.starts_with(receipt), "{said}");
+        let pid = rustix::process::Pid::from_child(&receiver);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = until("its end", || receiver.try_wait().unwrap());
+        assert_eq!(status.code(), Some(2));
+    }
 }
