@@ -163,6 +163,7 @@ impl Receiver<'_> {
                 waiting: Waiting::new(
                     protocol::greeting_of(Role::Busy, self.id),
                     protocol::greeting_of(Role::Receiver, self.id),
+                    self.args.connections.get(),
                 ),
                 refused: self.refused(),
                 spare,
@@ -290,7 +291,8 @@ impl Receiver<'_> {
 
     /// Nobody, so far.
     fn refused(&self) -> Refused {
-        Refused::new(protocol::greeting_of(Role::Receiver, self.id))
+        let greeting = protocol::greeting_of(Role::Receiver, self.id);
+        Refused::new(greeting, self.args.connections.get())
     }
 
     /// Tells a sender that there is no thread or memory to serve it.

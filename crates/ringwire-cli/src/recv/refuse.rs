@@ -23,10 +23,18 @@ use crate::protocol::{FromReceiver, GREETING_BYTES};
 const KEPT_MAX: usize = 64;
 
 /// How many of `most` connections may wait outside of the sessions: a quarter of the descriptors
-/// that the process may have now (RLIMIT_NOFILE), for the sessions to have theirs.
-pub(super) fn share(most: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit / 4).unwrap_or(most).clamp(1, most)
+/// that the process may have now (RLIMIT_NOFILE), and half of what so many sessions leave.
+pub(super) fn share(most: usize, sessions: usize) -> usize {
+    share_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), most, sessions)
+}
+
+fn share_of(limit: u64, most: usize, sessions: usize) -> usize {
+    /// The process's own: three standard ones, two for signals, two to wake and to spare, the
+    /// directory, and listeners.
+    const OWN: u64 = 10;
+    // A session has its connection and its file.
+    let left = limit.saturating_sub(OWN).saturating_sub((sessions as u64).saturating_mul(2));
+    usize::try_from((limit / 4).min(left / 2)).unwrap_or(most).clamp(1, most)
 }
 
 /// Tells a sender that it is not served, and why, before it is closed at once.
@@ -40,14 +48,16 @@ pub(super) fn dismiss(stream: &TcpStream, greeting: &[u8], why: &str) {
 /// Connections that were refused, until their senders have read why.
 pub(super) struct Refused {
     greeting: [u8; GREETING_BYTES],
+    /// How many are served at most.
+    sessions: usize,
     /// In the order in which their time is over.
     kept: VecDeque<(TcpStream, Instant)>,
 }
 
 impl Refused {
     /// Nobody, so far. Whoever is refused is greeted first.
-    pub(super) fn new(greeting: [u8; GREETING_BYTES]) -> Refused {
-        Refused { greeting, kept: VecDeque::new() }
+    pub(super) fn new(greeting: [u8; GREETING_BYTES], sessions: usize) -> Refused {
+        Refused { greeting, sessions, kept: VecDeque::new() }
     }
 
     /// Tells a sender that it is not served, and why.
@@ -57,7 +67,7 @@ impl Refused {
             return;
         }
         self.kept.push_back((stream, now + LINGER));
-        while self.kept.len() > share(KEPT_MAX) {
+        while self.kept.len() > share(KEPT_MAX, self.sessions) {
             // What was not read would make a reset of the end.
             self.kept.pop_front().map(|(oldest, _)| may_send_more(&oldest));
         }
@@ -178,4 +188,19 @@ pub(super) fn without_descriptor(error: &io::Error) -> String {
 fn no_descriptor(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share_of;
+
+    #[test]
+    fn those_outside_leave_a_connection_and_a_file_to_every_session() {
+        assert_eq!(share_of(u64::MAX, 64, 1), 64);
+        assert_eq!(share_of(1024, 64, 1), 64);
+        assert_eq!(share_of(128, 64, 1), 32);
+        assert_eq!(share_of(1024, 64, 490), 17);
+        assert_eq!(share_of(1024, 64, usize::MAX), 1);
+        assert_eq!(share_of(0, 64, 1), 1);
+    }
 }

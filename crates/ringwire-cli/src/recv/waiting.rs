@@ -24,6 +24,8 @@ pub(super) struct Waiting {
     busy: [u8; GREETING_BYTES],
     /// What is said before a reason.
     begins: [u8; GREETING_BYTES],
+    /// How many are served at most.
+    sessions: usize,
 }
 
 struct Sender {
@@ -42,13 +44,22 @@ enum State {
 }
 
 impl Waiting {
-    pub(super) fn new(busy: [u8; GREETING_BYTES], begins: [u8; GREETING_BYTES]) -> Waiting {
-        Waiting { senders: VecDeque::new(), busy, begins }
+    pub(super) fn new(
+        busy: [u8; GREETING_BYTES],
+        begins: [u8; GREETING_BYTES],
+        sessions: usize,
+    ) -> Waiting {
+        Waiting { senders: VecDeque::new(), busy, begins, sessions }
+    }
+
+    /// Most that may wait now.
+    fn most(&self) -> usize {
+        share(WAITING_MAX, self.sessions)
     }
 
     /// Whether one more can wait, be it in the place of a silent one.
     pub(super) fn takes(&self) -> bool {
-        self.senders.len() < share(WAITING_MAX) || self.silent().is_some()
+        self.senders.len() < self.most() || self.silent().is_some()
     }
 
     /// The oldest that is silent.
@@ -62,7 +73,7 @@ impl Waiting {
         if stream.set_nonblocking(true).and_then(|()| stream.write_all(&self.busy)).is_err() {
             return;
         }
-        if self.senders.len() >= share(WAITING_MAX) {
+        if self.senders.len() >= self.most() {
             self.look();
             let silent = self.silent().and_then(|oldest| self.senders.remove(oldest));
             if let Some(silent) = silent {
@@ -81,7 +92,7 @@ impl Waiting {
     /// Looks at all. Forgets those that are gone, and, as the limit of descriptors is now, the
     /// newest for which there is no room.
     pub(super) fn look(&mut self) {
-        while self.senders.len() > share(WAITING_MAX) {
+        while self.senders.len() > self.most() {
             self.drop_newest();
         }
         let all = self.senders.iter();
@@ -188,7 +199,7 @@ mod tests {
     }
 
     fn start() -> (Waiting, TcpListener) {
-        (Waiting::new(BUSY, BEGINS), TcpListener::bind("127.0.0.1:0").unwrap())
+        (Waiting::new(BUSY, BEGINS, 1), TcpListener::bind("127.0.0.1:0").unwrap())
     }
 
     #[test]
