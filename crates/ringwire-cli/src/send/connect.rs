@@ -2,7 +2,8 @@
 //!
 //! Either all of them answer as receivers of this version, or nothing is sent and the error names
 //! each that did not: a transfer to fewer than were asked for should be asked for. One thread waits
-//! for all of it, and for signals.
+//! for all of it, and for signals. Those that begin are kept company while others are waited for:
+//! they hear that we are alive, and that one of them has gone ends it all at once.
 //!
 //! ```text
 //!   Resolving ──▶ Connecting ──▶ Greeting ──▶ it begins
@@ -10,7 +11,6 @@
 //!                                └─busy─┘      and from everywhere: Missing
 //! ```
 
-use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -18,26 +18,25 @@ use ringwire::Running;
 use ringwire_reach::{Connecting, Lookup, Target, Unreached, Unresolved};
 use rustix::event::{PollFd, PollFlags};
 
+use super::greeting::{Greeting, Missing};
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::poll::poll_for;
-use crate::protocol::{self, GREETING_BYTES, ReceiverId, Role, Wrong};
+use crate::protocol::ReceiverId;
 use crate::signals::Signals;
 use crate::units::show_duration;
 
 /// After what time it is said what is being waited for.
 const NOTED_AFTER: Duration = Duration::from_secs(1);
 
+/// How long others are still waited for once one is missing for good, so that an error names all
+/// that it should.
+const REST: Duration = Duration::from_secs(1);
+
 /// A receiver that has greeted.
 pub(super) struct Connected {
     pub(super) shown: String,
     pub(super) stream: TcpStream,
-}
-
-/// A receiver that did not.
-struct Missing {
-    what: String,
-    hint: String,
 }
 
 /// Connects to all of `receivers`, each within `patience`, of the time in which this process runs:
@@ -52,6 +51,7 @@ pub(super) fn connect_all(
     let (deadline, noted_at) = (started + patience, started + NOTED_AFTER);
     let mut running = Running::new(started, patience);
     let mut noted = false;
+    let mut rest_until = None;
     let mut all: Vec<Candidate<'_>> =
         receivers.iter().map(|target| Candidate::new(target, patience, deadline)).collect();
     loop {
@@ -69,7 +69,10 @@ pub(super) fn connect_all(
         if let Some(twins) = twins(&met) {
             return Err(twins);
         }
-        if all.iter().all(Candidate::is_ended) {
+        if rest_until.is_none() && all.iter().any(Candidate::is_missing) {
+            rest_until = Some(now + REST);
+        }
+        if all.iter().all(Candidate::is_ended) || rest_until.is_some_and(|until| now >= until) {
             return judge(all);
         }
         if !noted && now >= noted_at {
@@ -84,12 +87,16 @@ pub(super) fn connect_all(
         }
         let wake_at = all.iter().filter_map(Candidate::wake_at).min().unwrap_or(deadline);
         let wake_at = if noted { wake_at } else { wake_at.min(noted_at) };
+        let wake_at = rest_until.map_or(wake_at, |until| wake_at.min(until));
         let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
         all.iter().for_each(|candidate| candidate.poll(&mut fds));
         let wait = match running.judges() {
             true => wake_at.saturating_duration_since(now).min(Running::interval(patience)),
             false => Running::interval(patience),
         };
+        let alive_at = all.iter().filter_map(Candidate::alive_at).min();
+        let wait =
+            alive_at.map_or(wait, |at| wait.min(at.saturating_duration_since(Instant::now())));
         poll_for(&mut fds, wait)
             .map_err(|error| Failure::new(format!("cannot wait for connections: {error}")))?;
     }
@@ -160,22 +167,6 @@ enum Stage {
     Missing(Missing),
 }
 
-/// A connection, up to the receiver's word that it begins.
-struct Greeting {
-    stream: TcpStream,
-    address: SocketAddr,
-    /// All that the name resolved to.
-    addresses: Vec<SocketAddr>,
-    came: [u8; GREETING_BYTES],
-    /// `0 <= filled <= GREETING_BYTES`
-    filled: usize,
-    /// Who it is, once it has said that it begins, or that it serves others.
-    id: Option<ReceiverId>,
-    begins: bool,
-    /// It has been said that it serves others.
-    noted: bool,
-}
-
 impl<'a> Candidate<'a> {
     fn new(target: &'a Target, patience: Duration, deadline: Instant) -> Candidate<'a> {
         let stage = match Lookup::start(target) {
@@ -216,8 +207,16 @@ impl<'a> Candidate<'a> {
                     Some(Err(unreached)) => Stage::Missing(unreached.into()),
                     None => return,
                 },
+                Stage::Greeting(greeting) if greeting.begins => {
+                    match greeting.wait_with(self.target, Instant::now()) {
+                        Ok(()) => return,
+                        Err(missing) => Stage::Missing(missing),
+                    }
+                }
                 Stage::Greeting(greeting) => match greeting.listen(self.target) {
-                    Ok(()) if now >= self.deadline && !greeting.begins => {
+                    // It begins, and so it does when nobody else is waited for.
+                    Ok(()) if greeting.begins => return,
+                    Ok(()) if now >= self.deadline => {
                         Stage::Missing(greeting.silent(self.target, self.patience))
                     }
                     Ok(()) => return,
@@ -234,6 +233,18 @@ impl<'a> Candidate<'a> {
             Stage::Greeting(greeting) => greeting.begins,
             Stage::Missing(_) => true,
             Stage::Resolving(_) | Stage::Connecting { .. } => false,
+        }
+    }
+
+    fn is_missing(&self) -> bool {
+        matches!(self.stage, Stage::Missing(_))
+    }
+
+    /// When it is to hear that we are alive, by the clock on the wall.
+    fn alive_at(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Greeting(greeting) if greeting.begins => Some(greeting.alive_at()),
+            _ => None,
         }
     }
 
@@ -286,133 +297,12 @@ impl<'a> Candidate<'a> {
             Stage::Connecting { connecting, .. } => {
                 fds.extend(connecting.sockets().map(|socket| fd(socket, PollFlags::OUT)));
             }
-            Stage::Greeting(greeting) if !greeting.begins => {
-                fds.push(PollFd::new(&greeting.stream, PollFlags::IN));
+            Stage::Greeting(greeting) => {
+                // What it says to a transfer stays there for that.
+                let news = if greeting.begins { PollFlags::RDHUP } else { PollFlags::IN };
+                fds.push(PollFd::new(&greeting.stream, news));
             }
-            Stage::Greeting(_) | Stage::Missing(_) => {}
-        }
-    }
-}
-
-impl Greeting {
-    fn begin(
-        stream: TcpStream,
-        address: SocketAddr,
-        addresses: Vec<SocketAddr>,
-    ) -> Result<Greeting, (Greeting, io::Error)> {
-        let came = [0; GREETING_BYTES];
-        let mut greeting = Greeting {
-            stream,
-            address,
-            addresses,
-            came,
-            filled: 0,
-            id: None,
-            begins: false,
-            noted: false,
-        };
-        // The last frames of a transfer are small and must not wait for an acknowledgement. A new
-        // connection has room for a greeting.
-        let said = greeting
-            .stream
-            .set_nodelay(true)
-            .and_then(|()| greeting.stream.write_all(&protocol::greeting(Role::Sender)));
-        match said {
-            Ok(()) => Ok(greeting),
-            Err(error) => Err((greeting, error)),
-        }
-    }
-
-    /// Takes what the receiver says, as far as it has come.
-    fn listen(&mut self, target: &Target) -> Result<(), Missing> {
-        while !self.begins {
-            let came = &self.came[..self.filled];
-            let judged =
-                protocol::check_receiver(came).map_err(|wrong| self.wrong(target, &wrong))?;
-            if let Some((begins, id)) = judged {
-                self.filled = 0;
-                self.begins = begins;
-                // It could go on like that for ever.
-                if self.id.replace(id).is_some() && !begins {
-                    let wrong = Wrong::Order("a second greeting that says to wait");
-                    return Err(self.wrong(target, &wrong));
-                }
-                continue;
-            }
-            match self.stream.read(&mut self.came[self.filled..]) {
-                Ok(0) => return Err(self.broke(target, &io::ErrorKind::UnexpectedEof.into())),
-                Ok(bytes) => self.filled += bytes,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.broke(target, &error)),
-            }
-        }
-        Ok(())
-    }
-
-    fn wrong(&self, target: &Target, wrong: &Wrong) -> Missing {
-        Missing {
-            what: format!("cannot send to {}: {wrong}", self.place(target)),
-            hint: self.or_elsewhere(wrong.hint().unwrap_or("check the address")),
-        }
-    }
-
-    fn silent(&self, target: &Target, patience: Duration) -> Missing {
-        let (place, time) = (self.place(target), show_duration(patience));
-        match self.id {
-            Some(_) => Missing {
-                what: format!("{place} serves other senders, and had no place free within {time}"),
-                hint:
-                    "--patience waits longer; \"ringwire recv --connections N\" serves N senders \
-                       at once"
-                        .into(),
-            },
-            None => Missing {
-                what: format!("{place} took the connection, but did not greet within {time}"),
-                hint: self.or_elsewhere(
-                    "it may be something else than \"ringwire recv\", or stopped; --patience waits \
-                     longer",
-                ),
-            },
-        }
-    }
-
-    fn broke(&self, target: &Target, error: &io::Error) -> Missing {
-        let place = self.place(target);
-        match self.id {
-            Some(_) => Missing {
-                what: format!("{place} ended before it was this sender's turn: {error}"),
-                hint: "see what \"ringwire recv\" says there".into(),
-            },
-            None => Missing {
-                what: format!("{place} broke the connection before it greeted: {error}"),
-                hint: self.or_elsewhere("is \"ringwire recv\" what listens at that port?"),
-            },
-        }
-    }
-
-    /// The receiver as it was typed, and at which address it was reached if that is not the same.
-    fn place(&self, target: &Target) -> String {
-        match target.is_name() {
-            true => format!("{} ({})", target.shown(), self.address),
-            false => target.shown().into(),
-        }
-    }
-
-    /// The way out, where another of the name's addresses may be what was meant: the first that
-    /// takes a connection is the one, whoever it is.
-    fn or_elsewhere(&self, hint: &str) -> String {
-        let others: Vec<String> = self
-            .addresses
-            .iter()
-            .filter(|address| **address != self.address)
-            .map(SocketAddr::to_string)
-            .collect();
-        match others.is_empty() {
-            true => hint.into(),
-            false => format!("{hint}; the name has other addresses, too: {}", others.join(", ")),
+            Stage::Missing(_) => {}
         }
     }
 }

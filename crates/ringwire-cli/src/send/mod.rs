@@ -4,6 +4,7 @@
 //! mod.rs       the run: look, connect, set up memory and ring, start threads, sum up
 //! source.rs    a file: O_DIRECT or not, hashed, watched for changes
 //! connect.rs   all receivers, or none
+//! greeting.rs  one of them, up to the transfer
 //! reader.rs    thread: files into blocks            ┐
 //! transfer.rs  thread: blocks to receivers and back ├ this thread has the ring
 //! replies.rs   thread: what receivers say, signals  ┘
@@ -13,6 +14,7 @@
 //! ```
 
 mod connect;
+mod greeting;
 mod reader;
 mod receiver;
 mod replies;
@@ -43,6 +45,10 @@ use crate::units::show_size;
 
 /// Replies that may wait for the ring's thread; the listening thread waits beyond that.
 const REPLIES_MAX: usize = 1024;
+
+/// A receiver that has heard nothing for so long hears that we are alive. Well below the 30 s after
+/// which `ringwire recv` ends a silent transfer by default.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs the sender to its end.
 pub(crate) fn run(args: &Send, signals: &Signals, output: &Output) -> Result<Exit, Failure> {

@@ -24,6 +24,7 @@ use ringwire::{
     Block, Error, Event, Events, Notifier, OnDeadline, Piece, Ring, Running, Socket, Stats,
 };
 
+use super::ALIVE_EVERY;
 use super::reader::{Read, Returns};
 use super::receiver::{Receiver, Step};
 use super::replies::Heard;
@@ -39,10 +40,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// An absence that is worth a word. Shorter ones are those of a busy machine.
 const ABSENCE_MIN: Duration = Duration::from_secs(1);
-
-/// A receiver that has heard nothing for so long hears that we are alive. Well below the 30 s after
-/// which `ringwire recv` ends a silent transfer by default.
-const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long connections are given to end cleanly when all is said.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -119,6 +119,8 @@ fn a_receiver_that_breaks_the_protocol_is_left_and_the_others_go_on() {
         let (address, stand_in) = stand_in(move |mut stream| {
             stream.read_exact(&mut [0; 16]).unwrap();
             stream.write_all(RECEIVER).unwrap();
+            // Of a transfer: before one, nothing would be sent to the others.
+            until("the file", || (read_frame(&mut stream).unwrap().0 == 1).then_some(()));
             stream.write_all(reply).unwrap();
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             let _ = stream.read_to_end(&mut Vec::new());
@@ -163,4 +165,96 @@ fn a_receiver_that_goes_without_having_read_is_left_and_the_others_go_on() {
     assert_same(&receiver.path("f"), &content);
     receiver.end().0.expect(0);
     stand_in.join().unwrap();
+}
+
+/// How a receiver greets whose number ends so: that it begins, or that it serves others.
+fn greets(role: &[u8], number: u8) -> Vec<u8> {
+    [role, &[0, 0, 0, 0, number]].concat()
+}
+
+/// A receiver that serves others for as long as the sender is there; what came from that.
+fn busy(number: u8) -> (String, std::sync::mpsc::Receiver<()>, std::thread::JoinHandle<Vec<u8>>) {
+    let (told, has_said) = std::sync::mpsc::channel();
+    let (address, stand_in) = stand_in(move |mut stream| {
+        stream.write_all(&greets(BUSY, number)).unwrap();
+        told.send(()).unwrap();
+        let mut came = Vec::new();
+        let _ = stream.read_to_end(&mut came);
+        came
+    });
+    (address, has_said, stand_in)
+}
+
+#[test]
+fn a_receiver_that_ends_while_others_are_waited_for_ends_it_all() {
+    for (last, why) in [
+        (&b"\x83\0\0\0\x0bout of tape"[..], "out of tape"),
+        // That it is alive is no end.
+        (b"\x82\0\0\0\x08\0\0\0\0\0\0\0\0\x83\0\0\0\x04idle", "idle"),
+        (b"", "it did not say why"),
+        (b"\x01\0\0\0\x09", "it sent a frame of the unknown kind 0x01"),
+    ] {
+        let (busy_at, is_busy, busy) = busy(2);
+        let (address, stand_in) = stand_in(move |mut stream| {
+            stream.read_exact(&mut [0; 16]).unwrap();
+            stream.write_all(&greets(BEGINS, 1)).unwrap();
+            is_busy.recv().unwrap();
+            stream.write_all(last).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut came = Vec::new();
+            let _ = stream.read_to_end(&mut came);
+            came
+        });
+        let dir = scratch();
+        let file = write(dir.path().join("f"), b"content");
+        let mut command = ringwire(SEND);
+        command.arg(file).args(["--to", &busy_at, "--to", &address]);
+        let end = Program::start(command).end().expect(2);
+        let error = format!(
+            "error: {address} ended while another receiver was waited for: {why}; nothing was \
+             sent\n\nhint: see what \"ringwire recv\" says there\n"
+        );
+        assert!(end.stderr.ends_with(&error), "{}", end.stderr);
+        assert_eq!(stand_in.join().unwrap(), b"");
+        assert_eq!(busy.join().unwrap(), SENDER, "a greeting, and nothing else");
+    }
+}
+
+/// It waits for 30 s by default, and would end the transfer then.
+#[test]
+fn a_receiver_that_waits_for_others_hears_that_the_sender_is_alive() {
+    let (lets, may_begin) = std::sync::mpsc::channel();
+    let stores = |mut stream: std::net::TcpStream| {
+        while !matches!(read_frame(&mut stream), Ok((6, _)) | Err(_)) {}
+        let _ = stream.write_all(b"\x81\0\0\0\x05\0\0\0\0\x00");
+        let _ = stream.read_to_end(&mut Vec::new());
+    };
+    let (first, waits) = stand_in(move |mut stream| {
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(&greets(BEGINS, 1)).unwrap();
+        assert_eq!(read_frame(&mut stream).unwrap(), (5, Vec::new()));
+        lets.send(()).unwrap();
+        stores(stream);
+    });
+    let (other, begins_late) = stand_in(move |mut stream| {
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(&greets(BUSY, 2)).unwrap();
+        may_begin.recv().unwrap();
+        stream.write_all(&greets(BEGINS, 2)).unwrap();
+        stores(stream);
+    });
+    send_to(&[&first, &other]).expect(0);
+    waits.join().unwrap();
+    begins_late.join().unwrap();
+}
+
+#[test]
+fn once_one_is_missing_for_good_the_others_are_not_waited_for() {
+    let (address, _is_busy, busy) = busy(2);
+    // With an hour of patience.
+    let end = send_to(&[&address, &closed_port()]).expect(2);
+    let error = "error: cannot connect to RECEIVER: Connection refused (os error 111); nothing \
+                 was sent\n";
+    assert!(end.stderr.contains(error), "{}", end.stderr);
+    assert_eq!(busy.join().unwrap(), SENDER, "a greeting, and nothing else");
 }
