@@ -4,6 +4,7 @@
 //! threads waited for processors, and by how much longer it took than it was asked to (this process
 //! was stopped, or its machine was), never by how fast it was.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::error::Error;
@@ -35,6 +36,10 @@ pub struct SideBySide<'a> {
     step: u64,
     steps: u64,
     again: u64,
+    /// Of them, those of runs in which it was stopped.
+    again_stopped: u64,
+    /// How long runs of a method took, of one size, that were to take so long.
+    lengths: HashMap<(usize, u64, u64), Vec<f64>>,
     disturbed: u64,
 }
 
@@ -62,6 +67,8 @@ impl<'a> SideBySide<'a> {
             step: 0,
             steps: (sizes.len() * plan.orders.len() * a_place) as u64,
             again: 0,
+            again_stopped: 0,
+            lengths: HashMap::new(),
             disturbed: 0,
         }
     }
@@ -178,22 +185,47 @@ impl<'a> SideBySide<'a> {
         if best.payloads == 0 {
             return Err(Error::Stuck(format!("all {} payloads failed", best.errors)));
         }
+        let mut stopped = self.was_stopped(index, job, best.seconds);
         for _ in 0..AGAIN_MAX {
             let no_time = self.again_until.is_some_and(|until| Instant::now() > until);
-            // On a machine that is always busy it does not help, and only takes long. Nobody is
-            // stopped always.
-            let may_help = !no_time && self.again <= self.steps / 4;
-            if !(was_stopped(job, &best) || is_disturbed(job, &best) && may_help) {
+            // On a machine that is always busy, or stopped, it does not help, and only takes long.
+            let often = self.steps / 4;
+            let may_help = !no_time && self.again - self.again_stopped <= often;
+            let again = match stopped {
+                true => self.again_stopped < often.max(AGAIN_MAX.into()),
+                false => is_disturbed(job, &best) && may_help,
+            };
+            if !again {
                 break;
             }
             self.again += 1;
+            self.again_stopped += u64::from(stopped);
             let next = self.methods[index].measure(job)?;
+            let next_stopped = self.was_stopped(index, job, next.seconds);
             if lost_part(job, &next) < lost_part(job, &best) {
                 best = next;
             }
+            // By what is known of the method now.
+            stopped = next_stopped && self.is_beyond(index, job, best.seconds);
         }
-        self.disturbed += u64::from(was_stopped(job, &best) || is_disturbed(job, &best));
+        self.disturbed += u64::from(stopped || is_disturbed(job, &best));
         Ok(best)
+    }
+
+    /// Takes in how long a run took. Whether this process was stopped in the midst of it, or its
+    /// machine, so that its time is not that of sending. A pause within a run that ended when it
+    /// was to is not seen.
+    fn was_stopped(&mut self, index: usize, job: &Job, seconds: f64) -> bool {
+        let lengths = self.lengths.entry(length_key(index, job)).or_default();
+        lengths.push(seconds);
+        lengths.sort_by(f64::total_cmp);
+        self.is_beyond(index, job, seconds)
+    }
+
+    /// Whether a run took far longer than such runs of the method do.
+    fn is_beyond(&self, index: usize, job: &Job, seconds: f64) -> bool {
+        let lengths = self.lengths.get(&length_key(index, job));
+        seconds > 1.5 * usual(job.seconds, lengths.map_or(&[], Vec::as_slice)) + ENDING_S
     }
 
     fn note_once(&mut self, watch: &mut dyn Watch, note: String) {
@@ -243,10 +275,15 @@ fn is_disturbed(job: &Job, measured: &Measurement) -> bool {
 /// last acknowledgements, and on a busy machine.
 const ENDING_S: f64 = 0.1;
 
-/// Whether this process was stopped in the midst of a measurement, or its machine, so that its time
-/// is not that of sending. A pause within a run that ended when it was to is not seen.
-fn was_stopped(job: &Job, measured: &Measurement) -> bool {
-    measured.seconds > 1.5 * job.seconds + ENDING_S
+fn length_key(index: usize, job: &Job) -> (usize, u64, u64) {
+    (index, job.payload_bytes, job.seconds.to_bits())
+}
+
+/// How long runs take that were asked to take `asked_s`, by the `lengths` of some, in order: as
+/// asked, unless two of them took as long as each other, within a fifth. No two pauses do.
+fn usual(asked_s: f64, lengths: &[f64]) -> f64 {
+    let alike = lengths.windows(2).find(|two| two[1] <= 1.2 * two[0]);
+    alike.map_or(asked_s, |two| two[0].max(asked_s))
 }
 
 /// The part of a measurement's time that was not its own.
@@ -339,5 +376,32 @@ mod tests {
         // Others had the processors: as before.
         assert_eq!(counted(&[(1.1, 0.5)], false), (1.0, 1, 0));
         assert_eq!(counted(&[(1.1, 0.5)], true), (1.1, 0, 1));
+    }
+
+    #[test]
+    fn a_method_whose_runs_take_long_is_not_taken_for_a_stopped_one() {
+        // Twice as long as it is asked to, each time: known after the second run.
+        assert_eq!(counted(&[(2.1, 0.0), (2.2, 0.0), (9.0, 0.0)], false), (2.1, 1, 0));
+        assert_eq!(usual(1.0, &[]), 1.0);
+        assert_eq!(usual(1.0, &[2.0, 31.0, 61.0]), 1.0);
+        assert_eq!(usual(1.0, &[1.0, 2.0, 2.1]), 2.0);
+        assert_eq!(usual(1.0, &[0.9, 1.0, 2.1]), 1.0);
+    }
+
+    #[test]
+    fn runs_are_not_made_again_for_ever() {
+        let wire = WireSpec { kind: WireKind::Perfect, ack_us: 30, mtu: None };
+        let plan = Plan { seconds: 1.0, ..Plan::least(Bench::Tcp, wire) };
+        // Each of them is stopped, for another time.
+        let runs = (1..200).map(|n| (10.0 * 1.3_f64.powi(n), 0.0)).collect();
+        let methods: Vec<Box<dyn Method>> = vec![Box::new(Played(runs))];
+        let mut side = SideBySide::new("tcp", &plan, wire, &[1], methods);
+        side.steps = 12;
+        let settings = Settings { backing: Backing::Small, sndbuf_bytes: None };
+        for _ in 0..20 {
+            let job = side.job(0, 1, Order::Sequential, settings, 1.0);
+            side.undisturbed(0, &job).unwrap();
+        }
+        assert_eq!((side.again, side.disturbed), (3, 20));
     }
 }
