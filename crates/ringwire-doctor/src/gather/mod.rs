@@ -67,14 +67,15 @@ pub fn examine(asked: Option<&Asked>) -> Result<Facts, Unresolved> {
     let (uring, zerocopy) = (uring::look(), uring::zerocopy());
     let (looked, reached) = send(wire, to, &mut running, live_max);
     let links = Netlink::open();
+    let kernel = host::kernel();
     let interfaces = links.as_ref().map_err(said).and_then(|link| links::look(link).map_err(said));
     let path = asked.zip(reached).map(|(asked, reached)| path_of(&links, asked, reached));
     Ok(Facts {
-        kernel: host::kernel(),
+        packet_sockets_elsewhere: packets::elsewhere(&kernel),
+        kernel,
         process: host::process(),
         memory: host::memory(looked.arena),
         buffers: host::buffers(),
-        packet_sockets_elsewhere: packets::elsewhere(),
         packet_sockets: packets::here(),
         ipsec_policies: xfrm::policies().map_err(said),
         iommu: host::iommu(),

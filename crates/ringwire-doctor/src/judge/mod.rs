@@ -13,7 +13,7 @@ mod engines;
 mod host;
 mod links;
 mod path;
-mod version;
+pub(crate) mod version;
 mod words;
 
 use crate::facts::Facts;

@@ -96,7 +96,7 @@ pub(super) fn forwards_uncopied(release: &str) -> bool {
 /// Whether a packet socket that takes the packets of all interfaces has those of other network
 /// namespaces copied, too: one list of them held for all, up to 6.12 as measured, and not in 6.16
 /// ("net: introduce per netns packet chains", March 2025).
-pub(super) fn taps_reach_everywhere(release: &str) -> bool {
+pub(crate) fn taps_reach_everywhere(release: &str) -> bool {
     Version::of(release).is_some_and(|version| version < Version(6, 16))
 }
 
