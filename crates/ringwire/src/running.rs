@@ -7,9 +7,10 @@
 //!
 //! - a look adds what has passed since the last one, a quarter of the patience at most: a longer
 //!   absence counts as that, and no fewer than four looks use a patience up;
-//! - a look that comes later than that judges nobody. What others have done meanwhile may have to
-//!   be taken in first, and they may have stood still as well. If the next look is as late, it is
-//!   how this program looks, and it judges.
+//! - a look that comes later than that judges nobody, nor do those within an interval of it, which
+//!   anything that happens may bring about. What others have done meanwhile may have to be taken in
+//!   first, and they may have stood still as well. If the next look is as late, it is how this
+//!   program looks, and it judges.
 //!
 //! So one pause costs nobody his place, and who is gone is still found out by a program that looks
 //! once an hour: in four looks. With looks at an eighth of the patience or oftener, all time counts
@@ -34,6 +35,9 @@ pub struct Running {
     step_max: Duration,
     late: bool,
     judges: bool,
+    interval: Duration,
+    /// Since a look that came late: when somebody may be judged again.
+    judges_from: Option<Instant>,
 }
 
 impl Running {
@@ -41,7 +45,9 @@ impl Running {
     pub fn new(now: Instant, patience: Duration) -> Running {
         let (ran, passed) = (Duration::ZERO, Duration::ZERO);
         let step_max = patience / STEPS_MIN;
-        Running { looked: now, ran, passed, step_max, late: false, judges: true }
+        let (late, judges, judges_from) = (false, true, None);
+        let interval = Running::interval(patience);
+        Running { looked: now, ran, passed, step_max, late, judges, interval, judges_from }
     }
 
     /// How often to look.
@@ -53,13 +59,22 @@ impl Running {
     pub fn begin(&mut self, now: Instant) {
         self.looked = now;
         self.late = false;
+        self.judges_from = None;
     }
 
     /// Takes a look in. Returns how long we ran so far.
     pub fn look(&mut self, now: Instant) -> Duration {
         self.passed = now.saturating_duration_since(self.looked);
         let late = self.passed > self.step_max;
-        self.judges = !late || self.late;
+        self.judges = match self.judges_from {
+            Some(from) => late || now >= from,
+            None => !late || self.late,
+        };
+        self.judges_from = match (self.judges, self.judges_from) {
+            (true, _) => None,
+            (false, None) => now.checked_add(self.interval),
+            (false, from) => from,
+        };
         self.late = late;
         self.ran = self.ran_at(now);
         self.looked = now;
@@ -84,14 +99,23 @@ impl Running {
         self.ran.saturating_add(passed.min(self.step_max))
     }
 
+    /// How long we ran until the last look, for who judges others when that is `limit`: less,
+    /// while nobody may be judged.
+    pub fn ran_towards(&self, limit: Duration) -> Duration {
+        match self.judges {
+            true => self.ran,
+            false => self.ran.min(limit.saturating_sub(Duration::from_nanos(1))),
+        }
+    }
+
     /// Whether the last look may judge others.
     pub fn judges(&self) -> bool {
         self.judges
     }
 
-    /// How long we were away when the last look came, if it came late.
-    pub fn absence(&self) -> Option<Duration> {
-        self.late.then_some(self.passed)
+    /// How long before the last look the one before it was, and how much of that counts.
+    pub fn passed(&self) -> (Duration, Duration) {
+        (self.passed, self.passed.min(self.step_max))
     }
 }
 
@@ -152,6 +176,34 @@ mod tests {
     }
 
     #[test]
+    fn what_happens_right_after_a_pause_makes_nobody_judge() {
+        // With a patience of 8 s, in milliseconds; an interval is a second.
+        for (gaps, judges) in [
+            (&[7_900, 1, 500, 498, 1][..], &[false, false, false, false, true][..]),
+            (&[7_900, 1_000, 1], &[false, true, true]),
+            // Who looks twice an hour, one look right after the other, does judge.
+            (&[3_600_000, 1, 3_600_000, 1], &[false, false, true, true]),
+            (&[3_600_000, 3_600_000, 3_600_000, 1], &[false, true, true, true]),
+        ] {
+            let mut now = Instant::now();
+            let mut running = Running::new(now, 8 * SECOND);
+            let limit = 2 * SECOND;
+            let looks: Vec<bool> = gaps
+                .iter()
+                .map(|gap| {
+                    now += Duration::from_millis(*gap);
+                    let ran = running.look(now);
+                    let judges = running.judges();
+                    assert_eq!(running.ran_towards(limit) >= limit, judges, "{gaps:?}");
+                    assert!(ran >= limit);
+                    judges
+                })
+                .collect();
+            assert_eq!(looks, judges, "{gaps:?}");
+        }
+    }
+
+    #[test]
     fn what_is_taken_down_between_two_looks_is_never_later_than_the_next() {
         let start = Instant::now();
         let mut running = Running::new(start, 8 * SECOND);
@@ -159,7 +211,7 @@ mod tests {
         assert_eq!(running.ran_at(start + 60 * SECOND), 2 * SECOND);
         assert_eq!(running.look(start + 61 * SECOND), 2 * SECOND);
         assert_eq!(running.ran_at(start + 61 * SECOND), 2 * SECOND);
-        assert_eq!(running.absence(), Some(61 * SECOND));
+        assert_eq!(running.passed(), (61 * SECOND, 2 * SECOND));
         // A clock that went back, which none does, takes nothing away.
         assert_eq!(running.ran_at(start), 2 * SECOND);
         assert_eq!(running.look(start), 2 * SECOND);
@@ -172,7 +224,7 @@ mod tests {
         running.begin(start + 100 * SECOND);
         assert_eq!(running.look(start + 101 * SECOND), SECOND);
         assert!(running.judges());
-        assert_eq!(running.absence(), None);
+        assert_eq!(running.passed(), (SECOND, SECOND));
     }
 
     #[test]
@@ -208,7 +260,7 @@ mod tests {
         let second = Some(1_000);
         // Not before it was waited for once more, after six seconds as after seven.
         assert_eq!(
-            slices([2_000, 2_000, 2_000, 60_000, 0]),
+            slices([2_000, 2_000, 2_000, 60_000, 1_000]),
             [second, second, second, second, None]
         );
         assert_eq!(

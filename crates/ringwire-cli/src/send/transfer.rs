@@ -424,11 +424,8 @@ impl<'a> Transfer<'a> {
     fn look(&mut self, now: Instant) -> Result<(), Error> {
         let ran_until = self.started + self.running.look(now);
         let judges = self.running.judges();
-        if let Some(absence) = self.running.absence().filter(|absence| *absence >= ABSENCE_MIN) {
-            self.output.note(format_args!(
-                "this program did not run for {}, which counts against no receiver",
-                show_duration(absence)
-            ));
+        if let Some(note) = absence(&self.running) {
+            self.output.note(note);
         }
         for index in self.listeners(None) {
             let receiver = &mut self.receivers[index];
@@ -491,6 +488,15 @@ impl<'a> Transfer<'a> {
             self.returns.skip(file);
         }
     }
+}
+
+/// What to say of a look that came so late that this program did not run meanwhile.
+fn absence(running: &Running) -> Option<String> {
+    let (passed, counts) = running.passed();
+    let (shown, counts) = (show_duration(passed), show_duration(counts));
+    (passed >= ABSENCE_MIN).then(|| {
+        format!("this program did not run for {shown}; {counts} of it count against receivers")
+    })
 }
 
 #[cfg(test)]

@@ -159,3 +159,18 @@ fn the_reason_for_a_broken_connection_is_waited_for() {
         assert!(transfer.receivers.iter().map(Receiver::end).eq(ends.iter().map(Some)));
     });
 }
+
+#[test]
+fn it_is_said_when_this_program_did_not_run_for_a_second() {
+    let said = |ms| {
+        let t0 = Instant::now();
+        let mut running = Running::new(t0, 10 * SECOND);
+        running.look(t0 + Duration::from_millis(ms));
+        absence(&running)
+    };
+    let note = |text: &str| Some(format!("this program did not run for {text} against receivers"));
+    assert_eq!(said(999), None);
+    assert_eq!(said(1_000), note("1 s; 1 s of it count"));
+    assert_eq!(said(2_400), note("2.4 s; 2.4 s of it count"));
+    assert_eq!(said(60_000), note("60 s; 2.5 s of it count"));
+}
