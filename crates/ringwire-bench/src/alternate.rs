@@ -128,13 +128,11 @@ impl Sink {
             waiter: thread::current(),
         });
         let its = shared.clone();
-        let thread = thread::Builder::new()
-            .name("sink".into())
-            .spawn(move || {
-                keep_on(cpu);
-                its.swallow();
-            })
-            .map_err(|error| Error::io("starting the receiver", error))?;
+        let thread = ringwire_threads::start("sink", move || {
+            keep_on(cpu);
+            its.swallow();
+        })
+        .map_err(|error| Error::io("starting the receiver", error))?;
         Ok(Sink { shared, thread: Some(thread) })
     }
 

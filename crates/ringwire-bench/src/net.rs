@@ -252,7 +252,7 @@ fn swallow_stream(far: TcpStream, cpu: Option<usize>) -> io::Result<()> {
         const BYTES: usize = 1 << 20;
         while matches!(sys::discard(far.as_fd(), BYTES), Ok(bytes) if bytes > 0) {}
     };
-    thread::Builder::new().name("sink".into()).spawn(swallow).map(|_| ())
+    ringwire_threads::start("sink", swallow).map(drop)
 }
 
 /// Keeps the calling thread on a processor, if there is one to spare for it.

@@ -10,12 +10,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use ringwire::Running;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::race::{Next, Race};
 use crate::{shown, target::Target};
+
+/// A wait is cut no finer.
+const SLICE_MIN: Duration = Duration::from_millis(1);
 
 /// A connection that is being made, to the first of some addresses that takes it.
 #[derive(Debug)]
@@ -101,6 +105,16 @@ impl Connecting {
             sockets: Vec::new(),
             wake_at: now,
         }
+    }
+
+    /// More addresses have come.
+    pub fn add(&mut self, addresses: &[SocketAddr]) {
+        self.race.add(addresses);
+    }
+
+    /// Says whether more addresses may come: it does not give up before.
+    pub fn expects(&mut self, more: bool) {
+        self.race.expects(more);
     }
 
     /// Goes on: looks at the attempts that are out, and starts those that are due. `None`: call it
@@ -198,8 +212,8 @@ fn start(address: SocketAddr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Waits until one of the `addresses` of `target` takes a connection, for at most `patience`. The
-/// stream blocks.
+/// Waits until one of the `addresses` of `target` takes a connection, for at most `patience` of the
+/// time in which this process runs. The stream blocks.
 ///
 /// # Errors
 /// [`Unreached`], with what each of them said.
@@ -208,10 +222,21 @@ pub fn wait_for_connection(
     addresses: &[SocketAddr],
     patience: Duration,
 ) -> Result<(TcpStream, SocketAddr), Unreached> {
-    let now = Instant::now();
-    let mut connecting = Connecting::new(target, addresses, patience, now, now + patience);
+    wait_by(Instant::now, target, addresses, patience)
+}
+
+fn wait_by(
+    mut clock: impl FnMut() -> Instant,
+    target: &Target,
+    addresses: &[SocketAddr],
+    patience: Duration,
+) -> Result<(TcpStream, SocketAddr), Unreached> {
+    let started = clock();
+    let mut running = Running::new(started, patience);
+    let mut connecting = Connecting::new(target, addresses, patience, started, started + patience);
     loop {
-        let now = Instant::now();
+        running.look(clock());
+        let now = started + running.ran_towards(patience);
         match connecting.step(now) {
             Some(Ok((stream, address))) => {
                 // Cannot fail on a socket that is open.
@@ -220,7 +245,11 @@ pub fn wait_for_connection(
             }
             Some(Err(unreached)) => return Err(unreached),
             None => {
-                let left = connecting.wake_at().saturating_duration_since(now);
+                let left = match running.judges() {
+                    true => connecting.wake_at().saturating_duration_since(now),
+                    false => patience,
+                };
+                let left = left.min(Running::interval(patience)).max(SLICE_MIN);
                 let mut fds: Vec<_> = connecting
                     .sockets()
                     .map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::OUT))
@@ -293,5 +322,19 @@ mod tests {
         let none = wait_for_connection(&target("h:9"), &all, Duration::ZERO).unwrap_err();
         assert!(!none.is_refusal());
         assert_eq!(none.why(), "2 more addresses were not tried");
+    }
+
+    #[test]
+    fn a_pause_of_our_own_is_nobodys_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = listener.local_addr().unwrap();
+        // Stopped for a day before the first attempt.
+        let (mut looks, began) = (0_u32, Instant::now());
+        let clock = || {
+            looks += 1;
+            began + if looks == 1 { Duration::ZERO } else { Duration::from_secs(24 * 3600) }
+        };
+        let (_stream, address) = wait_by(clock, &target("h:9"), &[there], LONG).unwrap();
+        assert_eq!(address, there);
     }
 }

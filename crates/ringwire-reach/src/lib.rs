@@ -1,10 +1,11 @@
 //! From an address as somebody typed it to a TCP connection.
 //!
 //! ```text
-//! target.rs   HOST, HOST:PORT, [IPV6%INTERFACE]:PORT: what is taken, what is not, why (pure)
-//! lookup.rs   a name's addresses, by getaddrinfo on a thread that can be left behind
-//! race.rs     which address is tried when: RFC 8305 (pure)
-//! connect.rs  the sockets of a race
+//! target.rs     HOST, HOST:PORT, [IPV6%INTERFACE]:PORT: what is taken, what is not, why (pure)
+//! lookup.rs     a name's addresses, by getaddrinfo on a thread that can be left behind
+//! resolving.rs  which of them are there to begin with: RFC 8305
+//! race.rs       which address is tried when: RFC 8305 (pure)
+//! connect.rs    the sockets of a race
 //! ```
 //! Every place of the program that takes an address takes it from here, so that all take the same
 //! forms and say the same of what they cannot use. Nothing here waits unless its name says so: who
@@ -14,6 +15,7 @@
 mod connect;
 mod lookup;
 mod race;
+mod resolving;
 mod target;
 
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 pub use connect::{Connecting, Unreached, wait_for_connection};
 pub use lookup::{Lookup, Unresolved, wait_for_addresses};
+pub use resolving::Resolving;
 pub use target::{Malformed, Target};
 
 /// The address as IPv4 if it is one in IPv6's clothes (`::ffff:10.0.0.7`): it is reached over IPv4,

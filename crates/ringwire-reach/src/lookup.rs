@@ -13,9 +13,11 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::time::{Duration, Instant};
 
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType};
+use ringwire::Patience;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::resolving::Resolving;
 use crate::target::{Host, Target};
 use crate::{canonical, shown};
 
@@ -34,6 +36,10 @@ enum Why {
     Again,
     NoAnswer(Duration),
     NoInterface(String),
+    NotAsked {
+        why: String,
+        hint: &'static str,
+    },
     Other(String),
 }
 
@@ -45,7 +51,13 @@ impl Unresolved {
 
     /// It could not even be asked.
     pub fn not_asked(target: &Target, why: &io::Error) -> Unresolved {
-        Unresolved { shown: target.shown().into(), why: Why::Other(why.to_string()) }
+        let (why, hint) = match why.kind() {
+            io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => {
+                (format!("cannot start a thread: {why}"), ringwire_threads::hint(why))
+            }
+            _ => (why.to_string(), "raise \"ulimit -n\", or close what else is open"),
+        };
+        Unresolved { shown: target.shown().into(), why: Why::NotAsked { why, hint } }
     }
 
     /// The way out.
@@ -58,6 +70,7 @@ impl Unresolved {
                 "the name may be right: check that the DNS servers in /etc/resolv.conf can be \
                  reached, and try again; an address in numbers needs no resolving"
             }
+            Why::NotAsked { hint, .. } => hint,
             Why::NoInterface(_) => "\"ip link\" lists the interfaces of this host",
         }
     }
@@ -72,7 +85,7 @@ impl fmt::Display for Unresolved {
             Why::Again => f.write_str("the DNS servers gave no answer"),
             Why::NoAnswer(waited) => write!(f, "no answer within {}", shown(*waited)),
             Why::NoInterface(name) => write!(f, "this host has no interface {name}"),
-            Why::Other(why) => f.write_str(why),
+            Why::NotAsked { why, .. } | Why::Other(why) => f.write_str(why),
         }
     }
 }
@@ -88,6 +101,14 @@ impl From<LookupError> for Why {
             _ => Why::Other(error.to_string()),
         }
     }
+}
+
+/// Which addresses are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Any,
+    V4,
+    V6,
 }
 
 type Found = Result<Vec<SocketAddr>, Why>;
@@ -115,6 +136,10 @@ impl Lookup {
     /// # Errors
     /// Those of starting a thread, or of making a pair of sockets to be woken by.
     pub fn start(target: &Target) -> io::Result<Lookup> {
+        Lookup::of(target, Family::Any)
+    }
+
+    pub(crate) fn of(target: &Target, family: Family) -> io::Result<Lookup> {
         let port = target.port;
         let state = match &target.host {
             Host::Address(ip) => State::Known(Ok(vec![(*ip, port).into()])),
@@ -125,9 +150,9 @@ impl Lookup {
             Host::Name(name) => {
                 let (name, (find, found)) = (name.clone(), mpsc::channel());
                 let (ended, ends) = UnixStream::pair()?;
-                std::thread::Builder::new().name("resolve".into()).spawn(move || {
+                ringwire_threads::start("resolve", move || {
                     // Nobody may wait for it any more.
-                    let _ = find.send(addresses(&name, port));
+                    let _ = find.send(addresses(&name, port, family));
                     // Closed now, or by a panic, it wakes who waits.
                     drop(ends);
                 })?;
@@ -153,6 +178,16 @@ impl Lookup {
         Some(found.map_err(|why| Unresolved { shown: self.shown.clone(), why }))
     }
 
+    /// One that nobody answers.
+    #[cfg(test)]
+    pub(crate) fn never(target: &Target) -> Lookup {
+        let (find, found) = mpsc::channel();
+        let (ended, ends) = UnixStream::pair().unwrap();
+        // Its thread, which does not come to its end.
+        std::mem::forget((find, ends));
+        Lookup { shown: target.shown().into(), state: State::Asked { found, ended } }
+    }
+
     /// At its end (POLLHUP) when there is an answer; `None` if there is one already.
     pub fn ended(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
@@ -162,39 +197,56 @@ impl Lookup {
     }
 }
 
-/// Waits for a host's addresses until `deadline`, and leaves the looking behind then.
+/// Waits for a host's addresses, for at most `patience` of the time in which this process runs, and
+/// leaves the looking behind then. Where one family takes long, it finds the other.
 ///
 /// # Errors
 /// [`Unresolved`], with the reason.
 pub fn wait_for_addresses(
     target: &Target,
-    deadline: Instant,
+    patience: Duration,
 ) -> Result<Vec<SocketAddr>, Unresolved> {
-    let started = Instant::now();
-    let lookup = Lookup::start(target).map_err(|why| Unresolved::not_asked(target, &why))?;
+    let resolving = Resolving::start(target, Instant::now())
+        .map_err(|why| Unresolved::not_asked(target, &why))?;
+    wait_on(resolving, Instant::now, target, patience)
+}
+
+fn wait_on(
+    mut resolving: Resolving,
+    mut clock: impl FnMut() -> Instant,
+    target: &Target,
+    patience: Duration,
+) -> Result<Vec<SocketAddr>, Unresolved> {
+    let mut waits = Patience::new(clock(), patience);
     loop {
-        if let Some(answer) = lookup.answer() {
+        let now = clock();
+        if let Some(answer) = resolving.step(now) {
             return answer;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Unresolved::no_answer(target, deadline - started));
-        }
-        let mut fds: Vec<_> = lookup
-            .ended()
-            .map(|ended| PollFd::from_borrowed_fd(ended, PollFlags::empty()))
-            .into_iter()
-            .collect();
-        let left = Timespec::try_from(left).ok();
-        match rustix::event::poll(&mut fds, left.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(Unresolved::not_asked(target, &errno.into())),
-        }
+        let Some(slice) = waits.slice(now) else {
+            return Err(Unresolved::no_answer(target, patience));
+        };
+        let due = resolving.wake_at().map(|at| at.saturating_duration_since(now));
+        let slice = due.map_or(slice, |due| slice.min(due));
+        let ended = resolving.ended();
+        let mut fds: Vec<_> =
+            ended.map(|ended| PollFd::from_borrowed_fd(ended, PollFlags::empty())).collect();
+        // A signal, or no memory: the step looks itself.
+        let _ = rustix::event::poll(&mut fds, Timespec::try_from(slice).ok().as_ref());
     }
 }
 
-fn addresses(name: &str, port: u16) -> Found {
-    let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
+fn addresses(name: &str, port: u16, family: Family) -> Found {
+    let address = match family {
+        Family::Any => AddressFamily::UNSPEC,
+        Family::V4 => AddressFamily::INET,
+        Family::V6 => AddressFamily::INET6,
+    };
+    let hints = AddrInfoHints {
+        socktype: SockType::Stream.into(),
+        address: i32::from(address.as_raw()),
+        ..AddrInfoHints::default()
+    };
     let mut all: Vec<SocketAddr> = Vec::new();
     // A family that this program does not know is an error in the middle, and left out.
     for found in dns_lookup::getaddrinfo(Some(name), None, Some(hints))?.flatten() {
@@ -232,10 +284,11 @@ fn interface_index(interface: &str) -> Result<u32, Why> {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(180);
+
     fn resolved(text: &str) -> Result<Vec<String>, String> {
         let target = Target::to_connect(text, 27_474).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(180);
-        let found = wait_for_addresses(&target, deadline);
+        let found = wait_for_addresses(&target, LONG);
         found
             .map(|all| all.iter().map(SocketAddr::to_string).collect())
             .map_err(|why| format!("{why}; {}", why.hint()))
@@ -277,10 +330,41 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_it_from_asking_is_told_with_the_way_out() {
+        let target = Target::to_connect("h:9", 1).unwrap();
+        for (errno, why, hint) in [
+            (11, "cannot start a thread: Resource temporarily unavailable (os error 11)", "-u\""),
+            (12, "cannot start a thread: Cannot allocate memory (os error 12)", "-v\""),
+            (24, "Too many open files (os error 24)", "-n\""),
+        ] {
+            let none = Unresolved::not_asked(&target, &io::Error::from_raw_os_error(errno));
+            assert_eq!(none.to_string(), format!("cannot resolve h:9: {why}"));
+            assert!(none.hint().contains(&format!("ulimit {hint}")), "{}", none.hint());
+        }
+    }
+
+    #[test]
     fn who_waits_no_more_leaves_the_looking_behind() {
         let target = Target::to_connect("localhost:9", 1).unwrap();
-        let none = wait_for_addresses(&target, Instant::now());
-        // Unless it was quicker.
-        assert!(none.is_ok() || none.unwrap_err().to_string().ends_with("no answer within 0 s"));
+        let never = Resolving::of(&target, Instant::now(), Lookup::never(&target));
+        let none = wait_on(never, Instant::now, &target, Duration::ZERO).unwrap_err();
+        assert_eq!(none.to_string(), "cannot resolve localhost:9: no answer within 0 s");
+        let none = wait_for_addresses(&Target::to_connect("[::1]:9", 1).unwrap(), Duration::ZERO);
+        assert_eq!(none, Ok(vec!["[::1]:9".parse().unwrap()]));
+    }
+
+    #[test]
+    fn a_pause_of_our_own_is_no_silence_of_servers() {
+        let target = Target::to_connect("localhost:9", 1).unwrap();
+        let began = Instant::now();
+        let mut never = Resolving::of(&target, began, Lookup::never(&target));
+        never.ask_no_more();
+        let seconds = |n| Duration::from_secs(n);
+        // Asked at 0 s; stopped for a day; then four looks, each two seconds after the last.
+        let mut times = [0, 86_400, 86_402, 86_404, 86_406].into_iter();
+        let clock = || began + seconds(times.next().expect("it waits for longer"));
+        let none = wait_on(never, clock, &target, Duration::from_millis(8)).unwrap_err();
+        assert_eq!(none.to_string(), "cannot resolve localhost:9: no answer within 8 ms");
+        assert_eq!(times.next(), None, "it waited for less");
     }
 }

@@ -39,19 +39,39 @@ pub(crate) struct Race {
     next_at: Instant,
     next_after: Duration,
     deadline: Instant,
+    /// More addresses may come.
+    expects: bool,
 }
 
 impl Race {
     /// A race to `addresses`, which come in the resolver's order, from `now` to `deadline`.
     pub(crate) fn new(addresses: &[SocketAddr], now: Instant, deadline: Instant) -> Race {
-        let mut order = in_order(addresses);
+        let mut order = in_order(addresses, None);
         let beyond = order.len().saturating_sub(ADDRESSES_MAX);
         order.truncate(ADDRESSES_MAX);
         // The last one is to have half of the time.
         let gaps = order.len().saturating_sub(1).max(1) as u32;
         let share = deadline.saturating_duration_since(now) / 2 / gaps;
         let next_after = NEXT_AFTER.min(share).max(NEXT_AFTER_MIN);
-        Race { order, beyond, started: 0, waiting: 0, next_at: now, next_after, deadline }
+        let (started, waiting, next_at, expects) = (0, 0, now, false);
+        Race { order, beyond, started, waiting, next_at, next_after, deadline, expects }
+    }
+
+    /// More addresses have come: they take turns with those that were not tried yet.
+    pub(crate) fn add(&mut self, addresses: &[SocketAddr]) {
+        let mut untried = self.order.split_off(self.started);
+        untried.extend(
+            addresses.iter().map(|&one| canonical(one)).filter(|one| !self.order.contains(one)),
+        );
+        let last = self.order.last().map(SocketAddr::is_ipv6);
+        self.order.extend(in_order(&untried, last.map(|is_ipv6| !is_ipv6)));
+        self.beyond += self.order.len().saturating_sub(ADDRESSES_MAX);
+        self.order.truncate(ADDRESSES_MAX);
+    }
+
+    /// Whether more addresses may come: it is not lost before.
+    pub(crate) fn expects(&mut self, more: bool) {
+        self.expects = more;
     }
 
     /// The addresses, in the order in which they are tried.
@@ -76,7 +96,7 @@ impl Race {
             return Next::Start(self.started - 1);
         }
         match (more, self.waiting) {
-            (false, 0) => Next::Lost,
+            (false, 0) if !self.expects => Next::Lost,
             (false, _) => Next::Wait(self.deadline),
             (true, _) => Next::Wait(self.next_at.min(self.deadline)),
         }
@@ -91,16 +111,16 @@ impl Race {
     }
 }
 
-/// Each address once, the families taking turns, beginning with that of the first (RFC 8305,
-/// section 4).
-fn in_order(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+/// Each address once, the families taking turns, beginning with IPv6 or not, or with that of the
+/// first (RFC 8305, section 4).
+fn in_order(addresses: &[SocketAddr], ipv6: Option<bool>) -> Vec<SocketAddr> {
     let mut once: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
     for address in addresses.iter().map(|&address| canonical(address)) {
         if !once.contains(&address) {
             once.push(address);
         }
     }
-    let first = once.first().is_some_and(SocketAddr::is_ipv6);
+    let first = ipv6.unwrap_or_else(|| once.first().is_some_and(SocketAddr::is_ipv6));
     let (ours, others): (Vec<_>, Vec<_>) =
         once.into_iter().partition(|address| address.is_ipv6() == first);
     let (mut ours, mut others) = (ours.into_iter(), others.into_iter());
@@ -142,7 +162,7 @@ mod tests {
             (&["[fe80::1%1]:9", "[fe80::1%2]:9"], &["[fe80::1%1]:9", "[fe80::1%2]:9"]),
             (&[], &[]),
         ] {
-            assert_eq!(in_order(&all(resolved)), all(order), "{resolved:?}");
+            assert_eq!(in_order(&all(resolved), None), all(order), "{resolved:?}");
         }
     }
 
@@ -285,5 +305,29 @@ mod tests {
     fn nothing_starts_after_the_deadline() {
         play(&all(&[SIX, FOUR]), 1_000, &[At(0, &[0], Until(250)), At(1_000, &[], Lost)]);
         play(&all(&[SIX]), 0, &[At(0, &[], Lost)]);
+    }
+
+    #[test]
+    fn addresses_that_come_later_take_turns_with_those_that_wait() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut race = Race::new(&all(&[FOUR, "10.0.0.2:9"]), now, at(10_000));
+        race.expects(true);
+        assert_eq!(race.next(now), Next::Start(0));
+        race.add(&all(&[SIX, FOUR, "[2001:db8::2]:9"]));
+        assert_eq!(race.order(), all(&[FOUR, SIX, "10.0.0.2:9", "[2001:db8::2]:9"]));
+        assert_eq!(race.next(at(1)), Next::Wait(at(250)));
+        assert_eq!(race.next(at(250)), Next::Start(1));
+        // When all have failed it is not lost before it is known that no more come.
+        let mut race = Race::new(&all(&[FOUR]), now, at(10_000));
+        race.expects(true);
+        assert_eq!(race.next(now), Next::Start(0));
+        race.on_failed(0, at(1));
+        assert_eq!(race.next(at(1)), Next::Wait(at(10_000)));
+        race.add(&all(&[SIX]));
+        assert_eq!(race.next(at(40)), Next::Start(1));
+        race.on_failed(1, at(41));
+        race.expects(false);
+        assert_eq!(race.next(at(41)), Next::Lost);
     }
 }

@@ -139,6 +139,13 @@ fn host(text: &str) -> Result<Host, String> {
     if let Some(wrong) = text.chars().find(|&c| other(c)) {
         return Err(format!("a host has no {wrong:?} in it"));
     }
+    // Nobody translates it: getaddrinfo would by the locale (AI_IDN), of which a program has none
+    // unless it asks for it, and not in every libc.
+    if !text.is_ascii() {
+        return Err("a name has ASCII letters only: one of other letters is typed as DNS has it, \
+                    xn--…"
+            .into());
+    }
     // A resolver would take 10.1 for 10.0.0.1, and 010.0.0.1 for 8.0.0.1. No name ends so
     // (RFC 1123, 2.1; RFC 3696, 2).
     let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
@@ -201,7 +208,7 @@ mod tests {
             ("host.example.:1", name("host.example."), 1),
             ("build-7_a:65535", name("build-7_a"), 65_535),
             ("7eleven:80", name("7eleven"), 80),
-            ("grüße.example:80", name("grüße.example"), 80),
+            ("xn--gre-6ka8i.example:80", name("xn--gre-6ka8i.example"), 80),
             ("10.0.0.7:80", address("10.0.0.7"), 80),
             ("10.0.0.7", address("10.0.0.7"), 27_474),
             ("[::1]:9", address("::1"), 9),
@@ -227,6 +234,8 @@ mod tests {
     fn what_can_only_be_a_slip_is_not_taken() {
         let port = "its port is not a number from 1 to 65535";
         let ipv4 = "an IPv4 address has four numbers from 0 to 255, without leading zeros";
+        let ascii = "a name has ASCII letters only: one of other letters is typed as DNS has it, \
+                     xn--…";
         let brackets = "an IPv6 address with a port needs brackets";
         let on_link = "an address of a link needs its interface, like fe80::7%eth0";
         for (text, expected) in [
@@ -252,6 +261,7 @@ mod tests {
             ("two words", "a host has no ' ' in it"),
             ("10.0.0.7%eth0:80", "a host has no '%' in it"),
             ("a,b", "a host has no ',' in it"),
+            ("grüße.example:80", ascii),
             ("10.0.0.256:80", ipv4),
             ("10.1:80", ipv4),
             ("010.0.0.1:80", ipv4),

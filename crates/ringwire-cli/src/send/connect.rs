@@ -15,7 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ringwire::Running;
-use ringwire_reach::{Connecting, Lookup, Target, Unreached, Unresolved};
+use ringwire_reach::{Connecting, Resolving, Target, Unreached, Unresolved};
 use rustix::event::{PollFd, PollFlags};
 
 use super::greeting::{Greeting, Missing};
@@ -53,12 +53,11 @@ pub(super) fn connect_all(
     let mut noted = false;
     let mut rest_until = None;
     let mut all: Vec<Candidate<'_>> =
-        receivers.iter().map(|target| Candidate::new(target, patience, deadline)).collect();
+        receivers.iter().map(|target| Candidate::new(target, patience, started)).collect();
     loop {
-        let ran = running.look(Instant::now());
+        running.look(Instant::now());
         // Who comes back from a pause listens for an interval more before he gives anybody up.
-        let last = patience.saturating_sub(Duration::from_nanos(1));
-        let now = started + if running.judges() { ran } else { ran.min(last) };
+        let now = started + running.ran_towards(patience);
         for candidate in &mut all {
             candidate.go_on(now);
         }
@@ -113,7 +112,7 @@ fn judge(all: Vec<Candidate<'_>>) -> Result<Vec<Connected>, Failure> {
                 connected.push(Connected { shown: candidate.target.shown().into(), stream });
             }
             Stage::Missing(not) => missing.push(not),
-            Stage::Resolving(_) | Stage::Connecting { .. } => {}
+            Stage::Resolving | Stage::Connecting { .. } => {}
         }
     }
     let Some(first) = missing.first() else { return Ok(connected) };
@@ -153,11 +152,13 @@ struct Candidate<'a> {
     target: &'a Target,
     patience: Duration,
     deadline: Instant,
+    /// While it is resolved or connected to: more addresses may come.
+    resolving: Option<Resolving>,
     stage: Stage,
 }
 
 enum Stage {
-    Resolving(Lookup),
+    Resolving,
     Connecting {
         connecting: Connecting,
         addresses: Vec<SocketAddr>,
@@ -168,19 +169,22 @@ enum Stage {
 }
 
 impl<'a> Candidate<'a> {
-    fn new(target: &'a Target, patience: Duration, deadline: Instant) -> Candidate<'a> {
-        let stage = match Lookup::start(target) {
-            Ok(lookup) => Stage::Resolving(lookup),
-            Err(error) => Stage::Missing(Unresolved::not_asked(target, &error).into()),
+    fn new(target: &'a Target, patience: Duration, now: Instant) -> Candidate<'a> {
+        let deadline = now + patience;
+        let (resolving, stage) = match Resolving::start(target, now) {
+            Ok(resolving) => (Some(resolving), Stage::Resolving),
+            Err(error) => (None, Stage::Missing(Unresolved::not_asked(target, &error).into())),
         };
-        Candidate { target, patience, deadline, stage }
+        Candidate { target, patience, deadline, resolving, stage }
     }
 
     /// Takes the news, and goes as far as it can without waiting.
     fn go_on(&mut self, now: Instant) {
         loop {
+            let news = self.resolving.as_mut().and_then(|resolving| resolving.step(now));
+            let more_may_come = self.resolving.as_ref().is_some_and(|one| !one.is_over());
             let next = match &mut self.stage {
-                Stage::Resolving(lookup) => match lookup.answer() {
+                Stage::Resolving => match news {
                     Some(Ok(addresses)) => {
                         let (patience, deadline) = (self.patience, self.deadline);
                         let connecting =
@@ -194,19 +198,26 @@ impl<'a> Candidate<'a> {
                     }
                     None => return,
                 },
-                Stage::Connecting { connecting, addresses } => match connecting.step(now) {
-                    Some(Ok((stream, address))) => {
-                        let addresses = std::mem::take(addresses);
-                        match Greeting::begin(stream, address, addresses) {
-                            Ok(greeting) => Stage::Greeting(greeting),
-                            Err((greeting, error)) => {
-                                Stage::Missing(greeting.broke(self.target, &error))
+                Stage::Connecting { connecting, addresses } => {
+                    if let Some(Ok(more)) = news {
+                        connecting.add(&more);
+                        addresses.extend(more);
+                    }
+                    connecting.expects(more_may_come);
+                    let Some(ended) = connecting.step(now) else { return };
+                    self.resolving = None;
+                    match ended {
+                        Ok((stream, address)) => {
+                            match Greeting::begin(stream, address, std::mem::take(addresses)) {
+                                Ok(greeting) => Stage::Greeting(greeting),
+                                Err((greeting, error)) => {
+                                    Stage::Missing(greeting.broke(self.target, &error))
+                                }
                             }
                         }
+                        Err(unreached) => Stage::Missing(unreached.into()),
                     }
-                    Some(Err(unreached)) => Stage::Missing(unreached.into()),
-                    None => return,
-                },
+                }
                 Stage::Greeting(greeting) if greeting.begins => {
                     match greeting.wait_with(self.target, Instant::now()) {
                         Ok(()) => return,
@@ -232,7 +243,7 @@ impl<'a> Candidate<'a> {
         match &self.stage {
             Stage::Greeting(greeting) => greeting.begins,
             Stage::Missing(_) => true,
-            Stage::Resolving(_) | Stage::Connecting { .. } => false,
+            Stage::Resolving | Stage::Connecting { .. } => false,
         }
     }
 
@@ -273,28 +284,32 @@ impl<'a> Candidate<'a> {
     fn waits_for(&self) -> Option<String> {
         let shown = self.target.shown();
         match &self.stage {
-            Stage::Resolving(_) => Some(format!("still looking for the address of {shown}")),
+            Stage::Resolving => Some(format!("still looking for the address of {shown}")),
             Stage::Connecting { .. } => Some(format!("still connecting to {shown}")),
             Stage::Greeting(_) | Stage::Missing(_) => None,
         }
     }
 
     fn wake_at(&self) -> Option<Instant> {
+        let resolving = self.resolving.as_ref().and_then(Resolving::wake_at);
+        let deadline = Some(self.deadline);
         match &self.stage {
-            Stage::Connecting { connecting, .. } => Some(connecting.wake_at().min(self.deadline)),
-            Stage::Resolving(_) => Some(self.deadline),
-            Stage::Greeting(greeting) => (!greeting.begins).then_some(self.deadline),
+            Stage::Connecting { connecting, .. } => {
+                resolving.into_iter().chain(deadline).chain([connecting.wake_at()]).min()
+            }
+            Stage::Resolving => resolving.into_iter().chain(deadline).min(),
+            Stage::Greeting(greeting) => deadline.filter(|_| !greeting.begins),
             Stage::Missing(_) => None,
         }
     }
 
     fn poll<'f>(&'f self, fds: &mut Vec<PollFd<'f>>) {
         let fd = PollFd::from_borrowed_fd;
+        let ended = self.resolving.iter().flat_map(Resolving::ended);
         match &self.stage {
-            Stage::Resolving(lookup) => {
-                fds.extend(lookup.ended().map(|ended| fd(ended, PollFlags::empty())));
-            }
+            Stage::Resolving => fds.extend(ended.map(|ended| fd(ended, PollFlags::empty()))),
             Stage::Connecting { connecting, .. } => {
+                fds.extend(ended.map(|ended| fd(ended, PollFlags::empty())));
                 fds.extend(connecting.sockets().map(|socket| fd(socket, PollFlags::OUT)));
             }
             Stage::Greeting(greeting) => {

@@ -2,9 +2,12 @@
 //! that do not answer. In networks of the tests' own, with names of their own.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use ringwire_wire::{Family, Side, Veth, skip};
 use rustix::net::{AddressFamily, SocketType};
@@ -253,6 +256,92 @@ fn a_name_that_is_not_is_told_from_a_resolver_that_does_not_answer() {
     let told = |program: Program| program.end().expect(2).stderr.lines().last().map(str::to_owned);
     assert_eq!(told(sends).unwrap(), "error: told to exit by SIGINT; nothing was sent");
     assert_eq!(told(receives).unwrap(), "error: told to exit by SIGTERM before it listened");
+}
+
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+/// A DNS server on the near side's loopback that answers one type of question, with this address,
+/// and drops the other, as some middleboxes do.
+struct Dns {
+    dropped: Arc<AtomicU32>,
+    ends: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Dns {
+    fn start(net: &Net, answers: u16, address: IpAddr) -> Dns {
+        let socket = net.veth.socket(Side::Near, AddressFamily::INET, SocketType::DGRAM, None);
+        let socket = socket.unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 53))).unwrap();
+        let socket = UdpSocket::from(socket);
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let (dropped, ends) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
+        let (drops, is_ended) = (Arc::clone(&dropped), Arc::clone(&ends));
+        let thread = std::thread::spawn(move || {
+            let mut asked = [0; 512];
+            while !is_ended.load(Ordering::Relaxed) {
+                let Ok((bytes, from)) = socket.recv_from(&mut asked) else { continue };
+                let name = asked[12..bytes].iter().position(|&byte| byte == 0).unwrap();
+                let (question, kind) = (&asked[12..12 + name + 5], 12 + name + 1);
+                if u16::from_be_bytes([asked[kind], asked[kind + 1]]) != answers {
+                    drops.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                let address = match address {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                // A response, one question, one answer: to the question's name, of IN, for 60 s.
+                let mut answer = asked[..2].to_vec();
+                answer.extend(b"\x81\x80\0\x01\0\x01\0\0\0\0");
+                answer.extend(question);
+                answer.extend([&b"\xc0\x0c"[..], &answers.to_be_bytes()].concat());
+                answer.extend(b"\0\x01\0\0\0\x3c\0");
+                answer.push(address.len() as u8);
+                answer.extend(address);
+                socket.send_to(&answer, from).unwrap();
+            }
+        });
+        Dns { dropped, ends, thread: Some(thread) }
+    }
+
+    /// How many questions it has dropped.
+    fn dropped(&self) -> u32 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// A resolver asks again every 30 s, five times in all, before it makes do with the other family.
+#[test]
+fn a_name_of_which_one_familys_answer_is_lost_is_reached_by_the_other() {
+    let test = "a_name_of_which_one_familys_answer_is_lost_is_reached_by_the_other";
+    let Some(net) = Net::new(test, "") else { return };
+    net.write("nsswitch.conf", "hosts: dns\n");
+    net.write("resolv.conf", "options timeout:30 attempts:5\nnameserver 127.0.0.1\n");
+    for (answers, address) in [(A, FAR_V4), (AAAA, FAR_V6)] {
+        let ip: IpAddr = address.parse().unwrap();
+        let dns = Dns::start(&net, answers, ip);
+        let receiver = net.receiver(Side::Far, &SocketAddr::from((ip, 0)).to_string());
+        let to = format!("store.example:{}", port(&receiver.address));
+        net.send(&["--to", &to]).expect(0);
+        assert_same(&receiver.path("f"), b"content");
+        // Of all addresses at once, and of this family alone; not again and again.
+        assert!((1..5).contains(&dns.dropped()), "{} were dropped", dns.dropped());
+        // On a machine that is too busy nobody answers doctor in time.
+        let end = until("an address in time", || {
+            let end = net.run(net.ringwire(Side::Near, &["doctor", "--to", &to]));
+            Some(end).filter(|end| !end.stderr.contains("no answer within"))
+        });
+        assert!(end.stdout.contains(&format!("{to} is a ringwire recv")), "{}", end.shown());
+    }
 }
 
 #[test]

@@ -232,26 +232,50 @@ fn limited(shared: &Shared, limit: &str, args: &[&str]) -> Command {
 }
 
 #[test]
-fn without_threads_or_descriptors_every_command_says_so() {
+fn without_threads_memory_or_descriptors_every_command_says_so() {
     let shared = Shared::new();
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let path = write(dir.path().join("f"), b"content");
     let path: &Path = &path;
     let receiver = Receiver::start(&[]);
+    let by_name = receiver.address.replace("127.0.0.1", "localhost");
     let send = ["send", path.to_str().unwrap(), "--to", &receiver.address];
+    let send_by_name = ["send", path.to_str().unwrap(), "--to", &by_name];
     let bench = ["bench", "tcp", "--runs", "1", "--size", "4KiB", "--seconds", "1ms"];
     let doctor = ["doctor"];
-    for limit in ["--nproc=1:1", "--nofile=4", "--nofile=5", "--nofile=8", "--nofile=12"] {
-        for args in [&send[..], &bench, &doctor] {
-            let end = Program::start(limited(&shared, limit, args)).end();
-            // Doctor looks all the same where it can; what it could not see, it says.
-            let right = matches!(end.status.code(), Some(1 | 2));
-            assert!(right && !end.stderr.contains("panicked"), "{limit}: {}", end.shown());
-        }
+    let threads = "cannot start a thread: Resource temporarily unavailable (os error 11)";
+    let memory = "cannot start a thread: out of memory";
+    let signals = "error: cannot take over signals: Too many open files (os error 24)";
+    let nothing = "error: nothing could be measured";
+    let of_threads = "hint: raise the limit of threads";
+    let of_memory = "hint: raise \"ulimit -v\"";
+    // A thread needs more memory than this beside itself.
+    let mib_32 = "--as=33554432";
+    for (limit, args, code, said) in [
+        ("--nproc=1:1", &send[..], 2, [&format!("error: cannot send: {threads}"), of_threads]),
+        ("--nproc=1:1", &send_by_name, 2, [threads, of_threads]),
+        ("--nproc=1:1", &bench, 2, [nothing, "(os error 11)"]),
+        ("--nproc=1:1", &doctor, 2, [&format!("error: cannot look: {threads}"), of_threads]),
+        (mib_32, &send, 2, ["error: cannot set up --arena: ", "(os error 12)"]),
+        (mib_32, &send_by_name, 2, [memory, of_memory]),
+        (mib_32, &bench, 2, [nothing, "out of memory"]),
+        (mib_32, &doctor, 2, [&format!("error: cannot look: {memory}"), of_memory]),
+        ("--nofile=4", &send, 2, [signals; 2]),
+        ("--nofile=4", &bench, 2, [signals; 2]),
+        ("--nofile=4", &doctor, 2, [signals; 2]),
+        ("--nofile=8", &send, 2, [signals; 2]),
+        ("--nofile=8", &bench, 2, [signals; 2]),
+        ("--nofile=8", &doctor, 2, [signals; 2]),
+        ("--nofile=12", &send, 2, ["error: cannot send: ", "(os error 24)"]),
+        ("--nofile=12", &bench, 2, [nothing, "(os error 24)"]),
+        // It looks all the same where it can; what it could not see, it says.
+        ("--nofile=12", &doctor, 1, ["(os error 24)"; 2]),
+    ] {
+        let end = Program::start(limited(&shared, limit, args)).end();
+        let shown = format!("{limit} {}: {}", args[0], end.shown());
+        assert_eq!(end.status.code(), Some(code), "{shown}");
+        assert!(said.iter().all(|said| shown.contains(said)), "{said:?} of {shown}");
     }
-    let end = Program::start(limited(&shared, "--nproc=1:1", &send)).end().expect(2);
-    let why = "error: cannot send: cannot start a thread: Resource temporarily unavailable (os \
-               error 11)\n\nhint: raise the limit of threads";
-    assert!(end.stderr.contains(why), "{}", end.stderr);
+    assert_eq!(names(receiver.dir()), [""; 0]);
 }

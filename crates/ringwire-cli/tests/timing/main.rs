@@ -166,6 +166,17 @@ fn a_receiver_that_was_stopped_waits_for_its_sender() {
     assert_eq!(said(&mut stream), "stored 0: 5 B verified");
 }
 
+/// Whether a thread of this name sleeps in recv(2).
+fn reads_a_socket(program: &Program, name: &str) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap();
+    tasks.flatten().any(|task| {
+        // It may have ended.
+        let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        read("comm").trim() == name
+            && read("syscall").starts_with(&format!("{} ", libc::SYS_recvfrom))
+    })
+}
+
 #[test]
 fn a_doctor_that_was_stopped_waits_for_a_greeting_and_a_probe() {
     let receiver = Receiver::start(&[]);
@@ -174,8 +185,7 @@ fn a_doctor_that_was_stopped_waits_for_a_greeting_and_a_probe() {
     let doctor = Program::start(ringwire(["doctor", "--json", "--to", &to]));
     let (near, _) = listener.accept().unwrap();
     // The receiver's greeting is let through when the doctor, which waits 0.7 s, was stopped.
-    // paces: it has begun to wait by then
-    std::thread::park_timeout(Duration::from_millis(200));
+    until("the doctor to wait for a greeting", || reads_a_socket(&doctor, "probe").then_some(()));
     stop_for_long(&doctor);
     let far = receiver.connect();
     let back = [near.try_clone().unwrap(), far.try_clone().unwrap()];

@@ -168,7 +168,7 @@ fn send(
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> Seen<()> {
-    let thread = std::thread::Builder::new().name("probe".into()).spawn(work);
+    let thread = ringwire_threads::start("probe", work);
     thread.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
 }
 

@@ -66,7 +66,7 @@ pub(super) struct Reached {
 /// The destination's addresses: one or more. Resolving a name cannot be cut short, so a thread is
 /// left behind if it takes too long.
 pub(super) fn resolve(asked: &Asked) -> Result<Vec<SocketAddr>, Unresolved> {
-    wait_for_addresses(&asked.target, Instant::now() + RESOLVE_MAX)
+    wait_for_addresses(&asked.target, RESOLVE_MAX)
 }
 
 /// Connects, listens for a greeting, and sends what may be sent.

@@ -162,16 +162,15 @@ impl Acker {
     /// Starts the thread, on one processor if that is given.
     pub(super) fn start(self: &Arc<Acker>, cpu: Option<usize>) -> io::Result<JoinHandle<()>> {
         let (of_thread, (pinned, is_pinned)) = (Arc::clone(self), mpsc::channel());
-        let handle =
-            std::thread::Builder::new().name("wire-acker".to_owned()).spawn(move || {
-                let result = cpu.map_or(Ok(()), pin_to_cpu);
-                let goes_on = result.is_ok();
-                // It is waited for.
-                let _ = pinned.send(result);
-                if goes_on {
-                    Looker::new(of_thread, Host).run();
-                }
-            })?;
+        let handle = ringwire_threads::start("wire-acker", move || {
+            let result = cpu.map_or(Ok(()), pin_to_cpu);
+            let goes_on = result.is_ok();
+            // It is waited for.
+            let _ = pinned.send(result);
+            if goes_on {
+                Looker::new(of_thread, Host).run();
+            }
+        })?;
         is_pinned.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
         // Nobody can have a flow yet, so nobody misses it.
         let _ = self.thread.set(handle.thread().clone());
