@@ -77,7 +77,10 @@ pub(crate) struct Send {
     pub(crate) files: Vec<PathBuf>,
 
     /// A receiver: a name or an address, and a port if it is not 27474, like host.example:9000 or
-    /// [2001:db8::7]:9000; may be given many times. All of them must answer, or nothing is sent
+    /// [2001:db8::7]:9000; may be given many times. All of them must answer, or nothing is sent.
+    /// Those that begin are kept while others have to be waited for; two senders that each have
+    /// what the other waits for end with --patience, or go on where "ringwire recv --connections"
+    /// is 2
     #[expect(rustdoc::broken_intra_doc_links, reason = "an address, shown by --help as it is")]
     #[arg(long = "to", required = true, value_name = "HOST[:PORT]", value_parser = parse_target)]
     pub(crate) receivers: Vec<Target>,

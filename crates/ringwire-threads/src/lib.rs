@@ -67,3 +67,16 @@ pub fn hint(error: &io::Error) -> &'static str {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lacking_is_told_apart() {
+        let of = |errno| hint(&io::Error::from_raw_os_error(errno)).split('"').nth(1).unwrap();
+        // EAGAIN, ENOMEM.
+        assert_eq!((of(11), of(12)), ("ulimit -u", "ulimit -v"));
+        assert_eq!(start("one", || 7).unwrap().join().unwrap(), 7);
+    }
+}

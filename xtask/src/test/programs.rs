@@ -33,7 +33,7 @@ impl AsUser {
 const SAME_FOR_ALL: &[&str] = &["contract::soundness", "contract::stalls"];
 
 /// In the order in which they are started: the longest first.
-const PROGRAMS: [(&str, AsUser); 32] = [
+const PROGRAMS: [(&str, AsUser); 33] = [
     ("crates/ringwire-cli/tests/two_gib/main.rs", No("size, and peers that fail")),
     ("crates/ringwire/tests/uring.rs", YesBut(SAME_FOR_ALL, "locked memory: rings, arenas, sends")),
     ("crates/ringwire/tests/msg_zerocopy.rs", YesBut(SAME_FOR_ALL, "locked memory: sends")),
@@ -68,6 +68,7 @@ const PROGRAMS: [(&str, AsUser); 32] = [
     ("crates/ringwire-bench/src/lib.rs", Yes("the perfect wire in a user namespace")),
     ("crates/ringwire-cli/src/main.rs", Yes("others' files")),
     ("crates/ringwire-reach/src/lib.rs", No("addresses and sockets are the same for all")),
+    ("crates/ringwire-threads/src/lib.rs", No("words")),
     ("crates/ringwire-doctor/src/lib.rs", Yes("what a user may look at")),
     ("crates/ringwire-doctor/tests/judged.rs", No("judges facts from files")),
     ("crates/ringwire-peers/src/main.rs", No("speaks with whoever started it")),

@@ -186,10 +186,9 @@ impl Greeting {
         match self.id {
             Some(_) => Missing {
                 what: format!("{place} serves other senders, and had no place free within {time}"),
-                hint:
-                    "--patience waits longer; \"ringwire recv --connections N\" serves N senders \
-                       at once"
-                        .into(),
+                hint: "--patience waits longer, but not for another sender that waits for one of \
+                     these receivers; \"ringwire recv --connections N\" serves N senders at once"
+                    .into(),
             },
             None => Missing {
                 what: format!("{place} took the connection, but did not greet within {time}"),

@@ -122,7 +122,8 @@ fn a_receiver_that_breaks_the_protocol_is_left_and_the_others_go_on() {
             // Of a transfer: before one, nothing would be sent to the others.
             until("the file", || (read_frame(&mut stream).unwrap().0 == 1).then_some(()));
             stream.write_all(reply).unwrap();
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            // The sender may have gone at the first wrong byte.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
             let _ = stream.read_to_end(&mut Vec::new());
         });
         let end = send_to(&[&address, &receiver.address]).expect(1);
