@@ -100,8 +100,9 @@ fn a_file_is_stored_without_a_thread_to_wait_for_the_disk() {
 
 #[test]
 fn a_connection_without_memory_is_refused_and_the_next_is_served() {
-    // Beside what the receiver has: too little for a thread and all that it begins with, or enough.
-    for (free_mib, served) in [(1, false), (3, false), (16, false), (31, false), (48, true)] {
+    // Beside what the receiver has: too little for a thread and all that it begins with, or enough,
+    // also for those of its own that may only just be beginning.
+    for (free_mib, served) in [(1, false), (3, false), (16, false), (31, false), (512, true)] {
         let receiver = Receiver::start(&[]);
         let statm = fs::read_to_string(format!("/proc/{}/statm", receiver.program.pid())).unwrap();
         let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
