@@ -100,7 +100,7 @@ mod tests {
     fn every_program_is_decided_on() {
         let mut built = PROGRAMS.map(|(source, _)| source).to_vec();
         assert_eq!(undecided(&built), Vec::<String>::new());
-        built[31] = "crates/ringwire/tests/new.rs";
+        *built.last_mut().unwrap() = "crates/ringwire/tests/new.rs";
         assert_eq!(
             undecided(&built),
             [
