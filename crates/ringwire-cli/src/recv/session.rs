@@ -12,7 +12,7 @@ use super::link::{Link, Over};
 use super::store::{Incoming, Refusal, Store};
 use crate::name::{FileName, printable};
 use crate::output::{Output, Progress};
-use crate::protocol::{FromReceiver, PROBE_BYTES_MAX, ReceiverId, Role, Status, Wrong};
+use crate::protocol::{FromReceiver, FromSender, PROBE_BYTES_MAX, ReceiverId, Role, Status, Wrong};
 use crate::threads;
 use crate::units::{show_bytes, show_duration, show_rate, show_size};
 
@@ -125,7 +125,7 @@ struct Session<'a> {
     intake: Intake,
     /// The file that is coming, unless it was refused.
     coming: Option<Coming<'a>>,
-    /// A whole frame has come.
+    /// A whole frame has come that says something.
     framed: bool,
     /// No file so far that is not stored.
     whole: bool,
@@ -143,7 +143,8 @@ impl<'a> Session<'a> {
     fn run(&mut self) -> Result<(), Over> {
         loop {
             let frame = self.link.frame()?;
-            self.framed = true;
+            // Who waits for others says no more than that he is still there.
+            self.framed |= !matches!(frame, FromSender::Alive);
             match self.intake.on_frame(frame)? {
                 Step::Begin { size, name } => self.begin(size, &name)?,
                 Step::Take { bytes } => self.take(bytes)?,

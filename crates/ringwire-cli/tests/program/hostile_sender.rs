@@ -201,6 +201,8 @@ fn a_sender_that_had_sent_nothing_is_no_transfer_whatever_ends_it() {
     command.arg(dir.path()).args(["--count", "1"]);
     let receiver = Receiver::of(command, dir);
     let mut silent = receiver.greeted();
+    // That it is still there is nothing yet: it may wait for other receivers.
+    silent.write_all(&frame(5, &[])).unwrap();
     assert_eq!(said(&mut silent), "closing: the sender was silent for 300 ms");
     drop(silent);
     receiver.program.signal(rustix::process::Signal::TERM);
