@@ -12,7 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{
-    Arena, Errno, Event, Events, Force, OnDeadline, Registration, Ring, SendOptions, Socket, Stats,
+    Arena, Block, Errno, Event, Events, Force, OnDeadline, Registration, Ring, SendOptions, Socket,
+    Stats,
 };
 use ringwire_wire::{Family, Flow, Perfect, Veth, loopback, skip};
 use rustix::process::{Resource, Rlimit, Uid, setrlimit};
@@ -128,20 +129,22 @@ fn read_all(mut far: TcpStream) {
     thread::spawn(move || std::io::copy(&mut far, &mut std::io::sink()));
 }
 
-#[test]
-fn a_path_that_is_captured_is_copied_to_until_the_capture_ends() {
-    let test = "a_path_that_is_captured_is_copied_to_until_the_capture_ends";
-    let wire = match Perfect::builder().build() {
-        Ok(wire) => wire,
-        Err(why) => return skip(test, why.reason()),
-    };
+/// The perfect wire, and a stream over it that sends a registered block of 256 KiB.
+fn uncopied(test: &str) -> Option<(Perfect, Flow, Pump, Block)> {
+    let wire = Perfect::builder().build().map_err(|why| skip(test, why.reason())).ok()?;
     let arena = Arena::builder().capacity_bytes(4 * MIB).build().unwrap();
     let flow = wire.tcp(Family::V4).unwrap();
     let ring = build(Ring::builder().arena(&arena));
-    let mut pump = Pump::new(ring, flow.stream().try_clone().unwrap());
+    let pump = Pump::new(ring, flow.stream().try_clone().unwrap());
     let mut block = arena.alloc(256 << 10).unwrap();
     block.advance(256 << 10);
-    let block = block.freeze();
+    Some((wire, flow, pump, block.freeze()))
+}
+
+#[test]
+fn a_path_that_is_captured_is_copied_to_until_the_capture_ends() {
+    let test = "a_path_that_is_captured_is_copied_to_until_the_capture_ends";
+    let Some((wire, flow, mut pump, block)) = uncopied(test) else { return };
     let payload = || block.clone().into();
 
     pump.until("it begins without", Some(&flow), 16, payload, |s| {
@@ -175,17 +178,7 @@ fn a_path_that_is_captured_is_copied_to_until_the_capture_ends() {
 #[test]
 fn a_path_that_is_seen_to_be_another_one_is_asked_at_once() {
     let test = "a_path_that_is_seen_to_be_another_one_is_asked_at_once";
-    let wire = match Perfect::builder().build() {
-        Ok(wire) => wire,
-        Err(why) => return skip(test, why.reason()),
-    };
-    let arena = Arena::builder().capacity_bytes(4 * MIB).build().unwrap();
-    let flow = wire.tcp(Family::V4).unwrap();
-    let ring = build(Ring::builder().arena(&arena));
-    let mut pump = Pump::new(ring, flow.stream().try_clone().unwrap());
-    let mut block = arena.alloc(256 << 10).unwrap();
-    block.advance(256 << 10);
-    let block = block.freeze();
+    let Some((wire, flow, mut pump, block)) = uncopied(test) else { return };
     let payload = || block.clone().into();
 
     let capture = wire.capture().unwrap();

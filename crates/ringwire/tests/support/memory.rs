@@ -1,6 +1,6 @@
 //! Memory of kinds that programs rarely have: that the kernel can copy and not refer to, and that
 //! it cannot read at all.
-#![allow(unsafe_code, dead_code, reason = "mappings, and not every test program needs all of them")]
+#![allow(unsafe_code, reason = "mappings")]
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::{io, ptr, slice};

@@ -3,7 +3,7 @@
 use super::*;
 
 use crate::support::memory::{
-    ENDS, Kind, PAGE, UNPINNABLE, bytes_in, bytes_that_end, drivers_page,
+    ENDS, Kind, PAGE, PINNABLE, UNPINNABLE, bytes_in, bytes_that_end, drivers_page,
 };
 use ringwire::{Force, SendOptions};
 
@@ -166,6 +166,30 @@ fn a_payload_of_which_only_the_end_cannot_be_pinned() {
             assert!(expected.contains(&copied), "{kind:?}: {copied}");
             closes(driver, sock);
             assert_same(&heard.join().unwrap().bytes, &[good, bad, noise(3, 1000)].concat());
+        });
+    }
+}
+
+#[test]
+fn a_files_mapping_goes_as_other_memory_does() {
+    let Some(()) = runs_here("a_files_mapping_goes_as_other_memory_does") else { return };
+    for kind in PINNABLE {
+        zero_copy(|driver| {
+            let (near, far) = loopback::tcp_pair(Family::V4).unwrap();
+            let heard = hear(far);
+            let sock = driver.ring.attach(near).unwrap();
+            let contents = noise(1, 64 * KIB);
+            let bytes = bytes_in(kind, &contents).expect("files can be mapped");
+            assert_eq!(driver.finish_one(sock, bytes).sent, Some(64 * KIB as u64), "{kind:?}");
+            let socket = driver.ring.socket_stats(sock).unwrap();
+            let way = match ENGINE.zero_copy {
+                false => (Route::Copy, Reason::EngineCopies),
+                true => (Route::ZeroCopy, Reason::Best),
+            };
+            assert_eq!((socket.route, socket.reason), (Some(way.0), Some(way.1)), "{kind:?}");
+            assert_eq!((copied(driver), copied_otherwise(driver)), (0, 0), "{kind:?}");
+            closes(driver, sock);
+            assert_same(&heard.join().unwrap().bytes, &contents);
         });
     }
 }
