@@ -162,9 +162,8 @@ pub(crate) fn no_module_wide_allow(_: &Tree, sources: &Sources) -> Vec<Finding> 
             if !starts(next, &["#", "!", "[", "allow", "("]) {
                 continue;
             }
-            let only_unsafe = next.get(5).is_some_and(|lint| lint.text == "unsafe_code")
-                && next.get(6).is_some_and(|sign| sign.text == ")" || sign.text == ",")
-                && !next[6..].iter().take_while(|w| w.text != "]").any(|w| w.text == "clippy");
+            let only_unsafe = starts(&next[5..], &["unsafe_code", ")"])
+                || starts(&next[5..], &["unsafe_code", ",", "reason"]);
             if !(only_unsafe && is_listed(UNSAFE, path)) {
                 let what =
                     "allows a lint in all of a file: use #[expect(…, reason = …)] on the item";
@@ -345,8 +344,10 @@ mod tests {
         let reasoned = "#![allow(unsafe_code, reason = \"system calls\")]";
         assert_eq!(found(rule, &[(listed, reasoned)]), NONE);
         assert_eq!(found(rule, &[("a/src/lib.rs", reasoned)]), ["a/src/lib.rs:1"]);
-        let more = "#![allow(unsafe_code, clippy::all)]";
-        assert_eq!(found(rule, &[(listed, more)]), [format!("{listed}:1")]);
+        for more in ["clippy::all", "dead_code", "dead_code, reason = \"parts are used\""] {
+            let more = format!("#![allow(unsafe_code, {more})]");
+            assert_eq!(found(rule, &[(listed, more.as_str())]), [format!("{listed}:1")]);
+        }
         assert_eq!(found(rule, &[(listed, "#![allow(dead_code)]")]), [format!("{listed}:1")]);
         assert_eq!(found(rule, &[("a/src/lib.rs", "#![expect(x, reason = \"y\")]")]), NONE);
         assert_eq!(found(rule, &[("a/src/lib.rs", "#[allow(x)] fn f() {}")]), NONE);
