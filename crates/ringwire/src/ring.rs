@@ -228,7 +228,8 @@ impl Ring {
     ///
     /// # Errors
     /// `Unsupported` for other kinds of socket, `Misuse` for a listening one, and in a child of
-    /// `fork`; `LimitReached` for too many sockets.
+    /// `fork`; `LimitReached` for too many sockets. The descriptor is closed then, as the ring
+    /// closes its own.
     pub fn attach(&mut self, socket: impl Into<OwnedFd>) -> Result<Socket, Error> {
         self.core.at_home()?;
         self.core.attach(socket.into())
@@ -496,7 +497,8 @@ impl Ring {
     /// Gives the socket back once everything sent on it has been accepted; the handle becomes
     /// stale. Payloads that are accepted and not yet released stay with the ring, and so does a
     /// duplicate of the descriptor until the last of them is released. If it has `SO_LINGER` set
-    /// then, a thread closes that duplicate, since it may be the last.
+    /// then, a thread closes that duplicate, since it may be the last; where 64 such threads wait
+    /// already, or none can be had, the option is taken back instead.
     ///
     /// # Errors
     /// `Misuse` for a stale handle, or while payloads wait to be accepted: wait for their `Sent`,

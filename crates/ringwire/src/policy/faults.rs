@@ -104,14 +104,15 @@ impl Unpinnable {
         self.met
     }
 
-    /// Whether this memory is to be copied for what it is. Says no now and then, to ask again.
-    pub(crate) fn knows(&mut self, memory: &Range<usize>, now: Instant) -> bool {
+    /// Whether this memory is to be copied for what it is. Says no now and then, to ask again, of
+    /// what `may_ask`.
+    pub(crate) fn knows(&mut self, memory: &Range<usize>, may_ask: bool, now: Instant) -> bool {
         self.ranges.retain(|found| now.saturating_duration_since(found.used) < IDLE);
         let Some(found) = self.ranges.iter_mut().find(|found| found.holds(memory)) else {
             return false;
         };
         found.used = now;
-        let due = now.saturating_duration_since(found.since) >= found.pause;
+        let due = may_ask && now.saturating_duration_since(found.since) >= found.pause;
         if due {
             (found.since, found.asked) = (now, true);
         }
@@ -182,12 +183,13 @@ mod tests {
         let mut known = Unpinnable::default();
         known.on_fault(0x1000..0x3000, start);
         let knows = |known: &mut Unpinnable, memory: Range<usize>, ms| {
-            known.knows(&memory, start + MS * ms)
+            known.knows(&memory, true, start + MS * ms)
         };
         assert!(knows(&mut known, 0x1000..0x3000, 0));
         assert!(knows(&mut known, 0x1800..0x1900, 99));
         assert!(!knows(&mut known, 0x0f00..0x1900, 99), "not all of it");
         assert!(!knows(&mut known, 0x4000..0x5000, 99));
+        assert!(known.knows(&(0x1800..0x1900), false, start + MS * 100), "it would tell nothing");
         // Asked for again, once.
         assert!(!knows(&mut known, 0x1800..0x1900, 100));
         assert!(knows(&mut known, 0x1800..0x1900, 100));
@@ -218,9 +220,9 @@ mod tests {
         let mut known = Unpinnable::default();
         known.on_fault(0..100, now);
         for ms in [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000] {
-            assert!(known.knows(&(0..100), now + MS * (ms - 1)), "{ms}");
+            assert!(known.knows(&(0..100), true, now + MS * (ms - 1)), "{ms}");
             now += MS * ms;
-            assert!(!known.knows(&(0..100), now), "{ms}");
+            assert!(!known.knows(&(0..100), true, now), "{ms}");
             known.on_fault(0..100, now);
         }
     }
@@ -236,9 +238,9 @@ mod tests {
         assert_eq!(known.ranges.len(), 16);
         assert!(!known.ranges.iter().any(|found| found.addresses.start == 0));
         known.ranges.iter_mut().for_each(|found| found.pause = PAUSE_MAX);
-        assert!(!known.knows(&(5_000..5_001), at(71)));
+        assert!(!known.knows(&(5_000..5_001), true, at(71)));
         assert_eq!(known.ranges.len(), 5, "those of the last minute");
-        assert!(!known.knows(&(5_000..5_001), at(76)));
+        assert!(!known.knows(&(5_000..5_001), true, at(76)));
         assert!(known.is_empty());
     }
 }

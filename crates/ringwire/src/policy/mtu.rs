@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How often a path is looked at, at most, if nothing goes wrong.
 const LOOK_TIME: Duration = Duration::from_millis(10);
 
+/// The same for a path that cannot be told: a socket without a peer, mostly.
+const UNKNOWN_LOOK_TIME: Duration = Duration::from_secs(1);
+
 /// For how long after a change a router may still have to say something of what was sent before.
 const EXCUSE_TIME: Duration = Duration::from_secs(1);
 
@@ -45,7 +48,8 @@ impl Mtu {
     /// Takes in a look. Returns whether the path is another one. A path that cannot be told just
     /// now is taken for the one before.
     pub(crate) fn look(&mut self, seen: Option<u32>, now: Instant) -> bool {
-        self.due = Some(now + LOOK_TIME);
+        let unknown = seen.is_none() && self.known.is_none();
+        self.due = Some(now + if unknown { UNKNOWN_LOOK_TIME } else { LOOK_TIME });
         let another = seen.is_some() && seen != self.known;
         if another {
             self.known = seen;
@@ -107,6 +111,8 @@ mod tests {
         let now = Instant::now();
         let mut mtu = Mtu::default();
         assert!(!mtu.look(None, now) && mtu.known().is_none());
+        assert!(!mtu.is_due(now + Duration::from_millis(999)), "it has no peer, most likely");
+        assert!(mtu.is_due(now + Duration::from_secs(1)));
         assert!(mtu.look(Some(1_500), now), "it was connected meanwhile");
         assert!(!mtu.look(None, now) && mtu.known() == Some(1_500));
         assert!(!mtu.look(Some(1_500), now), "its device was down for a while");

@@ -124,8 +124,10 @@ pub(crate) struct Core<E: Engine> {
     pub ahead: Duration,
     /// What its requests pin of unregistered memory.
     pub pinned: Share,
-    /// Whether the kernel counts what messages pin, and not only what single pieces do.
+    /// Whether the kernel is known to count what messages pin, and not only what single pieces do.
     pub counts_messages: bool,
+    /// Until when it is taken to, because it has refused one.
+    pub counts_messages_until: Option<Instant>,
     pub mtu_probing: MtuProbing,
     /// Memory that is copied for what it is.
     pub unpinnable: Unpinnable,
@@ -167,6 +169,7 @@ impl<E: Engine> Core<E> {
             ahead: Duration::ZERO,
             pinned: Share::new(Arc::new(Budget::new(now)), true, thresholds.normal_bytes),
             counts_messages,
+            counts_messages_until: None,
             mtu_probing: MtuProbing::UNKNOWN,
             unpinnable: Unpinnable::default(),
             stats: Stats::default(),

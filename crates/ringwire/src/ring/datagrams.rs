@@ -195,7 +195,7 @@ impl<E: Engine> Core<E> {
         let addressed = self.is_addressed(socket, train.gathered.first.slot);
         let one = self.spans.len() == 1 && !addressed && self.cuts(slot, train).is_none();
         let kernel_has = if one { features.one_piece } else { features.many_pieces };
-        let counted = one || self.counts_messages;
+        let counted = self.is_counted(one);
         // Without vectored registered sends, several registered pieces go as normal memory.
         let registered = train.gathered.segment.is_some() && (one || features.many_registered);
         let bytes = match socket.datagrams.options.segment_bytes {
@@ -277,7 +277,9 @@ impl<E: Engine> Core<E> {
                 }
                 let run = match (gathered.first.skip, gathered.end.skip) {
                     (0, 0) => Run::Whole { slot: gathered.first.slot, count: gathered.count },
-                    (from, to) => Run::Part { slot: gathered.first.slot, from, to },
+                    (from, _) => {
+                        Run::Part { slot: gathered.first.slot, from, to: from + gathered.bytes }
+                    }
                 };
                 self.fail_dropped(slot, run, train.datagrams, events);
             }
@@ -327,7 +329,7 @@ impl<E: Engine> Core<E> {
         let segment_bytes = self.cuts(slot, train);
         let addressed = self.ledger.payloads.address(train.gathered.first.slot).is_some();
         let one = self.spans.len() == 1 && !addressed && segment_bytes.is_none();
-        let counted = one || self.counts_messages;
+        let counted = self.is_counted(one);
         let Some(socket) = self.sockets.at_mut(slot) else { return Ok(()) };
         socket.queue.take_train(&train.gathered, &self.ledger.payloads);
         // A copy's charge ends when its packets have left, which nobody tells.

@@ -170,7 +170,7 @@ impl<E: Engine> Core<E> {
         let features = self.engine.features();
         let one = self.spans.len() == 1;
         let kernel_has = if one { features.one_piece } else { features.many_pieces };
-        let counted = one || self.counts_messages;
+        let counted = self.is_counted(one);
         // Without vectored registered sends, several registered pieces go as normal memory.
         let registered = gathered.segment.is_some() && (one || features.many_registered);
         let facts = Facts {
@@ -286,7 +286,7 @@ impl<E: Engine> Core<E> {
         };
         let slow = socket.queue.pace.is_slow();
         socket.queue.take(&gathered);
-        let counted = self.spans.len() == 1 || self.counts_messages;
+        let counted = self.is_counted(self.spans.len() == 1);
         let request = Request { counted, believed, ..request_over(slot, &gathered, route, reason) };
         let manner = Manner { stream: true, end_of_record, slow, ..Manner::default() };
         self.hand_over(request, manner).map_err(|(_, error)| {

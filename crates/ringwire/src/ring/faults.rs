@@ -29,8 +29,10 @@ impl<E: Engine> Core<E> {
     #[cold]
     pub(super) fn is_unpinnable(&mut self, payload: &Payload, sending: &SendOptions) -> bool {
         let (unpinnable, now) = (&mut self.unpinnable, self.now);
+        // What is small is copied in any case, and would tell nothing.
+        let may_ask = payload.len() as u64 >= self.thresholds.normal_bytes;
         let mut pieces = payload.pieces().iter().map(|piece| addresses(piece.as_slice()));
-        sending.force.is_none() && pieces.any(|memory| unpinnable.knows(&memory, now))
+        sending.force.is_none() && pieces.any(|memory| unpinnable.knows(&memory, may_ask, now))
     }
 
     /// Whether a payload is copied for its memory, whatever else is known.

@@ -27,14 +27,19 @@ const JOINED_COPY_BYTES_MAX: u64 = 576 << 10;
 /// so, and 70 % were when copies were as large as other requests.
 const COPY_BYTES_MAX: u64 = 256 << 10;
 
+/// For how long a refused message that was not thought to be counted has all of them counted.
+const MESSAGES_TIME: Duration = Duration::from_secs(3);
+
 /// How often a path that copies is looked at, at most, for whether it is still the same one.
 const LOOK_TIME: Duration = Duration::from_millis(10);
 
 impl<E: Engine> Core<E> {
     /// Whether to look at the path of a stream that is copied to: while it is, nothing else could
-    /// tell of another one soon.
+    /// tell of another one soon. Not for what would be copied whatever the path is.
     pub(super) fn asks_for_another_path(&self, socket: &SocketEntry) -> bool {
-        socket.verdicts.path.copies()
+        let worth_bytes = self.thresholds.registered_bytes.min(self.thresholds.normal_bytes);
+        socket.queue.waiting_bytes() >= worth_bytes
+            && socket.verdicts.path.copies()
             && socket.queue.pace.is_unseen_for(LOOK_TIME, self.now)
             && policy::learns(self.thresholds)
             && !self.engine.features().copies_only
@@ -51,6 +56,14 @@ impl<E: Engine> Core<E> {
             self.stats.path_changes += 1;
             tracing::debug!(socket = slot, mtu = sample.mtu, "the path has changed");
         }
+    }
+
+    /// Whether the kernel counts what a request of unregistered memory pins. `one`: a single piece,
+    /// with nothing to be said about it.
+    #[inline]
+    pub(super) fn is_counted(&self, one: bool) -> bool {
+        one || self.counts_messages
+            || self.counts_messages_until.is_some_and(|until| self.now < until)
     }
 
     /// The route that a payload must take.
@@ -157,8 +170,8 @@ impl<E: Engine> Core<E> {
         if route == Route::ZeroCopy && errno == Errno::NOMEM {
             match counted {
                 true => self.pinned.on_refused(bytes, self.now),
-                // This kernel counts it after all.
-                false => self.counts_messages = true,
+                // This kernel counts it after all, or was short of memory for the moment.
+                false => self.counts_messages_until = Some(self.now + MESSAGES_TIME),
             }
         }
         let now = self.now;

@@ -10,6 +10,7 @@
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -82,15 +83,62 @@ fn take_linger_back(fd: impl AsFd) {
     }
 }
 
+/// Threads that wait for sockets at a time, at most: each holds a stack, for as long as an option
+/// says.
+const ASIDE_MAX: usize = 64;
+
+/// How many there are.
+static ASIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread's place among them.
+struct Place(&'static AtomicUsize);
+
+impl Place {
+    fn take(among: &'static AtomicUsize) -> Option<Place> {
+        let place = Place(among);
+        (among.fetch_add(1, Ordering::Relaxed) < ASIDE_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Closes a socket on a thread that waits for it; where there is none to be had, without waiting.
 fn close_aside(fd: OwnedFd) {
+    let Some(place) = Place::take(&ASIDE) else { return take_linger_back(&fd) };
     let (give, take) = mpsc::sync_channel::<OwnedFd>(1);
     let name = "ringwire-linger".to_owned();
-    let fd = match thread::Builder::new().name(name).spawn(move || drop(take.recv())) {
+    let waits = move || {
+        drop(take.recv());
+        drop(place);
+    };
+    let fd = match thread::Builder::new().name(name).spawn(waits) {
         Ok(_) => give.send(fd).err().map(|refused| refused.0),
         Err(_) => Some(fd),
     };
     if let Some(fd) = fd {
         take_linger_back(&fd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_threads_wait_and_no_more() {
+        static AMONG: AtomicUsize = AtomicUsize::new(0);
+        let mut places: Vec<Place> = (0..64).map_while(|_| Place::take(&AMONG)).collect();
+        assert_eq!(places.len(), 64);
+        for _ in 0..3 {
+            assert!(Place::take(&AMONG).is_none());
+        }
+        places.pop();
+        assert!(Place::take(&AMONG).is_some(), "one has ended");
+        drop(places);
+        assert_eq!(AMONG.load(Ordering::Relaxed), 0);
     }
 }
