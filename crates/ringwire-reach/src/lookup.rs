@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType};
 use ringwire::Patience;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::resolving::Resolving;
@@ -51,13 +52,14 @@ impl Unresolved {
 
     /// It could not even be asked.
     pub fn not_asked(target: &Target, why: &io::Error) -> Unresolved {
-        let (why, hint) = match why.kind() {
-            io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => {
-                (format!("cannot start a thread: {why}"), ringwire_threads::hint(why))
-            }
-            _ => (why.to_string(), "raise \"ulimit -n\", or close what else is open"),
+        let why = match why.kind() {
+            io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Why::NotAsked {
+                why: format!("cannot start a thread: {why}"),
+                hint: ringwire_threads::hint(why),
+            },
+            _ => Why::no_descriptor(why),
         };
-        Unresolved { shown: target.shown().into(), why: Why::NotAsked { why, hint } }
+        Unresolved { shown: target.shown().into(), why }
     }
 
     /// The way out.
@@ -91,6 +93,21 @@ impl fmt::Display for Unresolved {
 }
 
 impl std::error::Error for Unresolved {}
+
+impl Why {
+    fn no_descriptor(why: &io::Error) -> Why {
+        let hint = "raise \"ulimit -n\", or close what else is open";
+        Why::NotAsked { why: why.to_string(), hint }
+    }
+
+    /// What a resolver says that had no descriptors: that there is no such name.
+    fn of_lookup(error: LookupError, descriptors: io::Result<()>) -> Why {
+        match descriptors {
+            Err(none) => Why::no_descriptor(&none),
+            Ok(()) => error.into(),
+        }
+    }
+}
 
 impl From<LookupError> for Why {
     fn from(error: LookupError) -> Why {
@@ -249,7 +266,9 @@ fn addresses(name: &str, port: u16, family: Family) -> Found {
     };
     let mut all: Vec<SocketAddr> = Vec::new();
     // A family that this program does not know is an error in the middle, and left out.
-    for found in dns_lookup::getaddrinfo(Some(name), None, Some(hints))?.flatten() {
+    let found = dns_lookup::getaddrinfo(Some(name), None, Some(hints))
+        .map_err(|error| Why::of_lookup(error, descriptors()))?;
+    for found in found.flatten() {
         let mut address = canonical(found.sockaddr);
         address.set_port(port);
         if !all.contains(&address) {
@@ -259,10 +278,25 @@ fn addresses(name: &str, port: u16, family: Family) -> Found {
     if all.is_empty() { Err(Why::NoAddress) } else { Ok(all) }
 }
 
+/// Whether there are the descriptors that a resolver has open at once: a file of its settings, and a
+/// socket for each of two servers.
+fn descriptors() -> io::Result<()> {
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        match rustix::event::eventfd(0, EventfdFlags::CLOEXEC) {
+            Ok(descriptor) => held.push(descriptor),
+            Err(none @ (Errno::MFILE | Errno::NFILE)) => return Err(none.into()),
+            // A sandbox, say: that is no reason why a name is not found.
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
 /// The number of an interface, by its name or as it is.
 fn interface_index(interface: &str) -> Result<u32, Why> {
     let none = || Why::NoInterface(interface.into());
-    let other = |errno: rustix::io::Errno| Why::Other(errno.to_string());
+    let other = |errno: Errno| Why::Other(errno.to_string());
     let any = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::DGRAM,
@@ -324,6 +358,10 @@ mod tests {
         assert_eq!(said(-2), "cannot resolve h:9: there is no such name");
         assert_eq!(said(-5), "cannot resolve h:9: the name has no address");
         assert_eq!(said(-3), "cannot resolve h:9: the DNS servers gave no answer");
+        let no_descriptors =
+            Why::of_lookup(LookupError::new(-2), Err(io::Error::from_raw_os_error(24)));
+        let Why::NotAsked { why, .. } = no_descriptors else { panic!("{no_descriptors:?}") };
+        assert_eq!(why, "Too many open files (os error 24)");
         let target = Target::to_connect("h:9", 1).unwrap();
         let none = Unresolved::no_answer(&target, Duration::from_millis(1500));
         assert_eq!(none.to_string(), "cannot resolve h:9: no answer within 1500 ms");

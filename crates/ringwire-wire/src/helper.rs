@@ -34,8 +34,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, Protocol, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags,
-    SocketFlags, SocketType,
+    AddressFamily, Protocol, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::{Pid, WaitOptions};
 
@@ -140,7 +140,10 @@ impl Helper {
             Ok(Reply { step, errno, .. }) => {
                 Err(failed(Step::describe(step), io::Error::from_raw_os_error(errno)))
             }
-            Err(why) => Err(failed("the wire's helper ended early", why)),
+            Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(failed("the wire's helper ended early", why))
+            }
+            Err(why) => Err(failed("cannot receive from the wire's helper", why)),
         }
     }
 
@@ -239,6 +242,10 @@ fn receive(channel: &OwnedFd) -> io::Result<Reply> {
     })?;
     if received.bytes != child::REPLY_BYTES {
         return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // There is room for all that are sent: this process may have no more of them.
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE.into());
     }
     let mut fds = [const { None }; FDS_MAX];
     for message in control.drain() {
