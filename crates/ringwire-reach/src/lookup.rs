@@ -278,8 +278,8 @@ fn addresses(name: &str, port: u16, family: Family) -> Found {
     if all.is_empty() { Err(Why::NoAddress) } else { Ok(all) }
 }
 
-/// Whether there are the descriptors that a resolver has open at once: a file of its settings, and a
-/// socket for each of two servers.
+/// Whether there are the descriptors that a resolver has open at once: a file of its settings, and
+/// a socket for each of two servers.
 fn descriptors() -> io::Result<()> {
     let mut held = Vec::new();
     for _ in 0..3 {

@@ -564,6 +564,9 @@ impl Ring {
 
     /// Waits until everything is released, at most until `deadline`, and for as much longer as this
     /// process is stopped meanwhile; then does what `on_deadline` says, and drops the ring.
+    ///
+    /// It looks at the clock eight times, a millisecond or more apart, so a deadline of a few
+    /// milliseconds is overrun by some.
     pub fn shutdown(self, deadline: impl Into<Deadline>, on_deadline: OnDeadline) -> Report {
         self.core.shutdown(deadline.into(), on_deadline)
     }
