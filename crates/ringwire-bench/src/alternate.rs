@@ -139,18 +139,18 @@ impl Sink {
     /// Waits until `total` bytes have been read since the beginning.
     ///
     /// # Errors
-    /// `Stuck` if that takes ten seconds, or the connection ended.
+    /// `Stuck` if that takes a minute, or the connection ended.
     pub fn wait(&self, total: u64) -> Result<(), Error> {
         // Whoever stores last looks at the other's value: one of the two sees both (SeqCst).
         self.shared.wanted.store(total, Ordering::SeqCst);
-        let started = Instant::now();
+        let mut waits = ringwire::Patience::new(Instant::now(), STUCK_AFTER);
         while self.shared.read.load(Ordering::SeqCst) < total {
-            let left = STUCK_AFTER.saturating_sub(started.elapsed());
-            if left.is_zero() || self.shared.ended.load(Ordering::SeqCst) {
+            let slice = waits.slice(Instant::now());
+            let Some(slice) = slice.filter(|_| !self.shared.ended.load(Ordering::SeqCst)) else {
                 let read = self.shared.read.load(Ordering::SeqCst);
                 return Err(Error::Stuck(format!("{read} of {total} bytes were ever read")));
-            }
-            thread::park_timeout(left);
+            };
+            thread::park_timeout(slice);
         }
         self.shared.wanted.store(u64::MAX, Ordering::SeqCst);
         Ok(())

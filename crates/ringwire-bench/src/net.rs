@@ -318,15 +318,15 @@ impl Flow {
     /// Waits until the peer has acknowledged everything.
     ///
     /// # Errors
-    /// `Stuck` after ten seconds.
+    /// `Stuck` after a minute.
     pub fn drain(&self) -> Result<(), Error> {
-        let started = Instant::now();
+        let mut waits = ringwire::Patience::new(Instant::now(), STUCK_AFTER);
         loop {
             let left = self.unacknowledged()?;
             if left == 0 {
                 return Ok(());
             }
-            if started.elapsed() > STUCK_AFTER {
+            if waits.slice(Instant::now()).is_none() {
                 return Err(Error::Stuck(format!("{left} bytes were never acknowledged")));
             }
             thread::sleep(Duration::from_micros(10));

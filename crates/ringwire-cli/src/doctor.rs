@@ -55,7 +55,7 @@ fn unless_told<T: Send + 'static>(
     signals: &Signals,
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    let (ended, ends) = UnixStream::pair().map_err(Failure::new)?;
+    let (ended, ends) = UnixStream::pair().map_err(|error| Failure::cannot("look", &error))?;
     let looking = threads::start("doctor", move || {
         let found = look();
         // Closed by now or by a panic, it wakes who waits.

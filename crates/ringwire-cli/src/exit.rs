@@ -1,6 +1,7 @@
 //! The program's exit codes and the one error type that ends it. Pure.
 
 use std::fmt::{self, Display};
+use std::io;
 use std::process::ExitCode;
 
 use ringwire_reach::Unresolved;
@@ -38,6 +39,12 @@ impl Failure {
     /// What failed, without the way out: what another machine is told.
     pub(crate) fn first_line(&self) -> String {
         self.what.lines().next().unwrap_or_default().into()
+    }
+
+    /// What could not be done here, whoever it was for, with the way out if there is one.
+    pub(crate) fn cannot(what: &str, error: &io::Error) -> Self {
+        let hint = ringwire_reach::own_hint(error).map(Into::into);
+        Failure { what: format!("cannot {what}: {error}"), hint }
     }
 
     /// The same failure with a way out.

@@ -64,8 +64,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, output: &Output) -> Result<Exit, Failure> {
     let spare = recv::Spare::take();
-    let signals = Signals::take()
-        .map_err(|error| Failure::new(format!("cannot take over signals: {error}")))?;
+    let signals = Signals::take().map_err(|error| Failure::cannot("take over signals", &error))?;
     output.watch(&signals);
     match &cli.command {
         Command::Send(args) => send::run(args, &signals, output),

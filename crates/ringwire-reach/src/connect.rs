@@ -16,10 +16,13 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::race::{Next, Race};
-use crate::{shown, target::Target};
+use crate::target::Target;
+use crate::{own_hint, shown};
 
 /// A wait is cut no finer.
 const SLICE_MIN: Duration = Duration::from_millis(1);
+/// Longer than this is for ever, and would be more than the clock can be added to.
+const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A connection that is being made, to the first of some addresses that takes it.
 #[derive(Debug)]
@@ -73,6 +76,11 @@ impl Unreached {
             && self.untried == 0
             && self.said.iter().all(|(_, said)| said.as_ref().is_some_and(refuses))
     }
+
+    /// The way out, where this process or its host is what kept it from trying.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.said.iter().find_map(|(_, said)| said.as_ref().and_then(own_hint))
+    }
 }
 
 impl fmt::Display for Unreached {
@@ -108,8 +116,8 @@ impl Connecting {
     }
 
     /// More addresses have come.
-    pub fn add(&mut self, addresses: &[SocketAddr]) {
-        self.race.add(addresses);
+    pub fn add(&mut self, addresses: &[SocketAddr], now: Instant) {
+        self.race.add(addresses, now);
     }
 
     /// Says whether more addresses may come: it does not give up before.
@@ -137,8 +145,16 @@ impl Connecting {
                 Next::Lost => return Some(Err(self.lost())),
                 Next::Start(attempt) => {
                     let address = self.race.order()[attempt];
+                    let started = start(address);
+                    if let Err(errno) = started
+                        && own_hint(&errno.into()).is_some()
+                        && !self.sockets.is_empty()
+                    {
+                        self.race.put_off();
+                        continue;
+                    }
                     self.unreached.said.push((address, None));
-                    match start(address) {
+                    match started {
                         Ok(socket) => self.sockets.push((attempt, socket)),
                         Err(errno) => self.fail(attempt, errno, now),
                     }
@@ -231,7 +247,7 @@ fn wait_by(
     addresses: &[SocketAddr],
     patience: Duration,
 ) -> Result<(TcpStream, SocketAddr), Unreached> {
-    let started = clock();
+    let (started, patience) = (clock(), patience.min(PATIENCE_MAX));
     let mut running = Running::new(started, patience);
     let mut connecting = Connecting::new(target, addresses, patience, started, started + patience);
     loop {
@@ -274,9 +290,12 @@ mod tests {
         Target::to_connect(text, 1).unwrap()
     }
 
-    fn closed_port() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
+    /// An address at which nobody listens, for as long as the socket is held.
+    fn closed_port() -> (OwnedFd, SocketAddr) {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = rustix::net::getsockname(&socket).unwrap();
+        (socket, address.try_into().unwrap())
     }
 
     #[test]
@@ -285,7 +304,8 @@ mod tests {
         let there = listener.local_addr().unwrap();
         // Refused; without a way (a link that is not said, or no IPv6); no host's (a broadcast).
         let (link, all) = ("[fe80::1]:9", "255.255.255.255:9");
-        let all = [closed_port(), link.parse().unwrap(), all.parse().unwrap(), there];
+        let (_held, refuses) = closed_port();
+        let all = [refuses, link.parse().unwrap(), all.parse().unwrap(), there];
         let (mut stream, address) = wait_for_connection(&target("h:9"), &all, LONG).unwrap();
         assert_eq!(address, there);
         let (mut accepted, _) = listener.accept().unwrap();
@@ -296,7 +316,7 @@ mod tests {
 
     #[test]
     fn when_none_works_each_is_named_with_what_it_said() {
-        let (one, other) = (closed_port(), closed_port());
+        let ((_held, one), (_too, other)) = (closed_port(), closed_port());
         let all = "255.255.255.255:9".parse().unwrap();
         let refused = "Connection refused (os error 111)";
         let none = wait_for_connection(&target("h:9"), &[one, all, other], LONG).unwrap_err();
@@ -318,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_was_not_tried_is_counted() {
-        let all = [closed_port(), "255.255.255.255:9".parse().unwrap()];
+        let all = [SocketAddr::from(([127, 0, 0, 1], 9)), "255.255.255.255:9".parse().unwrap()];
         let none = wait_for_connection(&target("h:9"), &all, Duration::ZERO).unwrap_err();
         assert!(!none.is_refusal());
         assert_eq!(none.why(), "2 more addresses were not tried");

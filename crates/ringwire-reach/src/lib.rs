@@ -18,8 +18,11 @@ mod race;
 mod resolving;
 mod target;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 pub use connect::{Connecting, Unreached, wait_for_connection};
 pub use lookup::{Lookup, Unresolved, wait_for_addresses};
@@ -32,6 +35,17 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         ip if ip == address.ip() => address,
         ip => SocketAddr::new(ip, address.port()),
+    }
+}
+
+/// The way out where an error is of this process or its host, and nobody else's: descriptors or
+/// memory have run out.
+pub fn own_hint(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => Some("raise \"ulimit -n\", or close what else is open"),
+        Some(Errno::NFILE) => Some("the whole host has no descriptor left: raise fs.file-max"),
+        Some(Errno::NOMEM | Errno::NOBUFS) => Some("end what else has the memory"),
+        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::resolving::Resolving;
 use crate::target::{Host, Target};
-use crate::{canonical, shown};
+use crate::{canonical, own_hint, shown};
 
 /// A host has no address that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,14 +52,7 @@ impl Unresolved {
 
     /// It could not even be asked.
     pub fn not_asked(target: &Target, why: &io::Error) -> Unresolved {
-        let why = match why.kind() {
-            io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Why::NotAsked {
-                why: format!("cannot start a thread: {why}"),
-                hint: ringwire_threads::hint(why),
-            },
-            _ => Why::no_descriptor(why),
-        };
-        Unresolved { shown: target.shown().into(), why }
+        Unresolved { shown: target.shown().into(), why: Why::of_this_host(why) }
     }
 
     /// The way out.
@@ -95,15 +88,23 @@ impl fmt::Display for Unresolved {
 impl std::error::Error for Unresolved {}
 
 impl Why {
-    fn no_descriptor(why: &io::Error) -> Why {
-        let hint = "raise \"ulimit -n\", or close what else is open";
+    /// What is of this host, and says nothing of the name.
+    fn of_this_host(why: &io::Error) -> Why {
+        let hint = match (own_hint(why), why.kind()) {
+            (Some(hint), _) => hint,
+            // Of a thread; a socket has said it with its errno.
+            (None, io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock) => {
+                ringwire_threads::hint(why)
+            }
+            (None, _) => "a sandbox may forbid it",
+        };
         Why::NotAsked { why: why.to_string(), hint }
     }
 
     /// What a resolver says that had no descriptors: that there is no such name.
     fn of_lookup(error: LookupError, descriptors: io::Result<()>) -> Why {
         match descriptors {
-            Err(none) => Why::no_descriptor(&none),
+            Err(none) => Why::of_this_host(&none),
             Ok(()) => error.into(),
         }
     }
@@ -172,6 +173,9 @@ impl Lookup {
                     let _ = find.send(addresses(&name, port, family));
                     // Closed now, or by a panic, it wakes who waits.
                     drop(ends);
+                })
+                .map_err(|why| {
+                    io::Error::new(why.kind(), format!("cannot start a thread: {why}"))
                 })?;
                 State::Asked { found, ended }
             }
@@ -296,14 +300,13 @@ fn descriptors() -> io::Result<()> {
 /// The number of an interface, by its name or as it is.
 fn interface_index(interface: &str) -> Result<u32, Why> {
     let none = || Why::NoInterface(interface.into());
-    let other = |errno: Errno| Why::Other(errno.to_string());
     let any = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         None,
     );
-    let any = any.map_err(other)?;
+    let any = any.map_err(|errno| Why::of_this_host(&errno.into()))?;
     if let Ok(index) = interface.parse::<u32>() {
         // One that is there: the kernel would say that the argument is invalid.
         return match rustix::net::netdevice::index_to_name_inlined(&any, index) {
@@ -370,14 +373,18 @@ mod tests {
     #[test]
     fn what_keeps_it_from_asking_is_told_with_the_way_out() {
         let target = Target::to_connect("h:9", 1).unwrap();
-        for (errno, why, hint) in [
-            (11, "cannot start a thread: Resource temporarily unavailable (os error 11)", "-u\""),
-            (12, "cannot start a thread: Cannot allocate memory (os error 12)", "-v\""),
-            (24, "Too many open files (os error 24)", "-n\""),
+        let no_thread = |kind| io::Error::new(kind, "cannot start a thread: none");
+        for (error, why, hint) in [
+            (no_thread(io::ErrorKind::WouldBlock), "cannot start a thread: none", "ulimit -u"),
+            (no_thread(io::ErrorKind::OutOfMemory), "cannot start a thread: none", "ulimit -v"),
+            (Errno::MFILE.into(), "Too many open files (os error 24)", "ulimit -n"),
+            (Errno::NFILE.into(), "Too many open files in system (os error 23)", "fs.file-max"),
+            (Errno::NOMEM.into(), "Cannot allocate memory (os error 12)", "the memory"),
+            (Errno::PERM.into(), "Operation not permitted (os error 1)", "sandbox"),
         ] {
-            let none = Unresolved::not_asked(&target, &io::Error::from_raw_os_error(errno));
+            let none = Unresolved::not_asked(&target, &error);
             assert_eq!(none.to_string(), format!("cannot resolve h:9: {why}"));
-            assert!(none.hint().contains(&format!("ulimit {hint}")), "{}", none.hint());
+            assert!(none.hint().contains(hint), "{}", none.hint());
         }
     }
 

@@ -49,16 +49,14 @@ impl Race {
         let mut order = in_order(addresses, None);
         let beyond = order.len().saturating_sub(ADDRESSES_MAX);
         order.truncate(ADDRESSES_MAX);
-        // The last one is to have half of the time.
-        let gaps = order.len().saturating_sub(1).max(1) as u32;
-        let share = deadline.saturating_duration_since(now) / 2 / gaps;
-        let next_after = NEXT_AFTER.min(share).max(NEXT_AFTER_MIN);
+        let next_after =
+            pace(order.len().saturating_sub(1), deadline.saturating_duration_since(now));
         let (started, waiting, next_at, expects) = (0, 0, now, false);
         Race { order, beyond, started, waiting, next_at, next_after, deadline, expects }
     }
 
     /// More addresses have come: they take turns with those that were not tried yet.
-    pub(crate) fn add(&mut self, addresses: &[SocketAddr]) {
+    pub(crate) fn add(&mut self, addresses: &[SocketAddr], now: Instant) {
         let mut untried = self.order.split_off(self.started);
         untried.extend(
             addresses.iter().map(|&one| canonical(one)).filter(|one| !self.order.contains(one)),
@@ -67,6 +65,9 @@ impl Race {
         self.order.extend(in_order(&untried, last.map(|is_ipv6| !is_ipv6)));
         self.beyond += self.order.len().saturating_sub(ADDRESSES_MAX);
         self.order.truncate(ADDRESSES_MAX);
+        let left = self.deadline.saturating_duration_since(now);
+        self.next_after = pace(self.order.len() - self.started, left);
+        self.next_at = self.next_at.min(now + self.next_after);
     }
 
     /// Whether more addresses may come: it is not lost before.
@@ -102,6 +103,13 @@ impl Race {
         }
     }
 
+    /// The newest attempt could not be made, and those that are out keep from it what it needs: it
+    /// is made again, later.
+    pub(crate) fn put_off(&mut self) {
+        self.started -= 1;
+        self.waiting -= 1;
+    }
+
     /// Attempt number `attempt` has failed. After the newest one nobody has to wait for the next.
     pub(crate) fn on_failed(&mut self, attempt: usize, now: Instant) {
         self.waiting -= 1;
@@ -109,6 +117,12 @@ impl Race {
             self.next_at = now;
         }
     }
+}
+
+/// How long an attempt is alone, if so many follow it: the last one is to have half of the time
+/// that is `left`.
+fn pace(following: usize, left: Duration) -> Duration {
+    NEXT_AFTER.min(left / 2 / following.max(1) as u32).max(NEXT_AFTER_MIN)
 }
 
 /// Each address once, the families taking turns, beginning with IPv6 or not, or with that of the
@@ -314,7 +328,7 @@ mod tests {
         let mut race = Race::new(&all(&[FOUR, "10.0.0.2:9"]), now, at(10_000));
         race.expects(true);
         assert_eq!(race.next(now), Next::Start(0));
-        race.add(&all(&[SIX, FOUR, "[2001:db8::2]:9"]));
+        race.add(&all(&[SIX, FOUR, "[2001:db8::2]:9"]), at(1));
         assert_eq!(race.order(), all(&[FOUR, SIX, "10.0.0.2:9", "[2001:db8::2]:9"]));
         assert_eq!(race.next(at(1)), Next::Wait(at(250)));
         assert_eq!(race.next(at(250)), Next::Start(1));
@@ -324,10 +338,41 @@ mod tests {
         assert_eq!(race.next(now), Next::Start(0));
         race.on_failed(0, at(1));
         assert_eq!(race.next(at(1)), Next::Wait(at(10_000)));
-        race.add(&all(&[SIX]));
+        race.add(&all(&[SIX]), at(40));
         assert_eq!(race.next(at(40)), Next::Start(1));
         race.on_failed(1, at(41));
         race.expects(false);
         assert_eq!(race.next(at(41)), Next::Lost);
+    }
+
+    #[test]
+    fn those_that_come_late_have_half_of_what_is_left_too() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut race = Race::new(&all(&[FOUR]), now, at(2_000));
+        race.expects(true);
+        assert_eq!(race.next(now), Next::Start(0));
+        let eight: Vec<SocketAddr> =
+            (1..=8).map(|host| ([0x2001, 0xdb8, 0, 0, 0, 0, 0, host], 9).into()).collect();
+        race.add(&eight, at(400));
+        for (attempt, ms) in (1..=8).zip((400..).step_by(100)) {
+            assert_eq!(race.next(at(ms)), Next::Start(attempt));
+        }
+        assert_eq!(race.next(at(1_101)), Next::Wait(at(2_000)));
+    }
+
+    #[test]
+    fn one_that_is_put_off_is_next_again() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut race = Race::new(&all(&[FOUR, SIX]), now, at(10_000));
+        assert_eq!(race.next(now), Next::Start(0));
+        assert_eq!(race.next(at(250)), Next::Start(1));
+        race.put_off();
+        assert_eq!((race.next(at(251)), race.untried()), (Next::Wait(at(500)), 1));
+        race.on_failed(0, at(300));
+        assert_eq!(race.next(at(300)), Next::Start(1));
+        race.on_failed(1, at(301));
+        assert_eq!(race.next(at(301)), Next::Lost);
     }
 }

@@ -150,7 +150,10 @@ fn host(text: &str) -> Result<Host, String> {
     // (RFC 1123, 2.1; RFC 3696, 2).
     let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let hex = |text: &str| text.starts_with("0x") || text.starts_with("0X");
+    let hex = |text: &str| {
+        let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+        digits.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
     if digits(last) || hex(last) {
         return Err("an IPv4 address has four numbers from 0 to 255, without leading zeros".into());
     }
@@ -208,6 +211,7 @@ mod tests {
             ("host.example.:1", name("host.example."), 1),
             ("build-7_a:65535", name("build-7_a"), 65_535),
             ("7eleven:80", name("7eleven"), 80),
+            ("0xide:80", name("0xide"), 80),
             ("xn--gre-6ka8i.example:80", name("xn--gre-6ka8i.example"), 80),
             ("10.0.0.7:80", address("10.0.0.7"), 80),
             ("10.0.0.7", address("10.0.0.7"), 27_474),

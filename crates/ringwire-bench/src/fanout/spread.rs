@@ -371,10 +371,10 @@ impl Spread for Ringwire {
             self.turn(set, some, Duration::ZERO)?;
         }
         self.ring.flush(self.notifier)?;
-        let started = Instant::now();
+        let mut waits = ringwire::Patience::new(Instant::now(), STUCK_AFTER);
         while self.left_bytes > 0 {
             self.turn(set, 0..flows, A_LOOK)?;
-            if started.elapsed() > STUCK_AFTER {
+            if waits.slice(Instant::now()).is_none() {
                 return Err(Error::Stuck(format!("{} bytes find no room", self.left_bytes)));
             }
         }
@@ -382,12 +382,12 @@ impl Spread for Ringwire {
     }
 
     fn wait_until_free(&mut self, set: &Set) -> Result<u64, Error> {
-        let started = Instant::now();
+        let mut waits = ringwire::Patience::new(Instant::now(), STUCK_AFTER);
         while self.notified == 0 {
-            self.turn(set, 0..0, STUCK_AFTER)?;
-            if started.elapsed() > STUCK_AFTER {
+            let Some(slice) = waits.slice(Instant::now()) else {
                 return Err(Error::Stuck("the block was never free again".into()));
-            }
+            };
+            self.turn(set, 0..0, slice)?;
         }
         Ok(std::mem::take(&mut self.notified))
     }

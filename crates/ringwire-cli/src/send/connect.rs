@@ -200,7 +200,7 @@ impl<'a> Candidate<'a> {
                 },
                 Stage::Connecting { connecting, addresses } => {
                     if let Some(Ok(more)) = news {
-                        connecting.add(&more);
+                        connecting.add(&more, now);
                         addresses.extend(more);
                     }
                     connecting.expects(more_may_come);
@@ -330,12 +330,13 @@ impl From<Unresolved> for Missing {
 
 impl From<Unreached> for Missing {
     fn from(unreached: Unreached) -> Missing {
-        let hint = match unreached.is_refusal() {
-            true => {
+        let hint = match (unreached.hint(), unreached.is_refusal()) {
+            (Some(hint), _) => hint,
+            (None, true) => {
                 "start \"ringwire recv\" there; without --listen it takes connections of its own \
                  host only"
             }
-            false => "check the address, and that no firewall is on the way",
+            (None, false) => "check the address, and that no firewall is on the way",
         };
         Missing { what: unreached.to_string(), hint: hint.into() }
     }

@@ -12,7 +12,6 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -110,12 +109,11 @@ impl Drop for Place {
 fn close_aside(fd: OwnedFd) {
     let Some(place) = Place::take(&ASIDE) else { return take_linger_back(&fd) };
     let (give, take) = mpsc::sync_channel::<OwnedFd>(1);
-    let name = "ringwire-linger".to_owned();
     let waits = move || {
         drop(take.recv());
         drop(place);
     };
-    let fd = match thread::Builder::new().name(name).spawn(waits) {
+    let fd = match ringwire_threads::start("ringwire-linger", waits) {
         Ok(_) => give.send(fd).err().map(|refused| refused.0),
         Err(_) => Some(fd),
     };
