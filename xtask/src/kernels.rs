@@ -41,7 +41,7 @@ pub(crate) use table::PAPER;
 use tempfile::TempDir;
 use version::Kernel;
 
-use crate::cargo::{self, Built};
+use crate::cargo;
 use crate::{Error, Result, workspace};
 
 /// What to run on which kernels.
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     only: Vec<String>,
     /// Run a command in the guest's shell instead, as root, and show what it says
     ///
-    /// `ringwire` stands under the path that $RINGWIRE has, and all test programs under the
+    /// `ringwire` stands under the path that "$RINGWIRE" has, and all test programs under the
     /// paths that they have here.
     #[arg(long, value_name = "COMMAND", conflicts_with = "only")]
     run: Option<String>,
@@ -110,7 +110,6 @@ struct Here<'a> {
     kept: PathBuf,
     busybox: PathBuf,
     ringwire: PathBuf,
-    built: Vec<Built>,
     steps: Vec<Step>,
     scratch: TempDir,
     /// An interrupt ends the guest, and what was made for it goes away.
@@ -143,17 +142,13 @@ impl Here<'_> {
             .clone();
         let programs = steps::programs(&built, &workspace());
         let steps = match &args.run {
-            Some(command) => {
-                let ringwire = ringwire.display();
-                vec![steps::command(&format!("export RINGWIRE='{ringwire}'\n{command}"))]
-            }
+            Some(command) => vec![steps::command(command, &ringwire, &programs)],
             None => {
                 let mut all = steps::all(&ringwire, &programs);
                 all.retain(|step| args.only.is_empty() || args.only.contains(&step.group));
                 all
             }
         };
-        let built = programs.into_iter().map(|(_, built)| built.clone()).collect();
         let scratch = tempfile::Builder::new()
             .prefix("kernels-")
             .tempdir_in(cargo::target_dir()?)
@@ -164,7 +159,7 @@ impl Here<'_> {
             signal_hook::flag::register(signal, interrupted.clone())
                 .map_err(Error::from("watch for an interrupt"))?;
         }
-        Ok(Here { args, apt, kept, busybox, ringwire, built, steps, scratch, interrupted })
+        Ok(Here { args, apt, kept, busybox, ringwire, steps, scratch, interrupted })
     }
 
     /// One kernel, from its packages to its report.
@@ -177,12 +172,7 @@ impl Here<'_> {
         }
         let vmlinuz = vmlinuz(&unpacked, kernel)?;
         let modules = modules::load_order(&unpacked)?;
-        let wanted = |built: &&Built| {
-            let path = built.executable.display().to_string();
-            self.args.run.is_some() || self.steps.iter().any(|step| step.script.contains(&path))
-        };
-        let programs: Vec<&Built> = self.built.iter().filter(wanted).collect();
-        let image = guest::image(&self.busybox, &programs, &self.ringwire, &self.steps)?;
+        let image = guest::image(&self.busybox, &self.ringwire, &self.steps)?;
         let initramfs = self.scratch.path().join("initramfs");
         guest::write(&image, &modules, &initramfs)?;
         eprintln!("kernels: booting {} ({version})", kernel.release);

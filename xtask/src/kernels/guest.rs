@@ -1,5 +1,6 @@
 //! What a guest is made of: its file system, and its first process.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,6 @@ use std::path::{Path, PathBuf};
 use super::image::Image;
 use super::modules::Module;
 use super::steps::Step;
-use crate::cargo::Built;
 use crate::{Error, Result, workspace};
 
 /// Programs of the host's that tests run, or scripts; what is missing here, tests say.
@@ -59,12 +59,7 @@ poweroff -f
 "#;
 
 /// The parts of a guest's file system that are the same on every kernel.
-pub(super) fn image(
-    busybox: &Path,
-    programs: &[&Built],
-    ringwire: &Path,
-    steps: &[Step],
-) -> Result<Image> {
+pub(super) fn image(busybox: &Path, ringwire: &Path, steps: &[Step]) -> Result<Image> {
     let mut image = Image::default();
     for dir in ["/proc", "/sys", "/dev", "/root", "/run", "/sbin", "/var/lib"] {
         image.dir(dir, 0o755);
@@ -84,8 +79,9 @@ pub(super) fn image(
         }
     }
     image.program(ringwire)?;
-    for built in programs {
-        image.program(&built.executable)?;
+    let programs: BTreeSet<&PathBuf> = steps.iter().flat_map(|step| &step.programs).collect();
+    for program in programs {
+        image.program(program)?;
     }
     // What tests compare with, beside their sources; and where they make files.
     for package in ["ringwire-cli/tests/program/snapshots", "ringwire-doctor/tests"] {

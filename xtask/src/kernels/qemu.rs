@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_guest_is_heard_to_its_end() {
-        let all = [steps::command("true")];
+        let all = [steps::command("true", Path::new("/ringwire"), &[])];
         let mut heard = Heard::new(&all);
         let (tell, told) = mpsc::channel();
         for bytes in ["hello 6.1.0\nstart 0\nend 0 0 7 ", "2 0\nokbye\n"] {

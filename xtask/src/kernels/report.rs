@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::frames::End;
-use super::steps::{Kind, Step, groups};
+use super::steps::{CANNOT, Kind, Step, groups};
 use crate::test::tally::{Tally, parse_skips};
 
 /// All that was seen, kernel by kernel.
@@ -83,14 +83,14 @@ impl OfStep {
         all.seconds = end.centiseconds.div_ceil(100);
         match step.kind {
             Kind::Tests => all.count(step, end),
-            kind if kind.cannot(end.status) => {
+            Kind::Transfer if end.status == CANNOT => {
                 all.skipped = 1;
                 all.skips.push((step.name.clone(), cannot(&end.log)));
             }
-            kind if kind.passed(end.status) && looked(kind, &end.log) => all.passed = 1,
             _ => {
-                all.failed = 1;
-                all.failures.push(ended(step, end));
+                all.failures.extend(failure(step, end));
+                all.failed = all.failures.len() as u64;
+                all.passed = 1 - all.failed;
             }
         }
         all.said = said(&step.group, &end.log);
@@ -153,13 +153,20 @@ impl OfStep {
     }
 }
 
-/// Whether `doctor` has judged anything.
-fn looked(kind: Kind, log: &str) -> bool {
-    kind != Kind::Doctor || log.lines().any(|line| line.get(5..).is_some_and(is_last_check))
+/// Why something failed that passes as a whole.
+fn failure(step: &Step, end: &End) -> Option<String> {
+    match (step.kind, end.status) {
+        (Kind::Doctor, 0 | 1) if has_looked(&end.log) => None,
+        (Kind::Uncopied, 0) => copied(&end.log).err(),
+        (Kind::Transfer | Kind::Command, 0) => None,
+        _ => Some(ended(step, end)),
+    }
 }
 
-fn is_last_check(line: &str) -> bool {
-    line.starts_with("live-probe: ")
+/// Whether `doctor` has judged anything, to the last check.
+fn has_looked(log: &str) -> bool {
+    let checks = log.lines().filter_map(|line| line.get(5..));
+    checks.into_iter().any(|check| check.starts_with("live-probe: "))
 }
 
 fn ended(step: &Step, end: &End) -> String {
@@ -202,20 +209,34 @@ fn said(group: &str, log: &str) -> Vec<String> {
             let keep = |line: &&str| worth.iter().any(|start| line.starts_with(start));
             lines().filter(keep).map(str::to_owned).collect()
         }
-        "uncopied" => copied(log).into_iter().collect(),
+        "uncopied" => copied(log).ok().into_iter().collect(),
         _ => Vec::new(),
     }
 }
 
-/// The shares of all runs that were copied, in the JSON of `ringwire bench` at the end of a log.
-fn copied(log: &str) -> Option<String> {
-    let json = &log[log.find("\n{")?..];
-    let json: serde_json::Value = serde_json::from_str(json).ok()?;
-    let shares = json["rows"].as_array()?.iter().filter_map(|row| row["copied_share"].as_f64());
-    let percents: Vec<f64> = shares.map(|share| share * 100.0).collect();
-    let least = percents.iter().copied().reduce(f64::min)?;
-    let most = percents.iter().copied().reduce(f64::max)?;
-    Some(format!("{least:.0} to {most:.0} % copied"))
+/// The shares that were copied into the perfect wire, in the JSON of `ringwire bench` at the end of
+/// a log; or why that does not say what they are.
+///
+/// `ringwire bench` measures loopback where it cannot have that wire, and ends well. All kernels
+/// here have what the wire takes, for everybody, so that this is a failure.
+fn copied(log: &str) -> Result<String, String> {
+    let json = log.find("\n{").map_or("", |at| &log[at..]);
+    let json: serde_json::Value =
+        serde_json::from_str(json).map_err(|why| format!("its JSON cannot be read: {why}"))?;
+    let rows = json["rows"].as_array().map_or(&[][..], Vec::as_slice);
+    if rows.iter().any(|row| row["wire"] != "perfect") {
+        let notes = json["host"]["notes"].as_array().into_iter().flatten();
+        let notes: Vec<&str> = notes.filter_map(|note| note.as_str()).collect();
+        return Err(format!("not into the perfect wire: {}", notes.join("; ")));
+    }
+    let shares = rows.iter().map(|row| row["copied_share"].as_f64());
+    let shares = shares.collect::<Option<Vec<f64>>>().unwrap_or_default();
+    let least = shares.iter().copied().reduce(f64::min);
+    let most = shares.iter().copied().reduce(f64::max);
+    let Some((least, most)) = least.zip(most) else {
+        return Err("it does not say what was copied".to_owned());
+    };
+    Ok(format!("{:.0} to {:.0} % copied", least * 100.0, most * 100.0))
 }
 
 /// What a kernel complains of in its log. Stalls are left out: an emulated processor has them.
@@ -266,6 +287,7 @@ mod tests {
             name: "tests/kernel".into(),
             kind,
             script: String::new(),
+            programs: Vec::new(),
             limit: Duration::ZERO,
         }
     }
@@ -306,10 +328,11 @@ mod tests {
     #[test]
     fn what_is_no_test_program_passes_as_a_whole() {
         let of = |kind, status| OfStep::of(&step(kind), &end(status, "error: no ring\n", ""));
-        assert_eq!(counts(&of(Kind::Whole, 0)), (1, 0, 0, vec![]));
-        assert_eq!(counts(&of(Kind::Whole, 77)), (0, 0, 1, vec![]));
-        assert_eq!(of(Kind::Whole, 77).skips[0].1, "no ring");
-        assert_eq!(counts(&of(Kind::Whole, 1)), (0, 1, 0, vec!["it ended with exit code 1"]));
+        assert_eq!(counts(&of(Kind::Transfer, 0)), (1, 0, 0, vec![]));
+        assert_eq!(counts(&of(Kind::Transfer, 77)), (0, 0, 1, vec![]));
+        assert_eq!(of(Kind::Transfer, 77).skips[0].1, "no ring");
+        assert_eq!(counts(&of(Kind::Transfer, 1)), (0, 1, 0, vec!["it ended with exit code 1"]));
+        assert_eq!(counts(&of(Kind::Uncopied, 77)), (0, 1, 0, vec!["it ended with exit code 77"]));
         let unheard = vec!["it ended with exit code 1"];
         assert_eq!(counts(&of(Kind::Doctor, 1)), (0, 1, 0, unheard), "it said nothing");
         let log = "warn memlock: little\nFAIL live-probe: all was copied\n";
@@ -320,10 +343,28 @@ mod tests {
     #[test]
     fn the_shares_that_were_copied_are_read_behind_the_table() {
         let log = "kernel 6.1, {braces}\n ringwire  3.71  0 %\n{\n \"schema\": 1, \"rows\": [\n\
-                   {\"copied_share\": 0.5}, {\"copied_share\": 0.034}, null]}\n";
+                   {\"wire\": \"perfect\", \"copied_share\": 0.5},\n\
+                   {\"wire\": \"perfect\", \"copied_share\": 0.034}]}\n";
         assert_eq!(said("uncopied", log), ["3 to 50 % copied"]);
-        assert_eq!(said("uncopied", "error: no wire\n"), Vec::<String>::new());
-        assert_eq!(said("uncopied", "table\n{\"rows\": []}\n"), Vec::<String>::new());
+        let of = OfStep::of(&step(Kind::Uncopied), &end(0, log, ""));
+        assert_eq!(counts(&of), (1, 0, 0, vec![]));
+    }
+
+    #[test]
+    fn what_says_nothing_of_the_perfect_wire_failed() {
+        let failure = |json: &str| {
+            let log = format!("table\n{json}\n");
+            assert_eq!(said("uncopied", &log), Vec::<String>::new());
+            OfStep::of(&step(Kind::Uncopied), &end(0, &log, "")).failures.join(" | ")
+        };
+        let over = r#"{"host": {"notes": ["over loopback, no user namespaces"]},
+                       "rows": [{"wire": "loopback", "copied_share": 1.0}]}"#;
+        assert_eq!(failure(over), "not into the perfect wire: over loopback, no user namespaces");
+        assert_eq!(failure(r#"{"rows": []}"#), "it does not say what was copied");
+        let null = r#"{"rows": [{"wire": "perfect", "copied_share": null}]}"#;
+        assert_eq!(failure(null), "it does not say what was copied");
+        assert!(failure("{\"rows\":").starts_with("its JSON cannot be read: "));
+        assert!(failure("").starts_with("its JSON cannot be read: "));
     }
 
     #[test]
@@ -361,7 +402,7 @@ mod tests {
 
         let look = |package: &str, groups: &[(&str, i32)]| {
             let of = |(group, status): &(&str, i32)| {
-                let step = Step { group: (*group).into(), ..step(Kind::Whole) };
+                let step = Step { group: (*group).into(), ..step(Kind::Transfer) };
                 OfStep::of(&step, &end(*status, "", ""))
             };
             let steps = groups.iter().map(of).collect();

@@ -1,6 +1,6 @@
 //! What is done in a guest: a table of programs, and scripts for the rest. Pure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cargo::Built;
@@ -15,6 +15,8 @@ pub(super) struct Step {
     pub(super) kind: Kind,
     /// For the guest's shell.
     pub(super) script: String,
+    /// The host's programs that it runs, beside `ringwire`, which is in every guest.
+    pub(super) programs: Vec<PathBuf>,
     /// For how long it may run, on an emulated processor.
     pub(super) limit: Duration,
 }
@@ -26,24 +28,16 @@ pub(super) enum Kind {
     Tests,
     /// `ringwire doctor`: it has looked, whatever it saw.
     Doctor,
-    /// Something that passes as a whole; 77 says that it cannot be had here.
-    Whole,
+    /// A transfer, which passes as a whole; 77 says that its engine cannot be had here.
+    Transfer,
+    /// `ringwire bench` into the perfect wire, and nowhere else.
+    Uncopied,
     /// A command of somebody's own, whose words are shown.
     Command,
 }
 
-/// The exit code of what cannot be done on this kernel.
-const CANNOT: i32 = 77;
-
-impl Kind {
-    pub(super) fn cannot(self, status: i32) -> bool {
-        self == Kind::Whole && status == CANNOT
-    }
-
-    pub(super) fn passed(self, status: i32) -> bool {
-        status == 0 || self == Kind::Doctor && status == 1
-    }
-}
+/// The exit code of a transfer whose engine this kernel has not.
+pub(super) const CANNOT: i32 = 77;
 
 /// The test programs: what they are called here, the file that they begin in, and for how many
 /// minutes they may run. What looks at the kernel is in it, what is the same on all of them is not.
@@ -108,8 +102,9 @@ const USERS: [(&str, Option<u32>); 4] = [
 /// while after its owner's end.
 const FIRST_USER: usize = 20_000;
 
-/// How `ringwire send` may be told to send.
-const ENGINES: [&str; 4] = ["auto", "uring", "msg-zerocopy", "copy"];
+/// How `ringwire send` may be told to send, and whether a kernel may lack that.
+const ENGINES: [(&str, bool); 4] =
+    [("auto", false), ("uring", true), ("msg-zerocopy", true), ("copy", false)];
 
 /// The groups that are no test programs.
 const OTHERS: [&str; 3] = ["doctor", "transfers", "uncopied"];
@@ -139,12 +134,14 @@ pub(super) fn all(ringwire: &Path, programs: &[(usize, &Built)]) -> Vec<Step> {
     let ringwire = quoted(ringwire);
     let mut steps = Vec::new();
     let mut user = FIRST_USER;
-    let mut step = |group: &str, name: String, kind, minutes, script: &dyn Fn(&str) -> String| {
-        user += 1;
-        let who = format!("/usr/bin/setpriv --reuid {user} --regid {user} --clear-groups");
-        let (group, script) = (group.to_owned(), script(&who));
-        steps.push(Step { group, name, kind, script, limit: Duration::from_secs(60 * minutes) });
-    };
+    let mut step =
+        |group: &str, name: String, kind, minutes: u64, script: &dyn Fn(&str) -> String| {
+            user += 1;
+            let who = format!("/usr/bin/setpriv --reuid {user} --regid {user} --clear-groups");
+            let (group, script, programs) = (group.to_owned(), script(&who), Vec::new());
+            let limit = Duration::from_secs(60 * minutes);
+            steps.push(Step { group, name, kind, script, programs, limit });
+        };
     for (name, memlock) in USERS {
         step("doctor", name.to_owned(), Kind::Doctor, 3, &|who| {
             format!("{}exec {} {ringwire} doctor\n", limit(memlock), if_user(memlock, who))
@@ -152,11 +149,11 @@ pub(super) fn all(ringwire: &Path, programs: &[(usize, &Built)]) -> Vec<Step> {
     }
     for (name, memlock) in USERS {
         for engine in ENGINES {
-            step("transfers", format!("{name}, {engine}"), Kind::Whole, 10, &|who| {
+            step("transfers", format!("{name}, {}", engine.0), Kind::Transfer, 10, &|who| {
                 transfer(&ringwire, memlock, if_user(memlock, who), engine)
             });
         }
-        step("uncopied", name.to_owned(), Kind::Whole, 10, &|who| {
+        step("uncopied", name.to_owned(), Kind::Uncopied, 10, &|who| {
             let bench = "bench tcp --method ringwire --size 256KiB --working-set 32MiB --runs 1 \
                          --seconds 2s --order sequential --json rows.json";
             format!(
@@ -167,33 +164,42 @@ pub(super) fn all(ringwire: &Path, programs: &[(usize, &Built)]) -> Vec<Step> {
             )
         });
     }
-    for (at, built) in programs {
-        let (name, source, minutes) = PROGRAMS[*at];
-        step(name, source.to_owned(), Kind::Tests, minutes, &|_| {
-            let (package, program) = (quoted(&built.package), quoted(&built.executable));
-            // What newer kernels have by themselves, and tests fill buffers of.
-            format!(
-                "echo 4194304 >/proc/sys/net/core/wmem_max\n\
-                 echo 4194304 >/proc/sys/net/core/rmem_max\n\
-                 echo 131072 >/proc/sys/net/core/optmem_max\n\
-                 mkdir -p {package}\ncd {package}\n\
-                 export CARGO_MANIFEST_DIR={package}\nexec {program}\n"
-            )
-        });
-    }
+    steps.extend(programs.iter().map(|(at, built)| tests(*at, built)));
     // By group, though users are numbered as they come.
     let rank = |step: &Step| groups().iter().position(|group| *group == step.group);
     steps.sort_by_key(rank);
     steps
 }
 
-/// A command that somebody gave.
-pub(super) fn command(script: &str) -> Step {
+/// A test program, as root.
+fn tests(at: usize, built: &Built) -> Step {
+    let (group, source, minutes) = PROGRAMS[at];
+    let (package, program) = (quoted(&built.package), quoted(&built.executable));
+    Step {
+        group: group.to_owned(),
+        name: source.to_owned(),
+        kind: Kind::Tests,
+        // What newer kernels have by themselves, and tests fill buffers of.
+        script: format!(
+            "echo 4194304 >/proc/sys/net/core/wmem_max\n\
+             echo 4194304 >/proc/sys/net/core/rmem_max\n\
+             echo 131072 >/proc/sys/net/core/optmem_max\n\
+             mkdir -p {package}\ncd {package}\n\
+             export CARGO_MANIFEST_DIR={package}\nexec {program}\n"
+        ),
+        programs: vec![built.executable.clone()],
+        limit: Duration::from_secs(60 * minutes),
+    }
+}
+
+/// A command that somebody gave, who may want any program.
+pub(super) fn command(command: &str, ringwire: &Path, programs: &[(usize, &Built)]) -> Step {
     Step {
         group: "command".to_owned(),
-        name: script.to_owned(),
+        name: command.to_owned(),
         kind: Kind::Command,
-        script: format!("{script}\n"),
+        script: format!("export RINGWIRE={}\n{command}\n", quoted(ringwire)),
+        programs: programs.iter().map(|(_, built)| built.executable.clone()).collect(),
         limit: Duration::from_secs(60 * 60),
     }
 }
@@ -206,10 +212,21 @@ fn if_user(memlock: Option<u32>, who: &str) -> &str {
     if memlock.is_some() { who } else { "" }
 }
 
-/// 64 MiB over loopback, by one engine.
-fn transfer(ringwire: &str, memlock: Option<u32>, who: &str, engine: &str) -> String {
+/// 64 MiB over loopback, by one engine. Both ends have to say by their exit codes that all went
+/// well, and the files have to be equal.
+fn transfer(
+    ringwire: &str,
+    memlock: Option<u32>,
+    who: &str,
+    (engine, may_lack): (&str, bool),
+) -> String {
     let limit = limit(memlock);
     // An engine that is asked for by name and cannot be had is an error that says so first.
+    let lacks = if may_lack {
+        format!("if grep -q '^error: .* is not available' said; then exit {CANNOT}; fi\n")
+    } else {
+        String::new()
+    };
     format!(
         "{limit}\
          rm -rf /tmp/transfer\n\
@@ -220,13 +237,18 @@ fn transfer(ringwire: &str, memlock: Option<u32>, who: &str, engine: &str) -> St
          chmod 644 sent\n\
          mkfifo -m 666 listening\n\
          {who} {ringwire} recv --listen 127.0.0.1:0 --dir received --count 1 >listening &\n\
+         receiver=$!\n\
          exec 4<listening\n\
          read first <&4\n\
          address=${{first##* }}\n\
-         {who} {ringwire} send sent --to $address --engine {engine} 2>&1 | tee said\n\
-         if grep -q '^error: .* is not available' said; then exit {CANNOT}; fi\n\
+         # A pipe has the exit code of its last program.\n\
+         {{ {who} {ringwire} send sent --to $address --engine {engine}; echo $? >code; }} 2>&1 \
+         | tee said\n\
+         {lacks}\
+         read code <code\n\
+         if [ $code != 0 ]; then echo send ended with exit code $code; exit 1; fi\n\
          cat <&4\n\
-         wait\n\
+         wait $receiver || {{ echo recv ended with exit code $?; exit 1; }}\n\
          cmp sent received/sent || exit 1\n\
          echo the hashes: $(sha256sum <sent) $(sha256sum <received/sent)\n\
          cd /\nrm -rf /tmp/transfer\n"
@@ -246,7 +268,7 @@ mod tests {
         let built = |source: &str, test| Built {
             target: "t".into(),
             source: source.into(),
-            executable: "/t/t".into(),
+            executable: "/t/it's t".into(),
             package: "/w/it's".into(),
             test,
         };
@@ -268,6 +290,7 @@ mod tests {
         once.dedup();
         assert_eq!(once.len(), names.len());
         assert!(steps[25].script.contains(r"cd '/w/it'\''s'"), "{}", steps[25].script);
+        assert_eq!(steps[25].programs, [Path::new("/t/it's t")]);
         assert!(!steps[0].script.contains("setpriv"));
         assert!(
             steps[2].script.starts_with("ulimit -l 8192\nexec /usr/bin/setpriv --reuid 20003 ")
@@ -288,9 +311,67 @@ mod tests {
     }
 
     #[test]
-    fn what_passes() {
-        assert!(Kind::Doctor.passed(1) && !Kind::Doctor.passed(2));
-        assert!(Kind::Whole.cannot(77) && !Kind::Tests.cannot(77));
-        assert!(!Kind::Whole.passed(1) && Kind::Whole.passed(0));
+    fn a_command_finds_the_program_whatever_its_path_is() {
+        let built = Built {
+            target: "t".into(),
+            source: "t.rs".into(),
+            executable: "/t/it's t".into(),
+            package: "/w".into(),
+            test: true,
+        };
+        let step = command("\"$RINGWIRE\" doctor", Path::new("/it's/ringwire"), &[(0, &built)]);
+        let script = "export RINGWIRE='/it'\\''s/ringwire'\n\"$RINGWIRE\" doctor\n";
+        assert_eq!(step.script, script);
+        assert_eq!(step.programs, [Path::new("/t/it's t")]);
+    }
+
+    /// How a transfer ends, and what it says, where `ringwire` is this script.
+    fn ended(ringwire: &str, engine: (&str, bool)) -> (Option<i32>, String) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("ringwire");
+        std::fs::write(&program, ringwire).expect("written");
+        // What a test wrote a moment ago may not be executed if another one forks meanwhile.
+        let run = format!("sh {}", quoted(&program));
+        let script = transfer(&run, None, "", engine);
+        // In a directory of its own, and with little to send.
+        let here = quoted(dir.path()).trim_matches('\'').to_owned();
+        let script = script.replace("/tmp/transfer", &format!("{here}/transfer"));
+        let script = script.replace("count=64", "count=1");
+        let ended = std::process::Command::new("sh").args(["-c", &script]).output().expect("sh");
+        (ended.status.code(), String::from_utf8_lossy(&ended.stdout).into_owned())
+    }
+
+    #[test]
+    fn a_transfer_fails_with_either_end_and_shows_what_both_said() {
+        const NAMED: (&str, bool) = ("uring", true);
+        // `send` leaves the file beside `received`, as `recv` would.
+        let ringwire = |send: &str, recv: &str| {
+            format!(
+                "case $1 in\n\
+                 recv) echo listening on 1.2.3.4:5; {recv};;\n\
+                 send) echo engine: uring; cp sent received/sent; {send};;\n\
+                 esac\n"
+            )
+        };
+        let (code, said) = ended(&ringwire("exit 0", "echo stored"), NAMED);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("engine: uring\nstored\nthe hashes: "), "{said}");
+        let (code, said) = ended(&ringwire("exit 2", "exit 0"), NAMED);
+        assert_eq!(
+            (code, said.as_str()),
+            (Some(1), "engine: uring\nsend ended with exit code 2\n")
+        );
+        let (code, said) = ended(&ringwire("exit 0", "exit 1"), NAMED);
+        assert_eq!(
+            (code, said.as_str()),
+            (Some(1), "engine: uring\nrecv ended with exit code 1\n")
+        );
+        let (code, said) = ended(&ringwire("echo x >received/sent", "true"), NAMED);
+        assert_eq!(code, Some(1), "{said}");
+        let lacking = ringwire("echo error: io_uring is not available: x >&2; exit 2", "true");
+        assert_eq!(ended(&lacking, NAMED).0, Some(77));
+        assert_eq!(ended(&lacking, ("auto", false)).0, Some(1), "it takes what there is");
+        let (code, said) = ended("exit 2\n", NAMED);
+        assert_eq!((code, said.as_str()), (Some(1), "send ended with exit code 2\n"));
     }
 }
