@@ -34,7 +34,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use apt::Apt;
+use apt::{Apt, Found};
 use report::{OfKernel, OfStep, Report};
 use steps::{Kind, Step};
 pub(crate) use table::PAPER;
@@ -77,29 +77,31 @@ const FAILURE_LINES: usize = 12;
 /// Builds, fetches, boots one kernel after the other, and writes down what came of it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let here = Here::new(args)?;
-    let wanted = || -> Box<dyn Iterator<Item = &str>> {
-        match args.kernels.as_slice() {
-            [] => Box::new(KERNELS.into_iter()),
-            kernels => Box::new(kernels.iter().map(String::as_str)),
-        }
+    let wanted: Vec<&str> = match args.kernels.as_slice() {
+        [] => KERNELS.into(),
+        kernels => kernels.iter().map(String::as_str).collect(),
     };
-    let names = here.apt.names("linux-")?;
-    let names: Vec<&str> = names.lines().collect();
-    let find = |wanted| {
-        version::choose(&names, wanted, apt::ARCH)
-            .ok_or_else(|| Error::new(format!("Debian has no kernel {wanted}")))
-    };
-    let kernels = wanted().map(find).collect::<Result<Vec<_>>>()?;
     let mut report = Report::default();
-    for kernel in &kernels {
-        report.put(here.run(kernel)?);
+    let mut errors = 0;
+    for wanted in wanted {
+        match here.run(wanted) {
+            Ok(kernel) => report.put(kernel),
+            Err(Error(what)) => {
+                errors += 1;
+                eprintln!("error: {wanted}: {what}");
+            }
+        }
     }
     let failed = failures(&report);
     if args.run.is_none() {
         println!("{}", table::shown(&report));
         write(report)?;
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(ExitCode::from(match (errors, failed) {
+        (0, 0) => 0,
+        (0, _) => 1,
+        _ => 2,
+    }))
 }
 
 /// What is the same for all kernels.
@@ -123,13 +125,12 @@ impl Here<'_> {
         let dir = cargo::target_dir()?.join("kernels");
         eprintln!("kernels: reading which packages there are");
         let apt = Apt::update(dir.join("apt"))?;
-        let version = apt.version("busybox-static")?;
-        let busybox = apt.unpacked("busybox-static", &version)?.join("bin/busybox");
-        let busybox = if busybox.exists() {
-            busybox
-        } else {
-            apt.unpacked("busybox-static", &version)?.join("usr/bin/busybox")
-        };
+        let busybox = apt.package("busybox-static")?;
+        let places = ["bin/busybox", "usr/bin/busybox"].map(|place| busybox.join(place));
+        let busybox = places
+            .into_iter()
+            .find(|path| path.exists())
+            .ok_or_else(|| Error::new("the package busybox-static has no busybox"))?;
         eprintln!("kernels: building the tests, optimised, because guests are slow");
         let words = steps::build(&args.only);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -163,15 +164,11 @@ impl Here<'_> {
     }
 
     /// One kernel, from its packages to its report.
-    fn run(&self, kernel: &Kernel) -> Result<OfKernel> {
-        let mut unpacked = Vec::new();
-        let mut version = String::new();
-        for package in &kernel.packages {
-            version = self.apt.version(package)?;
-            unpacked.push(self.apt.unpacked(package, &version)?);
-        }
-        let vmlinuz = vmlinuz(&unpacked, kernel)?;
-        let modules = modules::load_order(&unpacked)?;
+    fn run(&self, wanted: &str) -> Result<OfKernel> {
+        let Found { kernel, version, dirs } = self.apt.kernel(wanted)?;
+        let kernel = &kernel;
+        let vmlinuz = vmlinuz(&dirs, kernel)?;
+        let modules = modules::load_order(&dirs)?;
         let image = guest::image(&self.busybox, &self.ringwire, &self.steps)?;
         let initramfs = self.scratch.path().join("initramfs");
         guest::write(&image, &modules, &initramfs)?;

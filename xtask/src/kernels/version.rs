@@ -58,7 +58,7 @@ fn series(release: &str) -> Option<&str> {
 }
 
 /// All numbers in it, by which releases have an order.
-fn numbers(release: &str) -> Vec<u64> {
+pub(super) fn numbers(release: &str) -> Vec<u64> {
     let parts = release.split(|c: char| !c.is_ascii_digit());
     parts.filter_map(|part| part.parse().ok()).collect()
 }
