@@ -11,6 +11,7 @@
 //!  frames.rs    what it tells                                                  (pure)
 //!  report.rs    what comes of that                                             (pure)
 //!  table.rs     the report in words and tables                                 (pure)
+//!  scratch.rs   where guests are made
 //! ```
 //!
 //! Kernels come as Debian packages and are unpacked, never installed. A guest has no network and no
@@ -24,6 +25,7 @@ mod image;
 mod modules;
 mod qemu;
 mod report;
+mod scratch;
 mod steps;
 mod table;
 mod version;
@@ -36,9 +38,9 @@ use std::sync::atomic::AtomicBool;
 
 use apt::{Apt, Found};
 use report::{OfKernel, OfStep, Report};
+use scratch::Scratch;
 use steps::{Kind, Step};
 pub(crate) use table::PAPER;
-use tempfile::TempDir;
 use version::Kernel;
 
 use crate::cargo;
@@ -70,6 +72,10 @@ const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.16", version::NEWEST];
 
 /// What was seen, from the workspace's directory; `docs/KERNELS.md` is made of it.
 pub(crate) const JSON: &str = "docs/kernels.json";
+
+/// What ends this chore as soon as it can.
+const SIGNALS: [i32; 3] =
+    [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
 
 /// How much is shown of a test that failed, in lines.
 const FAILURE_LINES: usize = 12;
@@ -113,7 +119,7 @@ struct Here<'a> {
     busybox: PathBuf,
     ringwire: PathBuf,
     steps: Vec<Step>,
-    scratch: TempDir,
+    scratch: Scratch,
     /// An interrupt ends the guest, and what was made for it goes away.
     interrupted: Arc<AtomicBool>,
 }
@@ -150,13 +156,10 @@ impl Here<'_> {
                 all
             }
         };
-        let scratch = tempfile::Builder::new()
-            .prefix("kernels-")
-            .tempdir_in(cargo::target_dir()?)
-            .map_err(Error::from("make a temporary directory"))?;
+        let scratch = Scratch::new(&cargo::target_dir()?)?;
         let kept = dir.join("logs");
         let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        for signal in SIGNALS {
             signal_hook::flag::register(signal, interrupted.clone())
                 .map_err(Error::from("watch for an interrupt"))?;
         }
