@@ -9,8 +9,10 @@
 //!  guest.rs     what is in it, and its first process
 //!  qemu.rs      boots it, hears it, and gives it up when it hangs
 //!  frames.rs    what it tells                                                  (pure)
+//!  console.rs   what its kernel complains of                                   (pure)
 //!  report.rs    what comes of that                                             (pure)
 //!  table.rs     the report in words and tables                                 (pure)
+//!  written.rs   puts it beside what was seen before
 //!  scratch.rs   where guests are made
 //! ```
 //!
@@ -19,6 +21,7 @@
 //! long as outside.
 
 mod apt;
+mod console;
 mod frames;
 mod guest;
 mod image;
@@ -29,19 +32,22 @@ mod scratch;
 mod steps;
 mod table;
 mod version;
+mod written;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use apt::{Apt, Found};
-use report::{OfKernel, OfStep, Report};
+use qemu::{Ended, Guest, Ran};
+use report::{OfKernel, Report};
 use scratch::Scratch;
 use steps::{Kind, Step};
 pub(crate) use table::PAPER;
 use version::Kernel;
+pub(crate) use written::JSON;
 
 use crate::cargo;
 use crate::{Error, Result, workspace};
@@ -62,46 +68,61 @@ pub(crate) struct Args {
     /// paths that they have here.
     #[arg(long, value_name = "COMMAND", conflicts_with = "only")]
     run: Option<String>,
-    /// Keep what every program said, and what the kernel wrote to its console
+    /// Keep what every program said, and what the kernel wrote to its console, of what failed or
+    /// not
     #[arg(long)]
     keep: bool,
+    /// Write docs/KERNELS.md anew from docs/kernels.json, and run nothing
+    #[arg(long, conflicts_with_all = ["kernels", "only", "run", "keep"])]
+    tables: bool,
 }
 
 /// The kernels of distributions that are in use, and one between them and the newest.
 const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.16", version::NEWEST];
 
-/// What was seen, from the workspace's directory; `docs/KERNELS.md` is made of it.
-pub(crate) const JSON: &str = "docs/kernels.json";
-
-/// What ends this chore as soon as it can.
-const SIGNALS: [i32; 3] =
-    [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
-
 /// How much is shown of a test that failed, in lines.
 const FAILURE_LINES: usize = 12;
 
-/// Builds, fetches, boots one kernel after the other, and writes down what came of it.
+/// What ends this chore as soon as it can, with what was seen until then.
+const SIGNALS: [i32; 3] =
+    [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
+
+/// Builds, fetches, boots one kernel after the other, and writes down what came of each. What goes
+/// wrong with one kernel is said, and the others have their turn.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.tables {
+        written::tables(&workspace())?;
+        println!("{PAPER} has the tables of {JSON}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let here = Here::new(args)?;
     let wanted: Vec<&str> = match args.kernels.as_slice() {
         [] => KERNELS.into(),
         kernels => kernels.iter().map(String::as_str).collect(),
     };
     let mut report = Report::default();
-    let mut errors = 0;
+    let (mut failed, mut errors) = (0, 0);
     for wanted in wanted {
-        match here.run(wanted) {
-            Ok(kernel) => report.put(kernel),
+        match here.look(wanted) {
+            Ok(seen) => {
+                failed += seen.failed;
+                errors += u64::from(seen.cut);
+                if !seen.kernel.steps.is_empty() {
+                    report.put(seen.kernel);
+                }
+            }
             Err(Error(what)) => {
                 errors += 1;
                 eprintln!("error: {wanted}: {what}");
             }
         }
+        if here.interrupted.load(Ordering::Relaxed) {
+            break;
+        }
     }
-    let failed = failures(&report);
-    if args.run.is_none() {
+    if args.run.is_none() && !report.kernels.is_empty() {
         println!("{}", table::shown(&report));
-        write(report)?;
+        println!("{PAPER} has the tables of {JSON}");
     }
     Ok(ExitCode::from(match (errors, failed) {
         (0, 0) => 0,
@@ -118,17 +139,29 @@ struct Here<'a> {
     kept: PathBuf,
     busybox: PathBuf,
     ringwire: PathBuf,
+    /// What was built.
+    commit: Option<String>,
     steps: Vec<Step>,
     scratch: Scratch,
     /// An interrupt ends the guest, and what was made for it goes away.
     interrupted: Arc<AtomicBool>,
 }
 
+/// What a look at a kernel came to.
+struct Seen {
+    kernel: OfKernel,
+    failed: u64,
+    /// Whether steps are missing, for a reason that is not the kernel's.
+    cut: bool,
+}
+
 impl Here<'_> {
     fn new(args: &Args) -> Result<Here<'_>> {
         // Before anything takes long.
-        apt::output(tool("qemu-system-x86_64", "qemu-system-x86").arg("--version"))?;
-        let dir = cargo::target_dir()?.join("kernels");
+        apt::output(tool(qemu::QEMU, "qemu-system-x86").arg("--version"))?;
+        written::read(&workspace())?;
+        let target = cargo::target_dir()?;
+        let dir = target.join("kernels");
         eprintln!("kernels: reading which packages there are");
         let apt = Apt::update(dir.join("apt"))?;
         let busybox = apt.package("busybox-static")?;
@@ -140,6 +173,7 @@ impl Here<'_> {
         eprintln!("kernels: building the tests, optimised, because guests are slow");
         let words = steps::build(&args.only);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let commit = commit();
         let built = cargo::build(&words)?;
         let ringwire = built
             .iter()
@@ -156,71 +190,106 @@ impl Here<'_> {
                 all
             }
         };
-        let scratch = Scratch::new(&cargo::target_dir()?)?;
         let kept = dir.join("logs");
+        let scratch = Scratch::new(&target)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in SIGNALS {
             signal_hook::flag::register(signal, interrupted.clone())
                 .map_err(Error::from("watch for an interrupt"))?;
         }
-        Ok(Here { args, apt, kept, busybox, ringwire, steps, scratch, interrupted })
+        Ok(Here { args, apt, kept, busybox, ringwire, commit, steps, scratch, interrupted })
     }
 
-    /// One kernel, from its packages to its report.
-    fn run(&self, wanted: &str) -> Result<OfKernel> {
+    /// One kernel, from its packages to what is written of it.
+    fn look(&self, wanted: &str) -> Result<Seen> {
         let Found { kernel, version, dirs } = self.apt.kernel(wanted)?;
-        let kernel = &kernel;
-        let vmlinuz = vmlinuz(&dirs, kernel)?;
+        let series = &kernel.series;
         let modules = modules::load_order(&dirs)?;
         let image = guest::image(&self.busybox, &self.ringwire, &self.steps)?;
         let initramfs = self.scratch.path().join("initramfs");
         guest::write(&image, &modules, &initramfs)?;
         eprintln!("kernels: booting {} ({version})", kernel.release);
-        let console = self.scratch.path().join("console");
-        let ran = qemu::run(&vmlinuz, &initramfs, &console, &self.steps, &self.interrupted)?;
-        if self.args.keep {
-            self.keep(kernel, &ran)?;
+        let guest = Guest {
+            vmlinuz: &vmlinuz(&dirs, &kernel)?,
+            initramfs: &initramfs,
+            scratch: self.scratch.path(),
+        };
+        let ran = guest.run(&self.steps, &self.interrupted)?;
+        let complaints = console::complaints(&ran.console);
+        let mut steps = report::of_steps(&self.steps, &ran, &complaints);
+        let today = today()?;
+        for of in &mut steps {
+            (of.date, of.commit) = (today.clone(), self.commit.clone());
         }
-        let mut steps = Vec::new();
-        for (at, step) in self.steps.iter().enumerate() {
-            match ran.ends.iter().find(|end| end.step == at) {
-                Some(end) => {
-                    let of = OfStep::of(step, end);
-                    show(kernel, step, &of, &end.log);
-                    steps.push(of);
-                }
-                None => steps.push(OfStep::missing(step)),
-            }
-        }
-        let mut complaints = report::complaints(&ran.console);
-        complaints.iter().for_each(|line| println!("{}: the kernel says: {line}", kernel.series));
-        if let Some(why) = ran.broke {
-            println!("{}: {why}", kernel.series);
-            complaints.extend(why.lines().next().map(str::to_owned));
-        }
-        Ok(OfKernel {
-            series: kernel.series.clone(),
-            release: ran.release,
+        let booting = complaints.into_iter().filter(|(step, _)| step.is_none());
+        let seen = OfKernel {
+            series: series.clone(),
+            release: ran.heard.release.clone(),
             package: version,
-            date: today()?,
             steps,
-            complaints,
-        })
+            complaints: ran.heard.lacks.iter().cloned().chain(booting.map(|(_, c)| c)).collect(),
+        };
+        self.show(&seen, &ran);
+        self.keep(&seen, &ran)?;
+        let mut failed = seen.failed();
+        // A look without a step says nothing.
+        if self.args.run.is_none() && !seen.steps.is_empty() {
+            let lost = written::add(&workspace(), seen.clone())?;
+            lost.iter().for_each(|lost| println!("LOST {series}: {lost}"));
+            failed += lost.len() as u64;
+        }
+        Ok(Seen { kernel: seen, failed, cut: matches!(ran.ended, Ended::NotByItself(_)) })
     }
 
-    fn keep(&self, kernel: &Kernel, ran: &qemu::Ran) -> Result<()> {
-        let dir = self.kept.join(&kernel.series);
-        std::fs::create_dir_all(&dir).map_err(Error::from("make a directory for logs"))?;
-        let put = |name: &str, text: &str| {
-            std::fs::write(dir.join(name), text).map_err(Error::from("keep a log"))
-        };
-        put("console.log", &ran.console)?;
-        for end in &ran.ends {
-            let Some(step) = self.steps.get(end.step) else { continue };
-            let name = step.to_string().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-            put(&format!("{name:.80}.log"), &end.log)?;
+    /// Says what did not pass, what was asked for alone, and why not everything ran.
+    fn show(&self, seen: &OfKernel, ran: &Ran) {
+        let series = &seen.series;
+        for (at, step) in self.steps.iter().enumerate() {
+            let Some(of) = seen.step(step) else { continue };
+            let log = ran.end(at).map_or("", |end| &end.log);
+            if step.kind == Kind::Command {
+                print!("{log}");
+            }
+            for failure in &of.failures {
+                println!("FAILED {series}: {step}: {failure}");
+            }
+            match step.kind {
+                _ if of.failed == 0 => {}
+                Kind::Tests => print!("{}", report::words_of_failures(log, FAILURE_LINES)),
+                Kind::Command => {}
+                _ => print!("{log}"),
+            }
         }
-        eprintln!("kernels: the logs are in {}", dir.display());
+        seen.complaints().for_each(|line| println!("{series}: the kernel says: {line}"));
+        match &ran.ended {
+            Ended::Well => {}
+            Ended::Early(why) => {
+                println!("{series}: {why}; its console ends:\n{}", console::tail(&ran.console));
+            }
+            Ended::NotByItself(why) => eprintln!("error: {series}: {why}"),
+        }
+    }
+
+    /// Keeps logs: of what failed, or of everything if that was asked for.
+    fn keep(&self, seen: &OfKernel, ran: &Ran) -> Result<()> {
+        let dir = self.kept.join(&seen.series);
+        let put = |name: &str, text: &str| -> Result<()> {
+            std::fs::create_dir_all(&dir).map_err(Error::from("make a directory for logs"))?;
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(Error::from("keep a log"))?;
+            eprintln!("kernels: {}", path.display());
+            Ok(())
+        };
+        if self.args.keep || seen.failed() > 0 || ran.ended != Ended::Well {
+            put("console.log", &ran.console)?;
+        }
+        for end in &ran.heard.ends {
+            let Some(step) = self.steps.get(end.step) else { continue };
+            if self.args.keep || seen.step(step).is_some_and(|of| of.failed > 0) {
+                let name = step.to_string().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+                put(&format!("{name:.80}.log"), &end.log)?;
+            }
+        }
         Ok(())
     }
 }
@@ -232,33 +301,6 @@ impl fmt::Display for Step {
             _ => write!(f, "{}, {}", self.group, self.name),
         }
     }
-}
-
-/// Says what became of a step that did not pass, or that was asked for alone.
-fn show(kernel: &Kernel, step: &Step, of: &OfStep, log: &str) {
-    if step.kind == Kind::Command {
-        print!("{log}");
-    }
-    if of.failed == 0 {
-        return;
-    }
-    for failure in &of.failures {
-        println!("FAILED {}: {step}: {failure}", kernel.series);
-    }
-    match step.kind {
-        Kind::Tests => print!("{}", report::words_of_failures(log, FAILURE_LINES)),
-        Kind::Command => {}
-        _ => print!("{log}"),
-    }
-}
-
-/// How much failed on all kernels; what a kernel complains of is a failure too.
-fn failures(report: &Report) -> u64 {
-    let of = |kernel: &OfKernel| {
-        let steps: u64 = kernel.steps.iter().map(|step| step.failed).sum();
-        steps + kernel.complaints.len() as u64
-    };
-    report.kernels.iter().map(of).sum()
 }
 
 /// The kernel itself, among what its packages have.
@@ -282,28 +324,24 @@ pub(crate) fn differs(paper: &str, json: &str) -> Option<(usize, String)> {
     }
 }
 
-/// Puts what was seen beside what was seen on other kernels before, and the tables anew.
-fn write(seen: Report) -> Result<()> {
-    let at = |path: &str| -> PathBuf { workspace().join(path) };
-    let mut report: Report = match std::fs::read_to_string(at(JSON)) {
-        Ok(json) => serde_json::from_str(&json).map_err(Error::from(format!("read {JSON}")))?,
-        Err(_) => Report::default(),
-    };
-    seen.kernels.into_iter().for_each(|kernel| report.put(kernel));
-    let json = serde_json::to_string_pretty(&report).map_err(Error::from("write JSON"))?;
-    std::fs::write(at(JSON), json + "\n").map_err(Error::from(format!("write {JSON}")))?;
-    let old = std::fs::read_to_string(at(PAPER)).map_err(Error::from(format!("read {PAPER}")))?;
-    let new = table::with_block(&old, &table::block(&report))?;
-    std::fs::write(at(PAPER), new).map_err(Error::from(format!("write {PAPER}")))?;
-    println!("{PAPER} has the tables of {JSON}");
-    Ok(())
-}
-
 /// The paper with the tables of this JSON.
 #[cfg(test)]
 pub(crate) fn with_tables(paper: &str, json: &str) -> Result<String> {
     let report = serde_json::from_str(json).map_err(Error::from("read JSON"))?;
     table::with_block(paper, &table::block(&report))
+}
+
+/// The commit that the workspace is at, with a `+` if its sources differ from it.
+fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let ended = Command::new("git").args(args).current_dir(workspace()).output().ok()?;
+        let said = String::from_utf8_lossy(&ended.stdout).trim().to_owned();
+        ended.status.success().then_some(said)
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    // This chore itself writes below docs.
+    let differs = git(&["status", "--porcelain", "--", ".", ":(exclude)docs"])?;
+    Some(if differs.is_empty() { commit } else { commit + "+" })
 }
 
 fn today() -> Result<String> {

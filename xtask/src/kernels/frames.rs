@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! hello RELEASE
+//! lacks MODULE: WHY
 //! start STEP
 //! end STEP STATUS CENTISECONDS BYTES BYTES    and behind it so many bytes of log, and of skips
 //! bye
@@ -16,6 +17,8 @@
 pub(super) enum Frame {
     /// It has booted, and is this kernel.
     Hello(String),
+    /// A module could not be loaded.
+    Lacks(String),
     Start(usize),
     End(End),
     /// All steps are done.
@@ -55,6 +58,7 @@ impl Frames {
         let number = |at: usize| words[at].parse::<usize>().map_err(|_| unknown());
         let (frame, used) = match words[..] {
             ["hello", release] => (Frame::Hello(release.to_owned()), end + 1),
+            ["lacks", _, ..] => (Frame::Lacks(words[1..].join(" ")), end + 1),
             ["start", _] => (Frame::Start(number(1)?), end + 1),
             ["bye"] => (Frame::Bye, end + 1),
             ["end", _, _, _, _, _] => {
@@ -83,8 +87,8 @@ mod tests {
     use super::*;
 
     const SAID: &[u8] =
-        b"hello 6.1.0-50-amd64\nstart 0\nend 0 101 1234 17 7\nend 9 0 0 0 0\nbyeSKIP x\n\
-                          start 1\nbye\n";
+        b"hello 6.1.0-50-amd64\nlacks tls: is not one\nstart 0\nend 0 101 1234 17 7\n\
+          end 9 0 0 0 0\nbyeSKIP x\nstart 1\nbye\n";
 
     fn all(pieces: impl Iterator<Item = Vec<u8>>) -> Vec<Frame> {
         let (mut frames, mut seen) = (Frames::default(), Vec::new());
@@ -108,6 +112,7 @@ mod tests {
         };
         let expected = [
             Frame::Hello("6.1.0-50-amd64".to_owned()),
+            Frame::Lacks("tls: is not one".to_owned()),
             Frame::Start(0),
             Frame::End(end),
             Frame::Start(1),
@@ -120,7 +125,8 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_an_error() {
-        for wrong in ["", "hello", "start x", "end 1 2 3 4", "end 1 2 3 4 x", "end x 0 0 0 0", "by"]
+        for wrong in
+            ["", "hello", "lacks", "start x", "end 1 2 3 4", "end 1 2 3 4 x", "end x 0 0 0 0", "by"]
         {
             let mut frames = Frames::default();
             frames.take(format!("{wrong}\n").as_bytes());

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
+use super::console;
 use super::image::Image;
 use super::modules::Module;
 use super::steps::Step;
@@ -16,7 +17,8 @@ const PROGRAMS: [&str; 8] =
 /// Where they may be.
 const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// The first process of a guest. It alone writes to the second serial line; see `frames.rs`.
+/// The first process of a guest. It alone writes to the second serial line; see `frames.rs`. `MARK`
+/// is that of `console.rs`.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root USER=root TERM=dumb LANG=C
@@ -26,14 +28,17 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tmpfs -o mode=1777 shm /dev/shm
-for module in /modules/*.ko; do insmod $module; done
-ip link set lo up
 exec 3<>/dev/ttyS1
 stty raw -echo <&3
 echo hello $(uname -r) >&3
+for module in /modules/*.ko; do
+    why=$(insmod $module 2>&1) || echo lacks ${module##*/}: $why >&3
+done
+ip link set lo up
 export INSTA_UPDATE=no RINGWIRE_SKIPS=/out/skips
 now() { read up rest </proc/uptime; echo ${up%.*}${up#*.}; }
 for step in $(ls /steps | sort -n); do
+    echo "<3>MARK$step" >/dev/kmsg
     echo start $step >&3
     rm -rf /out
     mkdir -m 777 /out
@@ -52,7 +57,8 @@ for step in $(ls /steps | sort -n); do
     log=$(stat -c %s /out/log)
     skips=$(stat -c %s /out/skips)
     echo end $step $status $took $log $skips >&3
-    cat /out/log /out/skips >&3
+    # So many bytes, whatever still writes.
+    { head -c $log /out/log; head -c $skips /out/skips; } >&3
 done
 echo bye >&3
 poweroff -f
@@ -72,7 +78,7 @@ pub(super) fn image(busybox: &Path, ringwire: &Path, steps: &[Step]) -> Result<I
     image.text("/etc/group", 0o644, "root:x:0:\n");
     image.file("/bin/busybox", busybox)?;
     image.link("/bin/sh", "busybox");
-    image.text("/init", 0o755, INIT);
+    image.text("/init", 0o755, INIT.replace("MARK", console::MARK));
     for program in PROGRAMS {
         if let Some(path) = on_path(program) {
             image.program(&path)?;

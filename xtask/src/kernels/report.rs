@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::frames::End;
+use super::qemu::{Ended, Ran};
 use super::steps::{CANNOT, Kind, Step, groups};
 use crate::test::tally::{Tally, parse_skips};
 
@@ -13,7 +14,7 @@ pub(super) struct Report {
 }
 
 /// One kernel.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct OfKernel {
     /// `6.1`.
     pub(super) series: String,
@@ -21,18 +22,21 @@ pub(super) struct OfKernel {
     pub(super) release: String,
     /// The version of its package.
     pub(super) package: String,
-    /// When, as year-month-day.
-    pub(super) date: String,
     pub(super) steps: Vec<OfStep>,
-    /// What the kernel complained of.
+    /// What the kernel complained of while it booted last, and the modules that it did not load.
     pub(super) complaints: Vec<String>,
 }
 
 /// One step.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct OfStep {
     pub(super) group: String,
     pub(super) name: String,
+    /// When, as year-month-day.
+    pub(super) date: String,
+    /// What of, as git has it: with a `+` where the sources differed from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) commit: Option<String>,
     pub(super) passed: u64,
     pub(super) failed: u64,
     pub(super) skipped: u64,
@@ -46,24 +50,26 @@ pub(super) struct OfStep {
     /// What is worth a line in the table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) said: Vec<String>,
+    /// What the kernel complained of meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) complaints: Vec<String>,
 }
 
 impl Report {
     /// Puts a kernel in the place of an earlier look at it. What was not looked at again stays, if
-    /// it is the same package.
-    pub(super) fn put(&mut self, mut kernel: OfKernel) {
+    /// it is the same package. Returns what passed then and is skipped now.
+    pub(super) fn put(&mut self, mut kernel: OfKernel) -> Vec<String> {
+        let mut lost = Vec::new();
         if let Some(at) = self.kernels.iter().position(|old| old.series == kernel.series) {
             let old = self.kernels.remove(at);
             if old.package == kernel.package {
-                let same = |one: &OfStep, other: &OfStep| {
-                    one.group == other.group && one.name == other.name
-                };
-                let is_new = |step: &OfStep| !kernel.steps.iter().any(|new| same(new, step));
-                let kept: Vec<OfStep> = old.steps.into_iter().filter(is_new).collect();
-                if !kept.is_empty() {
-                    kernel.complaints.splice(0..0, old.complaints);
+                for old in old.steps {
+                    let same = |new: &&OfStep| new.group == old.group && new.name == old.name;
+                    match kernel.steps.iter().find(same) {
+                        Some(new) => lost.extend(old.lost(new)),
+                        None => kernel.steps.push(old),
+                    }
                 }
-                kernel.steps.extend(kept);
                 let rank = |step: &OfStep| groups().iter().position(|group| *group == step.group);
                 kernel.steps.sort_by_key(rank);
             }
@@ -73,7 +79,53 @@ impl Report {
             series.split('.').filter_map(|number| number.parse().ok()).collect()
         };
         self.kernels.sort_by_key(|kernel| numbers(&kernel.series));
+        lost
     }
+}
+
+impl OfKernel {
+    /// What came of a step.
+    pub(super) fn step(&self, step: &Step) -> Option<&OfStep> {
+        self.steps.iter().find(|of| of.group == step.group && of.name == step.name)
+    }
+
+    /// All complaints, with what was done meanwhile.
+    pub(super) fn complaints(&self) -> impl Iterator<Item = String> {
+        let booting = self.complaints.iter().map(|line| format!("booting: {line}"));
+        booting.chain(
+            self.steps.iter().flat_map(|step| {
+                step.complaints.iter().map(|line| format!("{}: {line}", step.group))
+            }),
+        )
+    }
+
+    /// How much failed; what the kernel complains of is a failure too.
+    pub(super) fn failed(&self) -> u64 {
+        let steps: u64 = self.steps.iter().map(|step| step.failed).sum();
+        steps + self.complaints().count() as u64
+    }
+}
+
+/// What came of all steps. Those that did not end failed, if that is the guest's own doing.
+pub(super) fn of_steps(
+    steps: &[Step],
+    ran: &Ran,
+    complaints: &[(Option<usize>, String)],
+) -> Vec<OfStep> {
+    let of = |(at, step)| {
+        let mut of = match (ran.end(at), &ran.ended) {
+            (Some(end), _) => OfStep::of(step, end),
+            (None, Ended::Early(why)) => {
+                OfStep::without_end(step, ran.heard.running == Some(at), why)
+            }
+            (None, Ended::Well) => OfStep::without_end(step, false, "the guest was done"),
+            (None, Ended::NotByItself(_)) => return None,
+        };
+        let its = complaints.iter().filter(|(step, _)| *step == Some(at));
+        of.complaints.extend(its.map(|(_, line)| line.clone()));
+        Some(of)
+    };
+    steps.iter().enumerate().filter_map(of).collect()
 }
 
 impl OfStep {
@@ -97,18 +149,34 @@ impl OfStep {
         all
     }
 
-    /// A step that was not reached.
-    pub(super) fn missing(step: &Step) -> OfStep {
+    /// A step that did not end, or was not reached, because of this.
+    pub(super) fn without_end(step: &Step, running: bool, why: &str) -> OfStep {
         let mut all = OfStep::nothing(step);
         all.failed = 1;
-        all.failures.push("it did not run: the guest ended before".to_owned());
+        all.failures.push(match running {
+            true => format!("{why} while it ran"),
+            false => format!("it did not run: {why} before"),
+        });
         all
+    }
+
+    /// What passed here, and is skipped later.
+    fn lost(&self, later: &OfStep) -> Option<String> {
+        let is_new = |skip: &&(String, String)| !self.skips.contains(skip);
+        let new: Vec<_> = later.skips.iter().filter(is_new).collect();
+        let less = later.passed < self.passed && later.skipped > self.skipped;
+        less.then(|| {
+            let new: Vec<_> = new.iter().map(|(test, why)| format!("{test}: {why}")).collect();
+            format!("{}, {}: passed before: {}", self.group, self.name, new.join("; "))
+        })
     }
 
     fn nothing(step: &Step) -> OfStep {
         OfStep {
             group: step.group.clone(),
             name: step.name.clone(),
+            date: String::new(),
+            commit: None,
             passed: 0,
             failed: 0,
             skipped: 0,
@@ -116,6 +184,7 @@ impl OfStep {
             failures: Vec::new(),
             skips: Vec::new(),
             said: Vec::new(),
+            complaints: Vec::new(),
         }
     }
 
@@ -239,22 +308,6 @@ fn copied(log: &str) -> Result<String, String> {
     Ok(format!("{:.0} to {:.0} % copied", least * 100.0, most * 100.0))
 }
 
-/// What a kernel complains of in its log. Stalls are left out: an emulated processor has them.
-pub(super) fn complaints(console: &str) -> Vec<String> {
-    const WORDS: [&str; 7] = [
-        "BUG: ",
-        "WARNING: ",
-        "Oops",
-        "Kernel panic",
-        "general protection fault",
-        "refcount_t: ",
-        "Out of memory: ",
-    ];
-    let is_one =
-        |line: &&str| WORDS.iter().any(|word| line.contains(word)) && !line.contains("soft lockup");
-    console.lines().filter(is_one).map(|line| line.trim().to_owned()).collect()
-}
-
 /// What the tests that failed said, each at most so many lines.
 pub(super) fn words_of_failures(log: &str, lines_max: usize) -> String {
     let mut words = String::new();
@@ -279,6 +332,7 @@ pub(super) fn words_of_failures(log: &str, lines_max: usize) -> String {
 mod tests {
     use std::time::Duration;
 
+    use super::super::qemu::Heard;
     use super::*;
 
     fn step(kind: Kind) -> Step {
@@ -368,14 +422,6 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_complains_but_not_of_a_slow_processor() {
-        let console = "[ 1.0] WARNING: CPU: 1 PID: 7 at net/core/x.c:1 f+0x1/0x2\n[ 1.1] fine\n\
-                       [ 2.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!\n";
-        let found = complaints(console);
-        assert_eq!(found, ["[ 1.0] WARNING: CPU: 1 PID: 7 at net/core/x.c:1 f+0x1/0x2"]);
-    }
-
-    #[test]
     fn of_what_failed_a_few_lines_are_shown() {
         let log = "failures:\n\n---- a::b stdout ----\none\ntwo\nthree\n\n---- c stdout ----\n4\n\n\
                    failures:\n    a::b\n    c\n";
@@ -383,40 +429,90 @@ mod tests {
         assert_eq!(words_of_failures(log, 2), shown);
     }
 
-    #[test]
-    fn a_kernel_takes_its_own_old_place() {
-        let kernel = |series: &str, date: &str| OfKernel {
+    fn kernel(series: &str, package: &str, steps: Vec<OfStep>) -> OfKernel {
+        OfKernel {
             series: series.into(),
             release: String::new(),
-            package: String::new(),
-            date: date.into(),
-            steps: Vec::new(),
+            package: package.into(),
+            steps,
             complaints: Vec::new(),
-        };
-        let mut report = Report::default();
-        for (series, date) in [("6.12", "1"), ("6.1", "1"), ("5.10", "1"), ("6.1", "2")] {
-            report.put(kernel(series, date));
         }
-        let all: Vec<_> = report.kernels.iter().map(|k| (&*k.series, &*k.date)).collect();
-        assert_eq!(all, [("5.10", "1"), ("6.1", "2"), ("6.12", "1")]);
+    }
 
-        let look = |package: &str, groups: &[(&str, i32)]| {
+    #[test]
+    fn kernels_are_in_the_order_of_their_numbers_and_each_is_there_once() {
+        let mut report = Report::default();
+        for (series, package) in [("6.12", "1"), ("6.1", "1"), ("5.10", "1"), ("6.1", "2")] {
+            report.put(kernel(series, package, Vec::new()));
+        }
+        let all: Vec<_> = report.kernels.iter().map(|k| (&*k.series, &*k.package)).collect();
+        assert_eq!(all, [("5.10", "1"), ("6.1", "2"), ("6.12", "1")]);
+    }
+
+    #[test]
+    fn a_step_that_is_looked_at_again_leaves_nothing_of_the_old_look() {
+        let look = |date: &str, complaint: &str, groups: &[(&str, i32)]| -> Vec<OfStep> {
             let of = |(group, status): &(&str, i32)| {
                 let step = Step { group: (*group).into(), ..step(Kind::Transfer) };
-                OfStep::of(&step, &end(*status, "", ""))
+                let complaints = vec![complaint.to_owned()];
+                OfStep { date: date.into(), complaints, ..OfStep::of(&step, &end(*status, "", "")) }
             };
-            let steps = groups.iter().map(of).collect();
-            OfKernel { package: package.into(), steps, ..kernel("7.3", "3") }
+            groups.iter().map(of).collect()
         };
-        report.put(look("7.3.4", &[("doctor", 0), ("facts", 1)]));
-        report.put(look("7.3.4", &[("uring", 0), ("facts", 0)]));
-        let steps = |report: &Report| -> Vec<(String, u64)> {
-            let kernel = report.kernels.last().expect("kernels");
-            kernel.steps.iter().map(|step| (step.group.clone(), step.failed)).collect()
+        let mut report = Report::default();
+        let old = kernel("7.3", "7.3.4", look("1", "BUG: old", &[("doctor", 0), ("facts", 1)]));
+        report.put(OfKernel { complaints: vec!["BUG: booted".into()], ..old });
+        report.put(kernel("7.3", "7.3.4", look("2", "", &[("uring", 0), ("facts", 0)])));
+        let kernel_now = &report.kernels[0];
+        let steps = kernel_now.steps.iter();
+        let steps: Vec<_> =
+            steps.map(|s| (&*s.group, &*s.date, s.failed, &*s.complaints[0])).collect();
+        let is = [("doctor", "1", 0, "BUG: old"), ("facts", "2", 0, ""), ("uring", "2", 0, "")];
+        assert_eq!(steps, is);
+        assert!(kernel_now.complaints.is_empty(), "it has booted again");
+        report.put(kernel("7.3", "7.3.5", look("3", "", &[("arena", 0)])));
+        assert_eq!(report.kernels[0].steps.len(), 1, "it is another package");
+    }
+
+    #[test]
+    fn what_passed_before_and_is_skipped_now_is_said() {
+        let look = |status, package: &str| {
+            let of = OfStep::of(&step(Kind::Transfer), &end(status, "error: no ring\n", ""));
+            kernel("6.1", package, vec![of])
         };
-        let is = |group: &str, failed| (group.to_owned(), failed);
-        assert_eq!(steps(&report), [is("doctor", 0), is("facts", 0), is("uring", 0)]);
-        report.put(look("7.3.5", &[("arena", 0)]));
-        assert_eq!(steps(&report), [is("arena", 0)]);
+        let mut report = Report::default();
+        let none: [&str; 0] = [];
+        assert_eq!(report.put(look(77, "1")), none);
+        assert_eq!(report.put(look(0, "1")), none, "more is no loss");
+        let lost = "facts, tests/kernel: passed before: tests/kernel: no ring";
+        assert_eq!(report.put(look(77, "1")), [lost]);
+        assert_eq!(report.put(look(0, "2")), none);
+        assert_eq!(report.put(look(1, "2")), none, "that is a failure");
+        assert_eq!(report.put(look(77, "3")), none, "it is another package");
+    }
+
+    #[test]
+    fn steps_without_an_end_failed_if_the_guest_is_to_blame() {
+        let steps = ["a", "b", "c"].map(|name| Step { name: name.into(), ..step(Kind::Transfer) });
+        let complaints = [(None, "BUG: boots".to_owned()), (Some(1), "BUG: b".to_owned())];
+        let seen = |ended| -> Vec<(String, u64, Vec<String>, Vec<String>)> {
+            let heard = Heard { ends: vec![end(0, "", "")], running: Some(1), ..Heard::default() };
+            let ran = Ran { heard, ended, console: String::new() };
+            let seen = of_steps(&steps, &ran, &complaints).into_iter();
+            seen.map(|of| (of.name, of.passed, of.failures, of.complaints)).collect()
+        };
+        let is = |name: &str, passed, failures: &[&str], complaints: &[&str]| {
+            let words = |of: &[&str]| of.iter().map(|word| (*word).to_owned()).collect();
+            (name.to_owned(), passed, words(failures), words(complaints))
+        };
+        assert_eq!(
+            seen(Ended::Early("the guest ended".to_owned())),
+            [
+                is("a", 1, &[], &[]),
+                is("b", 0, &["the guest ended while it ran"], &["BUG: b"]),
+                is("c", 0, &["it did not run: the guest ended before"], &[]),
+            ]
+        );
+        assert_eq!(seen(Ended::NotByItself("interrupted".to_owned())), [is("a", 1, &[], &[])]);
     }
 }

@@ -1,6 +1,6 @@
 //! The report in tables, in Markdown: pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::report::{OfKernel, OfStep, Report};
@@ -58,16 +58,26 @@ pub(super) fn with_block(paper: &str, block: &str) -> Result<String> {
 
 /// Which kernels those were.
 fn kernels(report: &Report) -> String {
-    let mut text =
-        "| kernel | package's version | on | the kernel complains of |\n|---|---|---|---|\n"
-            .to_owned();
+    let mut text = "| kernel | package's version | on | commit | the kernel complains of |\n\
+                    |---|---|---|---|---|\n"
+        .to_owned();
     for kernel in &report.kernels {
-        let complaints = match kernel.complaints.as_slice() {
-            [] => "nothing".to_owned(),
-            lines => lines.join("<br>"),
+        let OfKernel { release, package, steps, .. } = kernel;
+        let dates: BTreeSet<&str> = steps.iter().map(|step| &*step.date).collect();
+        let on = match (dates.first(), dates.last()) {
+            (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
+            (first, _) => first.copied().unwrap_or_default().to_owned(),
         };
-        let OfKernel { release, package, date, .. } = kernel;
-        let _ = writeln!(text, "| {release} | {package} | {date} | {complaints} |");
+        let commits: BTreeSet<&str> =
+            steps.iter().filter_map(|step| step.commit.as_deref()).collect();
+        let commits: Vec<&str> = commits.into_iter().collect();
+        let complaints: Vec<String> = kernel.complaints().collect();
+        let complaints = match complaints.as_slice() {
+            [] => "nothing".to_owned(),
+            lines => lines.join("<br>").replace('|', "\\|"),
+        };
+        let commits = commits.join(", ");
+        let _ = writeln!(text, "| {release} | {package} | {on} | {commits} | {complaints} |");
     }
     text
 }
