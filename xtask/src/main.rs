@@ -74,9 +74,10 @@ enum Chore {
     /// Runs the tests, transfers and `doctor` on the kernels that people run, in emulated guests
     ///
     /// Each kernel is a Debian package, booted by QEMU with the test programs in its memory. Prints
-    /// what passed, failed and was skipped, by kernel and program, and writes docs/KERNELS.md,
-    /// where what was not run stays. It takes hours, and needs qemu-system-x86 and a mirror of
-    /// Debian. Exits with 1 on a failure.
+    /// what passed, failed and was skipped, by kernel and program, and writes docs/KERNELS.md after
+    /// each kernel, where what was not run stays. It takes hours, and needs qemu-system-x86 and a
+    /// mirror of Debian. Exits with 1 on a failure, and with 2 where something could not be looked
+    /// at for a reason that is not the kernel's.
     Kernels(kernels::Args),
     /// Checks what a machine can check about the source: the rules of CONTRIBUTING.md
     ///
