@@ -214,10 +214,10 @@ impl Here<'_> {
             initramfs: &initramfs,
             scratch: self.scratch.path(),
         };
+        let today = today()?;
         let ran = guest.run(&self.steps, &self.interrupted)?;
         let complaints = console::complaints(&ran.console);
         let mut steps = report::of_steps(&self.steps, &ran, &complaints);
-        let today = today()?;
         for of in &mut steps {
             (of.date, of.commit) = (today.clone(), self.commit.clone());
         }
@@ -230,7 +230,6 @@ impl Here<'_> {
             complaints: ran.heard.lacks.iter().cloned().chain(booting.map(|(_, c)| c)).collect(),
         };
         self.show(&seen, &ran);
-        self.keep(&seen, &ran)?;
         let mut failed = seen.failed();
         // A look without a step says nothing.
         if self.args.run.is_none() && !seen.steps.is_empty() {
@@ -238,6 +237,7 @@ impl Here<'_> {
             lost.iter().for_each(|lost| println!("LOST {series}: {lost}"));
             failed += lost.len() as u64;
         }
+        self.keep(&seen, &ran)?;
         Ok(Seen { kernel: seen, failed, cut: matches!(ran.ended, Ended::NotByItself(_)) })
     }
 
