@@ -143,7 +143,7 @@ fn transfer(step: &OfStep) -> String {
     }
     let word = |start: &str| {
         let line = step.said.iter().find_map(|line| line.strip_prefix(start))?;
-        Some(line.split([' ', '(']).next().unwrap_or(line).to_owned())
+        Some(line.split([' ', '(', ';']).next().unwrap_or(line).to_owned())
     };
     match (word("engine: "), word("copied: ")) {
         (Some(engine), Some(copied)) => format!("equal, {engine}, {copied} % copied"),
@@ -203,4 +203,53 @@ fn head(report: &Report, what: &str) -> String {
     text += "\n|---|";
     text += &"---|".repeat(report.kernels.len());
     text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::steps::{CANNOT, Kind, Step};
+    use super::super::{frames::End, report};
+    use super::*;
+
+    fn step(status: i32, log: &str) -> OfStep {
+        let step = Step {
+            group: "transfers".into(),
+            name: "root, uring".into(),
+            kind: Kind::Transfer,
+            script: String::new(),
+            programs: Vec::new(),
+            limit: std::time::Duration::ZERO,
+        };
+        let (log, skips) = (log.to_owned(), String::new());
+        OfStep::of(&step, &End { step: 0, status, centiseconds: 0, log, skips })
+    }
+
+    #[test]
+    fn a_transfer_is_shown_by_its_engine_and_what_was_copied() {
+        let log = "engine: copy; the engine copy was asked for\ncopied: 100 % (all)\n";
+        assert_eq!(transfer(&step(0, log)), "equal, copy, 100 % copied");
+        assert_eq!(transfer(&step(CANNOT, "error: no ring\n")), "not to be had: no ring");
+        assert_eq!(transfer(&step(1, "")), "FAILED: it ended with exit code 1");
+    }
+
+    #[test]
+    fn a_kernel_is_shown_with_when_it_was_looked_at_and_all_complaints() {
+        let of = |date: &str, commit: Option<&str>, complaints: &[&str]| OfStep {
+            date: date.into(),
+            commit: commit.map(str::to_owned),
+            complaints: complaints.iter().map(|line| (*line).to_owned()).collect(),
+            ..step(0, "")
+        };
+        let kernel = report::OfKernel {
+            series: "6.1".into(),
+            release: "6.1.0-57".into(),
+            package: "6.1.192-3".into(),
+            steps: vec![of("2026-01-03", Some("abc+"), &["BUG: a|b"]), of("2026-01-02", None, &[])],
+            complaints: vec!["tls.ko: no".into()],
+        };
+        let table = kernels(&Report { kernels: vec![kernel] });
+        let row = "| 6.1.0-57 | 6.1.192-3 | 2026-01-02 to 2026-01-03 | abc+ | \
+                   booting: tls.ko: no<br>transfers: BUG: a\\|b |";
+        assert_eq!(table.lines().last(), Some(row));
+    }
 }
