@@ -39,6 +39,9 @@ pub(crate) struct Uring {
 /// (K32).
 struct Bell {
     counter: Arc<OwnedFd>,
+    /// Whether the kernel may put a signal off, and later ones for good: then the counter is
+    /// registered anew before each turn.
+    puts_off: bool,
     /// Whether the kernel raises it. Not before somebody wants to poll.
     hung: Cell<bool>,
     /// Whether it may have rung since it was last quieted.
@@ -46,9 +49,11 @@ struct Bell {
 }
 
 impl Bell {
-    fn new() -> Result<Self, Error> {
+    fn new(ring: &mut SysRing) -> Result<Self, Error> {
         let counter = Arc::new(socket::wake_counter().map_err(|e| Error::io("eventfd", e))?);
-        Ok(Bell { counter, hung: Cell::new(false), may_have_rung: Cell::new(false) })
+        let puts_off = ring.puts_signals_off()?;
+        let (hung, may_have_rung) = (Cell::new(false), Cell::new(false));
+        Ok(Bell { counter, puts_off, hung, may_have_rung })
     }
 
     fn ring(&self) {
@@ -56,9 +61,17 @@ impl Bell {
         self.may_have_rung.set(true);
     }
 
-    fn quiet(&self) {
+    fn quiet(&self, ring: &SysRing) {
+        let hung = match self.puts_off {
+            true => ring.signal_anew_by(self.counter.as_fd()),
+            false => Ok(()),
+        };
         let _ = rustix::io::read(&self.counter, &mut [0; 8]);
         self.may_have_rung.set(false);
+        if let Err(errno) = hung {
+            tracing::warn!(%errno, "whoever polls is woken for nothing until it can be told again");
+            self.ring();
+        }
     }
 }
 
@@ -70,7 +83,7 @@ impl Uring {
         completion_entries: Option<u32>,
         sockets: u32,
     ) -> Result<Self, Error> {
-        let ring = SysRing::new(task_run, completion_entries)?;
+        let mut ring = SysRing::new(task_run, completion_entries)?;
         let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let files = u64::from(sockets).min(FILES_MAX).min(nofile.unwrap_or(FILES_MAX)) as u32;
         let files = match ring.submitter().register_files_sparse(files) {
@@ -82,7 +95,7 @@ impl Uring {
         };
         let pieces = Vec::with_capacity(socket::PIECES_MAX);
         let (open, overflows, waker_ended) = (0, 0, false);
-        let bell = ring.is_deferred().then(Bell::new).transpose()?;
+        let bell = ring.is_deferred().then(|| Bell::new(&mut ring)).transpose()?;
         Ok(Uring {
             ring,
             files,
@@ -142,10 +155,13 @@ impl Uring {
     fn quiet_bell(&self) {
         if let Some(bell) = self.bell.as_ref().filter(|bell| bell.hung.get()) {
             let may_ring = self.expects();
-            if may_ring || bell.may_have_rung.get() {
-                bell.quiet();
+            // What was put off comes whenever it likes.
+            if may_ring || bell.may_have_rung.get() || bell.puts_off {
+                bell.quiet(&self.ring);
             }
-            bell.may_have_rung.set(may_ring);
+            if may_ring {
+                bell.may_have_rung.set(true);
+            }
         }
     }
 
@@ -157,7 +173,7 @@ impl Uring {
             if self.ring.wants_enter() {
                 bell.ring();
             } else if nothing_out && bell.may_have_rung.get() {
-                bell.quiet();
+                bell.quiet(&self.ring);
             }
         }
     }

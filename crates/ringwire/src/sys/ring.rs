@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use io_uring::types::{self, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Submitter, opcode};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::config::TaskRun;
 use crate::engine::{Completion, Deadline, Features, Send};
@@ -20,6 +21,7 @@ use crate::ledger::Key;
 use crate::sys::cqe;
 use crate::sys::home::Home;
 use crate::sys::probe;
+use crate::sys::socket;
 use crate::sys::sqe::{REPORT_USAGE, Scratch};
 
 const SUBMISSION_ENTRIES: u32 = 256;
@@ -243,6 +245,46 @@ impl SysRing {
         }
         let registered = self.ring.submitter().register_eventfd(counter.as_raw_fd());
         registered.map_err(|error| errno(&error))
+    }
+
+    /// The same anew, for a kernel that may have put a signal off for good (K32). What comes
+    /// meanwhile is not told.
+    pub(crate) fn signal_anew_by(&self, counter: BorrowedFd<'_>) -> Result<(), Errno> {
+        if !self.home.is_here() {
+            return Err(Errno::PERM);
+        }
+        // It fails where none is registered, which is as good.
+        let _ = self.ring.submitter().unregister_eventfd();
+        self.signal_by(counter)
+    }
+
+    /// Whether the kernel puts the signal off of deferred work that a file's wake-up brings (K32).
+    /// Finds out with two sockets and a counter, on a ring with nothing out.
+    pub(crate) fn puts_signals_off(&mut self) -> Result<bool, Error> {
+        const READY: u64 = 0;
+        let failed = |what: &'static str| move |errno: Errno| Error::io(what, errno);
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let (near, far) = pair.map_err(failed("socketpair"))?;
+        let counter = socket::wake_counter().map_err(failed("eventfd"))?;
+        self.signal_by(counter.as_fd()).map_err(failed("io_uring_register(EVENTFD)"))?;
+        let entry = opcode::PollAdd::new(types::Fd(far.as_raw_fd()), libc::POLLIN as u32)
+            .build()
+            .user_data(READY);
+        // SAFETY: the entry names no memory; the poll keeps its own reference to the file.
+        unsafe { self.ring.submission().push(&entry) }
+            .map_err(|_| Error::Bug("a fresh submission queue is full".into()))?;
+        self.enter(Deadline::Now)?;
+        // What it wakes has been told when the call returns, or is put off.
+        rustix::io::write(&near, &[0]).map_err(failed("write"))?;
+        let told = rustix::io::read(&counter, &mut [0; 8]).is_ok();
+        self.submitter()
+            .unregister_eventfd()
+            .map_err(|error| Error::io("io_uring_register(EVENTFD)", errno(&error)))?;
+        while !self.ring.completion().any(|entry| entry.user_data() == READY) {
+            self.enter(Deadline::Never)?;
+        }
+        Ok(!told)
     }
 
     /// Whether the kernel holds completions that did not fit into the ring.

@@ -3,7 +3,8 @@
 use crate::support::needs::{Feature, needs};
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Instant;
 
@@ -234,6 +235,42 @@ fn who_sleeps_on_a_deferred_rings_descriptor_is_not_woken() {
     assert!(seen, "who looks, sees it");
     assert_eq!(is_told_and_seen(&mut Ring::new()), (true, true), "a plain ring wakes");
     println!("woken: {told}");
+}
+
+/// Three sockets that become readable, one after the other, and the counter of a deferred ring that
+/// polls them. Before the third it is registered anew.
+#[test]
+fn a_signal_that_is_put_off_comes_when_the_counter_is_registered_anew() {
+    let test = "a_signal_that_is_put_off_comes_when_the_counter_is_registered_anew";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
+    let Some(mut ring) = Ring::deferred(test) else { return };
+    let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+    let register = |ring: &Ring| ring.0.submitter().register_eventfd(counter.as_raw_fd()).unwrap();
+    register(&ring);
+    let is_told = || rustix::io::read(&counter, &mut [0; 8]).is_ok();
+    let mut at_once = [false; 3];
+    for (round, told) in at_once.iter_mut().enumerate() {
+        if round == 2 {
+            ring.0.submitter().unregister_eventfd().unwrap();
+            register(&ring);
+            // One that was put off may have come.
+            is_told();
+        }
+        let (mut near, far) = UnixStream::pair().unwrap();
+        ring.push(Request::poll(&far, false).data(1));
+        ring.submit();
+        near.write_all(&[0]).unwrap();
+        *told = is_told();
+        if !*told && round != 1 {
+            let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+            let came = poll(&mut [PollFd::new(&counter, PollFlags::IN)], Some(&patience));
+            assert_eq!((came, is_told()), (Ok(1), true), "round {round}");
+        }
+        assert_eq!(ring.next().data, 1);
+        is_told();
+    }
+    println!("told at once: {at_once:?}");
+    assert_eq!(at_once[0], at_once[1], "it is put off or not");
 }
 
 #[test]
