@@ -7,7 +7,7 @@
 mod support;
 
 use std::net::TcpStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,6 +129,13 @@ fn read_all(mut far: TcpStream) {
     thread::spawn(move || std::io::copy(&mut far, &mut std::io::sink()));
 }
 
+/// For what others would take away: children of one user the memory that he may lock; and a capture
+/// zero copy itself, in all namespaces of a kernel before 6.16 (K19).
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The perfect wire, and a stream over it that sends a registered block of 256 KiB.
 fn uncopied(test: &str) -> Option<(Perfect, Flow, Pump, Block)> {
     let wire = Perfect::builder().build().map_err(|why| skip(test, why.reason())).ok()?;
@@ -143,6 +150,7 @@ fn uncopied(test: &str) -> Option<(Perfect, Flow, Pump, Block)> {
 
 #[test]
 fn a_path_that_is_captured_is_copied_to_until_the_capture_ends() {
+    let _alone = alone();
     let test = "a_path_that_is_captured_is_copied_to_until_the_capture_ends";
     let Some((wire, flow, mut pump, block)) = uncopied(test) else { return };
     let payload = || block.clone().into();
@@ -177,6 +185,7 @@ fn a_path_that_is_captured_is_copied_to_until_the_capture_ends() {
 
 #[test]
 fn a_path_that_is_seen_to_be_another_one_is_asked_at_once() {
+    let _alone = alone();
     let test = "a_path_that_is_seen_to_be_another_one_is_asked_at_once";
     let Some((wire, flow, mut pump, block)) = uncopied(test) else { return };
     let payload = || block.clone().into();
@@ -303,9 +312,6 @@ fn a_forced_zero_copy_fails_where_there_is_none() {
     assert!(failed, "{seen:?}");
 }
 
-/// Children of one user would take the memory from each other.
-static ALONE: Mutex<()> = Mutex::new(());
-
 /// The perfect wire, and a flow over it that takes all it is given, in a child that may pin 8 MiB:
 /// limits are whole processes'. `None` if it cannot be had here, which has been said.
 fn with_little_memlock(test: &str) -> Option<(Perfect, Flow)> {
@@ -346,7 +352,7 @@ fn with_little_memlock(test: &str) -> Option<(Perfect, Flow)> {
 fn what_memlock_can_hold_goes_without_a_copy_and_the_rest_is_copied() {
     let test = "what_memlock_can_hold_goes_without_a_copy_and_the_rest_is_copied";
     if !is_child(test) {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         run_child(module_path!(), test, &[]);
         return;
     }
@@ -375,7 +381,7 @@ fn what_memlock_can_hold_goes_without_a_copy_and_the_rest_is_copied() {
 fn who_may_lock_little_sends_an_arenas_memory_and_other_without_a_copy() {
     let test = "who_may_lock_little_sends_an_arenas_memory_and_other_without_a_copy";
     if !is_child(test) {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         run_child(module_path!(), test, &[]);
         return;
     }
@@ -417,7 +423,7 @@ fn who_may_lock_little_sends_an_arenas_memory_and_other_without_a_copy() {
 fn a_payload_that_is_larger_than_what_may_be_pinned_goes_in_parts() {
     let test = "a_payload_that_is_larger_than_what_may_be_pinned_goes_in_parts";
     if !is_child(test) {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         run_child(module_path!(), test, &[]);
         return;
     }

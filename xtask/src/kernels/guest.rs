@@ -12,8 +12,8 @@ use super::steps::Step;
 use crate::{Error, Result, workspace};
 
 /// Programs of the host's that tests run, or scripts; what is missing here, tests say.
-const PROGRAMS: [&str; 8] =
-    ["strace", "ip", "tc", "nsenter", "unshare", "setpriv", "prlimit", "ldd"];
+const PROGRAMS: [&str; 10] =
+    ["strace", "ip", "tc", "nsenter", "unshare", "setpriv", "prlimit", "ldd", "env", "nohup"];
 /// Where they may be.
 const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 

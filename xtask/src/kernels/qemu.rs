@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_secs(120);
 
 /// Who can do something about a QEMU that does not work.
-const HINT: &str = "hint: this is about the host, not the kernel: a guest takes 6 GiB of memory \
+const HINT: &str = "hint: this is about the host, not the kernel: a guest takes 8 GiB of memory \
                     (see `dmesg` for processes that were killed), and QEMU 7.2 or newer";
 
 /// What a guest came to.
@@ -113,7 +113,7 @@ impl Guest<'_> {
         command.process_group(0);
         // With one or the other of these two features QEMU 7.2 faults in newer kernels.
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,cx16=off"]);
-        command.args(["-smp", "2", "-m", "6G", "-nodefaults", "-no-user-config", "-no-reboot"]);
+        command.args(["-smp", "2", "-m", "8G", "-nodefaults", "-no-user-config", "-no-reboot"]);
         command.args(["-display", "none", "-append", &APPEND.join(" ")]);
         command.arg("-kernel").arg(self.vmlinuz).arg("-initrd").arg(self.initramfs);
         command.arg("-serial").arg(format!("file:{}", self.console().display()));

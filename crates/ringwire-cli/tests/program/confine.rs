@@ -137,17 +137,14 @@ impl Shared {
     /// else is, because locked memory is counted per user, and counted on for a moment after a
     /// process's end; otherwise whoever we are.
     pub(crate) fn as_user(&self, memlock_kib: u32, args: &[&str]) -> Command {
-        let mut command = Command::new("sh");
-        let drop = match rustix::process::geteuid().is_root() {
-            true => {
-                let user = nobody_else();
-                format!("setpriv --reuid={user} --regid={user} --clear-groups --")
-            }
-            false => String::new(),
-        };
-        let script = format!("ulimit -l {memlock_kib} && exec {drop} \"$@\"");
-        command.args(["-c", &script, "sh"]).arg(&self.program).args(args);
-        command.env("LC_ALL", "C");
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--memlock={}", u64::from(memlock_kib) << 10));
+        if rustix::process::geteuid().is_root() {
+            let user = nobody_else();
+            command.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}")]);
+            command.args(["--clear-groups", "--"]);
+        }
+        command.arg(&self.program).args(args).env("LC_ALL", "C");
         command
     }
 }

@@ -43,7 +43,11 @@ fn a_name_that_does_not_resolve_is_named() {
     // Reserved never to exist (RFC 6761); why it does not is the resolver's to say.
     let end = send_to(&["ringwire-test.invalid:27474"]).expect(2);
     assert!(end.stderr.starts_with("error: cannot resolve RECEIVER: "), "{}", end.stderr);
-    assert!(end.stderr.contains("; nothing was sent\n\nhint: check the name"), "{}", end.stderr);
+    // Without a server nobody knows that there is no such name.
+    let hints = ["check the name", "the name may be right"];
+    let shown =
+        hints.map(|hint| end.stderr.contains(&format!("; nothing was sent\n\nhint: {hint}")));
+    assert!(shown.contains(&true), "{}", end.stderr);
 }
 
 #[test]

@@ -237,6 +237,9 @@ fn a_full_queue_of_notifications_is_no_reason_to_wait() {
     let ids: Vec<_> = (0..20).map(|at| driver.send_to(sock, to, noise(at, 3000))).collect();
     driver.until("all sent", |driver| ids.iter().all(|id| driver.fate(*id).sent.is_some()));
     let stats = driver.ring.stats();
+    if stats.kernel_copied_bytes == 20 * 3000 {
+        return skip(test, "the kernel lets go of fragments before they are read");
+    }
     let lent = stats.in_flight_payloads;
     // Some 800 bytes each.
     assert!((1..=8).contains(&lent), "{stats:#?}");
