@@ -44,30 +44,30 @@ struct Bell {
     puts_off: bool,
     /// Whether the kernel raises it. Not before somebody wants to poll.
     hung: Cell<bool>,
-    /// Whether it may have rung since it was last quieted.
-    may_have_rung: Cell<bool>,
 }
 
 impl Bell {
     fn new(ring: &mut SysRing) -> Result<Self, Error> {
         let counter = Arc::new(socket::wake_counter().map_err(|e| Error::io("eventfd", e))?);
         let puts_off = ring.puts_signals_off()?;
-        let (hung, may_have_rung) = (Cell::new(false), Cell::new(false));
-        Ok(Bell { counter, puts_off, hung, may_have_rung })
+        Ok(Bell { counter, puts_off, hung: Cell::new(false) })
     }
 
     fn ring(&self) {
         let _ = rustix::io::write(&self.counter, &1_u64.to_ne_bytes());
-        self.may_have_rung.set(true);
     }
 
-    fn quiet(&self, ring: &SysRing) {
+    fn quiet(&self) {
+        let _ = rustix::io::read(&self.counter, &mut [0; 8]);
+    }
+
+    /// What comes from now on rings, even if what came before was put off.
+    fn begin_anew(&self, ring: &SysRing) {
         let hung = match self.puts_off {
             true => ring.signal_anew_by(self.counter.as_fd()),
             false => Ok(()),
         };
-        let _ = rustix::io::read(&self.counter, &mut [0; 8]);
-        self.may_have_rung.set(false);
+        self.quiet();
         if let Err(errno) = hung {
             tracing::warn!(%errno, "whoever polls is woken for nothing until it can be told again");
             self.ring();
@@ -151,30 +151,20 @@ impl Uring {
         self.ring.is_deferred()
     }
 
-    /// Before the ring is entered, so that what comes later rings again.
-    fn quiet_bell(&self) {
-        if let Some(bell) = self.bell.as_ref().filter(|bell| bell.hung.get()) {
-            let may_ring = self.expects();
-            // What was put off comes whenever it likes.
-            if may_ring || bell.may_have_rung.get() || bell.puts_off {
-                bell.quiet(&self.ring);
-            }
-            if may_ring {
-                bell.may_have_rung.set(true);
-            }
-        }
+    /// The bell, where somebody may sleep on it.
+    fn hung_bell(&self) -> Option<&Bell> {
+        self.bell.as_ref().filter(|bell| bell.hung.get())
     }
 
     /// After the ring was entered. Of much deferred work it runs a part only, and does not signal
     /// the rest again; and when nothing is out any more, nobody will come to quiet the bell.
     fn leave_bell(&mut self) {
-        let nothing_out = !self.expects();
-        if let Some(bell) = self.bell.as_ref().filter(|bell| bell.hung.get()) {
-            if self.ring.wants_enter() {
-                bell.ring();
-            } else if nothing_out && bell.may_have_rung.get() {
-                bell.quiet(&self.ring);
-            }
+        let wants_enter = self.ring.wants_enter();
+        let Some(bell) = self.hung_bell() else { return };
+        if wants_enter {
+            bell.ring();
+        } else if !self.expects() {
+            bell.quiet();
         }
     }
 
@@ -255,7 +245,9 @@ impl Engine for Uring {
         if self.ring.overflowed() {
             self.overflows += 1;
         }
-        self.quiet_bell();
+        if let Some(bell) = self.hung_bell() {
+            bell.begin_anew(&self.ring);
+        }
         let waits = deadline != Deadline::Now && !self.ring.has_completions() && self.expects();
         if waits {
             self.ring.enter(deadline)?;
@@ -279,6 +271,13 @@ impl Engine for Uring {
         }
         self.leave_bell();
         Ok(())
+    }
+
+    fn rest(&mut self) {
+        // What was put off comes whenever it likes.
+        if let Some(bell) = self.hung_bell() {
+            bell.quiet();
+        }
     }
 
     fn expects(&self) -> bool {

@@ -55,6 +55,19 @@ fn the_descriptor_is_readable_when_completions_are_there() {
     });
 }
 
+/// The kernel may put a signal off until nothing is out any more (K32).
+#[test]
+fn a_signal_that_comes_late_keeps_nobody_awake() {
+    let Some(()) = runs_here("a_signal_that_comes_late_keeps_nobody_awake") else { return };
+    let driver = &mut Driver::new(build(builder().task_run(TaskRun::Deferred)));
+    goes_quiet(driver, "at first");
+    // Where it is a counter that is polled.
+    if rustix::io::write(&driver.ring, &1_u64.to_ne_bytes()).is_ok() {
+        assert!(is_readable(&driver.ring, Duration::ZERO));
+    }
+    goes_quiet(driver, "afterwards");
+}
+
 /// What a runtime does: turn while there is a backlog, and else sleep on the descriptor. It must
 /// never sleep on something that will not wake it.
 #[test]
