@@ -14,7 +14,7 @@ use std::time::Instant;
 use io_uring::{IoUring, cqueue, opcode, types};
 use ringwire_wire::{skip, unacknowledged_bytes};
 
-use crate::support::let_the_kernel_free;
+use crate::support::{PATIENCE, let_the_kernel_free};
 
 use super::pattern;
 use super::peer::{self, End, Peer};
@@ -50,7 +50,13 @@ fn send(near: &TcpStream, memory: Memory, when: Overwrites) -> io::Result<Vec<u8
     // SAFETY: the kernel reads the memory until the notification. It stays mapped until the peer
     // has read all of it; that it is written meanwhile is what this file is about.
     unsafe { ring.submission().push(&entry) }.expect("the first entry");
-    ring.submit_and_wait(1)?;
+    let patience = types::Timespec::from(PATIENCE);
+    let waited =
+        ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&patience));
+    if let Err(error) = waited {
+        let sockets = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+        panic!("the send buffer has no room: {error}; {sockets}");
+    }
     let result = ring.completion().next().expect("the result");
     if result.result() == -libc::ENOMEM {
         // RLIMIT_MEMLOCK is short.
