@@ -135,7 +135,7 @@ impl OfStep {
         all.seconds = end.centiseconds.div_ceil(100);
         match step.kind {
             Kind::Tests => all.count(step, end),
-            Kind::Transfer if end.status == CANNOT => {
+            Kind::Transfer | Kind::Uncopied if end.status == CANNOT => {
                 all.skipped = 1;
                 all.skips.push((step.name.clone(), cannot(&end.log)));
             }
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(counts(&of(Kind::Transfer, 77)), (0, 0, 1, vec![]));
         assert_eq!(of(Kind::Transfer, 77).skips[0].1, "no ring");
         assert_eq!(counts(&of(Kind::Transfer, 1)), (0, 1, 0, vec!["it ended with exit code 1"]));
-        assert_eq!(counts(&of(Kind::Uncopied, 77)), (0, 1, 0, vec!["it ended with exit code 77"]));
+        assert_eq!(counts(&of(Kind::Uncopied, 77)), (0, 0, 1, vec![]));
         let unheard = vec!["it ended with exit code 1"];
         assert_eq!(counts(&of(Kind::Doctor, 1)), (0, 1, 0, unheard), "it said nothing");
         let log = "warn memlock: little\nFAIL live-probe: all was copied\n";

@@ -30,13 +30,13 @@ pub(super) enum Kind {
     Doctor,
     /// A transfer, which passes as a whole; 77 says that its engine cannot be had here.
     Transfer,
-    /// `ringwire bench` into the perfect wire, and nowhere else.
+    /// `ringwire bench` into the perfect wire, and nowhere else; 77 as of a transfer.
     Uncopied,
     /// A command of somebody's own, whose words are shown.
     Command,
 }
 
-/// The exit code of a transfer whose engine this kernel has not.
+/// The exit code of what needs an engine that cannot be had.
 pub(super) const CANNOT: i32 = 77;
 
 /// The test programs: what they are called here, the file that they begin in, and for how many
@@ -156,9 +156,13 @@ pub(super) fn all(ringwire: &Path, programs: &[(usize, &Built)]) -> Vec<Step> {
         step("uncopied", name.to_owned(), Kind::Uncopied, 10, &|who| {
             let bench = "bench tcp --method ringwire --size 256KiB --working-set 32MiB --runs 1 \
                          --seconds 2s --order sequential --json rows.json";
+            // Without io_uring there is nothing to measure, and a note of why.
             format!(
                 "{}rm -rf /tmp/bench\nmkdir -m 777 /tmp/bench\ncd /tmp/bench\n\
-                 {} {ringwire} {bench} || exit 1\ncat rows.json\n",
+                 {} {ringwire} {bench} 2>said\nstatus=$?\n\
+                 why=$(sed -n 's/^note: ringwire: \\(.* is not available.*\\)/error: \\1/p' said)\n\
+                 if [ $status != 0 ] && [ -n \"$why\" ]; then echo \"$why\"; exit {CANNOT}; fi\n\
+                 cat said\n[ $status = 0 ] || exit 1\ncat rows.json\n",
                 limit(memlock),
                 if_user(memlock, who)
             )
