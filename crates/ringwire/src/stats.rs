@@ -135,6 +135,31 @@ pub struct CopiedBytes {
     pub path_copies: u64,
 }
 
+impl CopiedBytes {
+    /// The sum of all reasons.
+    pub fn total(&self) -> u64 {
+        let CopiedBytes {
+            small,
+            socket_refuses,
+            memlock_short,
+            unpinnable,
+            over_mtu,
+            many_pieces,
+            kernel_lacks,
+            engine_copies,
+            unsure_notifications,
+            mtu_probing,
+            train_refused,
+            forced,
+            path_copies,
+        } = self;
+        let of_sockets = socket_refuses + unsure_notifications + mtu_probing + path_copies;
+        let of_datagrams = over_mtu + many_pieces + train_refused;
+        let of_hosts = memlock_short + unpinnable + kernel_lacks;
+        small + of_sockets + of_datagrams + of_hosts + engine_copies + forced
+    }
+}
+
 /// What one socket holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -7,7 +7,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ringwire::{Arena, Block, Copied, Event, Events, OnDeadline, Patience, Payload, Ring};
+use ringwire::{Arena, Block, Event, Events, OnDeadline, Patience, Payload, Ring, Stats};
 
 use crate::facts::{ArenaFacts, Engine, Sample, Seen};
 
@@ -102,7 +102,7 @@ impl Sender {
     ) -> Seen<Sample> {
         let mut sample = Sample { asked_bytes: bytes, ..Sample::default() };
         let (mut queued, mut under_way) = (0, 0);
-        let memlock_short_before = self.ring.stats().copied_bytes.memlock_short;
+        let before = self.ring.stats();
         let take = |ring: &mut Ring, payload: Payload| {
             ring.send(sock, payload).map_err(|refused| refused.why.to_string())
         };
@@ -130,17 +130,11 @@ impl Sender {
                     Event::Failed { error, .. } => {
                         return Err(format!("the connection broke: {error}"));
                     }
-                    Event::Released { payload, copied, .. } => {
+                    Event::Released { payload, .. } => {
                         under_way -= 1;
                         let bytes = payload.len() as u64;
-                        if bytes == greeting_bytes {
-                            continue;
-                        }
-                        sample.bytes += bytes;
-                        match copied {
-                            Copied::No => sample.uncopied_bytes += bytes,
-                            Copied::Yes => sample.copied_bytes += bytes,
-                            Copied::Unknown => {}
+                        if bytes != greeting_bytes {
+                            sample.bytes += bytes;
                         }
                     }
                     _ => {}
@@ -153,13 +147,51 @@ impl Sender {
         if sample.bytes == 0 {
             return Err("nothing was acknowledged in time".into());
         }
-        let memlock_short = self.ring.stats().copied_bytes.memlock_short;
-        sample.memlock_short_bytes = memlock_short - memlock_short_before;
+        sample.take(&before, &self.ring.stats());
         Ok(sample)
     }
 
     /// Ends the ring, without leaving memory with the kernel if that can be helped.
     pub(super) fn end(self) {
         self.ring.shutdown(Instant::now() + END, OnDeadline::Abort);
+    }
+}
+
+impl Sample {
+    /// Takes in what a ring has counted between two moments.
+    ///
+    /// Not what was copied for being small, like a greeting: a socket takes what fits, and the rest
+    /// of a payload can be a few bytes, which says nothing of the path.
+    fn take(&mut self, before: &Stats, after: &Stats) {
+        let copied = |stats: &Stats| {
+            stats.kernel_copied_bytes + stats.copied_bytes.total() - stats.copied_bytes.small
+        };
+        self.copied_bytes = copied(after) - copied(before);
+        self.uncopied_bytes = after.kernel_zero_copy_bytes - before.kernel_zero_copy_bytes;
+        self.memlock_short_bytes =
+            after.copied_bytes.memlock_short - before.copied_bytes.memlock_short;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_payload_that_is_copied_for_being_small_is_no_copy_on_the_way() {
+        let mut before = Stats::default();
+        before.kernel_zero_copy_bytes = 1_000;
+        before.copied_bytes.path_copies = 10;
+        let mut after = before.clone();
+        after.kernel_zero_copy_bytes += 1_048_320;
+        after.copied_bytes.small = 256;
+        let mut sample = Sample::default();
+        sample.take(&before, &after);
+        assert_eq!((sample.uncopied_bytes, sample.copied_bytes), (1_048_320, 0));
+        after.kernel_copied_bytes = 3;
+        after.copied_bytes.path_copies += 5;
+        after.copied_bytes.memlock_short = 7;
+        sample.take(&before, &after);
+        assert_eq!((sample.copied_bytes, sample.memlock_short_bytes), (15, 7));
     }
 }

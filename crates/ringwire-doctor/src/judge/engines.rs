@@ -426,10 +426,8 @@ pub(super) fn said_of(facts: &Facts, sample: &Sample) -> Said {
     if facts.buffers.tcp_mtu_probing != Some(0) {
         return Said::MtuProbing;
     }
-    // Rests of what was copied for that reason are copied for being small.
     if sample.memlock_short_bytes > 0 && sample.memlock_short_bytes >= sample.copied_bytes / 2 {
-        let copied = sample.memlock_short_bytes.max(sample.copied_bytes);
-        return Said::NoMemlock(Part::of(copied, sample.bytes));
+        return Said::NoMemlock(Part::of(sample.copied_bytes, sample.bytes));
     }
     match (sample.copied_bytes, sample.uncopied_bytes) {
         (0, 0) => Said::Silent,
