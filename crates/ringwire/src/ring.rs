@@ -476,7 +476,9 @@ impl Ring {
     ///
     /// # Errors
     /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is
-    /// stale all the same, and the memory comes back when the peer acknowledges.
+    /// stale all the same, and the memory comes back when the peer acknowledges. `EBUSY` is such a
+    /// refusal, by kernels before 6.6, while another thread waits to write on the connection. One
+    /// that waits to read there is woken, and reads the end; it is waited for, for 20 ms at most.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
         self.core.at_home()?;
         self.core.abort(sock)

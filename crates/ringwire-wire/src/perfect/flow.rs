@@ -7,11 +7,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use super::acker::{Acker, Raw};
 use super::segment::Headers;
@@ -155,10 +157,22 @@ pub(super) fn establish(
 /// Aborts a connection, wherever its descriptors are: all of them see it closed, and what was under
 /// way is let go. In repair, so that nothing is sent about it, and nothing stays.
 pub(super) fn abort(stream: &TcpStream) {
-    // It fails on a socket that is aborted already.
     let _ = sys::repair(stream.as_fd());
-    let _ = rustix::net::connect_unspec(stream);
+    for _ in 0..WAITERS_LEAVE {
+        // It fails on a socket that is aborted already, and, before 6.6, on one that another thread
+        // waits in: who does is woken, and has then to leave.
+        if rustix::net::connect_unspec(stream) != Err(Errno::BUSY) {
+            return;
+        }
+        let _ = stream.shutdown(Shutdown::Both);
+        std::thread::sleep(WAITER_LEAVES);
+    }
 }
+
+/// How often is looked whether those that waited in a socket have left it …
+const WAITERS_LEAVE: u32 = 1000;
+/// … and how long they have in between.
+const WAITER_LEAVES: Duration = Duration::from_millis(1);
 
 /// An established TCP connection whose peer takes and acknowledges whatever is sent, at the pace
 /// of the wire's acknowledger.

@@ -7,7 +7,9 @@
 //! asserted.
 
 use crate::contract::runs_here;
+use std::io::Read as _;
 use std::net::UdpSocket;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -161,6 +163,34 @@ fn what_a_stalled_peer_holds_comes_back_by_itself_if_that_is_wanted() {
         assert_eq!(driver.fate(late).failed, Some((0, Errno::TIMEDOUT)), "{what}: and it says so");
         driver.ring.close(sock).unwrap();
         driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+        assert!(hear(far).join().unwrap().error.is_some(), "{what}: a reset");
+    });
+}
+
+/// Some kernels do not take a connection apart in which somebody waits (K58).
+#[test]
+fn an_abort_breaks_a_connection_on_which_another_thread_waits_to_read() {
+    let Some(()) = runs_here("an_abort_breaks_a_connection_on_which_another_thread_waits_to_read")
+    else {
+        return;
+    };
+    every_way(OnStall::Report, HOURS, |driver, what| {
+        let (near, far) = narrow_pair(Family::V4);
+        let mut reader = near.try_clone().unwrap();
+        let sock = driver.ring.attach(near).unwrap();
+        let (tell, told) = mpsc::channel();
+        let reading = thread::spawn(move || {
+            tell.send(gettid()).unwrap();
+            reader.read(&mut [0; 1])
+        });
+        let id = driver.send(sock, noise(1, TOO_MUCH));
+        let waits = told.recv().unwrap();
+        driver.until("it waits", |_| sleeps(waits));
+        driver.ring.abort(sock).unwrap();
+        driver.until_released(&[id]);
+        driver.until("closed", |driver| driver.ring.stats().sockets == 0);
+        let read = reading.join().unwrap();
+        assert!(matches!(read, Ok(0) | Err(_)), "{what}: {read:?}");
         assert!(hear(far).join().unwrap().error.is_some(), "{what}: a reset");
     });
 }

@@ -1,18 +1,20 @@
 //! What makes the kernel let go of a connection's memory, and what does not (K12); who waits for
-//! the end of one (K54).
+//! the end of one (K54), and for its bytes (K58).
 
 use crate::support::needs::{Feature, needs};
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use ringwire_wire::Family;
+use rustix::io::Errno;
 use socket2::SockRef;
 
 use crate::rig::{FILLER, Memory, Request, Ring, TOO_MUCH, shut_pair};
-use crate::support::{read_exactly, sleeps, wait_until};
+use crate::support::{narrow_pair, read_exactly, sleeps, wait_until};
 
 /// Who else holds the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,37 @@ fn dissolving_a_connection_releases_everything_at_once() {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{holder:?}");
         assert!(heard.len() < FILLER, "{holder:?}");
         drop((near, duplicate));
+    }
+}
+
+/// Who waits to read on the connection, or to write.
+#[test]
+fn a_connection_in_which_somebody_waits_is_taken_apart_or_he_has_to_be_woken_first() {
+    let wakes = [("read", Shutdown::Read), ("write", Shutdown::Both)];
+    for (call, wake) in wakes {
+        let (near, far) = narrow_pair(Family::V4);
+        let mut waiter = near.try_clone().unwrap();
+        let (tell, told) = mpsc::channel();
+        let waiting = thread::spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
+            match call {
+                "read" => waiter.read(&mut [0; 1]).map(|read| assert_eq!(read, 0)),
+                _ => waiter.write_all(&vec![0; TOO_MUCH]),
+            }
+        });
+        let id = told.recv().unwrap();
+        wait_until(call, || sleeps(id));
+        match rustix::net::connect_unspec(&near) {
+            Ok(()) => println!("{call}: at once"),
+            Err(why) => {
+                assert_eq!(why, Errno::BUSY, "{call}");
+                near.shutdown(wake).unwrap();
+                wait_until(call, || rustix::net::connect_unspec(&near) != Err(Errno::BUSY));
+            }
+        }
+        let ended = waiting.join().unwrap();
+        assert!(ended.is_err() || call == "read", "{ended:?}");
+        drop(far);
     }
 }
 
