@@ -98,6 +98,30 @@ impl Mapping {
     }
 }
 
+/// Memory on small pages, to be written to: the kernel charges registered memory on huge ones to a
+/// socket by where it lies in them (K13), and where a vector lies is chance.
+pub(crate) struct SmallPages(Mapping);
+
+impl SmallPages {
+    pub(crate) fn new(bytes: usize) -> io::Result<SmallPages> {
+        let mapping = Mapping::new(bytes, None)?;
+        // SAFETY: the mapping, of which nobody has a reference; what it holds stays.
+        let advised = unsafe {
+            rustix::mm::madvise(mapping.base.cast(), bytes, rustix::mm::Advice::LinuxNoHugepage)
+        };
+        match advised {
+            // A kernel without huge pages does not know the advice.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(SmallPages(mapping)),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: mapped for as long as `self`, which is borrowed, and all of it written: zeros.
+        unsafe { slice::from_raw_parts_mut(self.0.base, self.0.bytes) }
+    }
+}
+
 fn secret_file() -> io::Result<OwnedFd> {
     // SAFETY: the call takes no memory.
     let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
