@@ -228,9 +228,10 @@ pub struct Sample {
     pub asked_bytes: u64,
     /// How many were acknowledged in time.
     pub bytes: u64,
-    /// Of them, those that left without a copy.
+    /// Bytes of requests that left without a copy.
     pub uncopied_bytes: u64,
-    /// Of them, those that were copied.
+    /// Bytes of requests that were copied; the small rest of a payload counts only where nothing
+    /// left without a copy.
     pub copied_bytes: u64,
     /// Bytes that ringwire itself copied because RLIMIT_MEMLOCK was short.
     pub memlock_short_bytes: u64,

@@ -160,14 +160,19 @@ impl Sender {
 impl Sample {
     /// Takes in what a ring has counted between two moments.
     ///
-    /// Not what was copied for being small, like a greeting: a socket takes what fits, and the rest
-    /// of a payload can be a few bytes, which says nothing of the path.
+    /// Not what was copied for being small, like a greeting, where others left without a copy: a
+    /// socket takes what fits, and the rest of a payload can be a few bytes, which says nothing of
+    /// the path.
     fn take(&mut self, before: &Stats, after: &Stats) {
         let copied = |stats: &Stats| {
             stats.kernel_copied_bytes + stats.copied_bytes.total() - stats.copied_bytes.small
         };
         self.copied_bytes = copied(after) - copied(before);
         self.uncopied_bytes = after.kernel_zero_copy_bytes - before.kernel_zero_copy_bytes;
+        if self.uncopied_bytes == 0 && self.copied_bytes > 0 {
+            // The rests are like all others.
+            self.copied_bytes += after.copied_bytes.small - before.copied_bytes.small;
+        }
         self.memlock_short_bytes =
             after.copied_bytes.memlock_short - before.copied_bytes.memlock_short;
     }
@@ -193,5 +198,9 @@ mod tests {
         after.copied_bytes.memlock_short = 7;
         sample.take(&before, &after);
         assert_eq!((sample.copied_bytes, sample.memlock_short_bytes), (15, 7));
+        // Of a path that copies all of it.
+        after.kernel_zero_copy_bytes = before.kernel_zero_copy_bytes;
+        sample.take(&before, &after);
+        assert_eq!((sample.uncopied_bytes, sample.copied_bytes), (0, 15 + 256));
     }
 }
