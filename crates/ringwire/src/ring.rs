@@ -5,6 +5,7 @@
 //! is refused is handed back and has changed nothing. A ring lives on the thread that built it, so
 //! there is nothing to lock.
 
+mod breaks;
 mod core;
 #[cfg(any(test, feature = "costs"))]
 pub mod costs;
@@ -431,6 +432,9 @@ impl Ring {
     /// - `copy`: one to wait if a request waits for room, else none.
     ///
     /// A stream that is full takes one or two more on the last two, to be told of room.
+    /// Of `uring` each turn takes one more once somebody has asked for the ring's descriptor, where
+    /// completions are deferred, and two more while something is out on kernels that put signals
+    /// off (6.12).
     ///
     /// Returns at once if nothing is out that could become an event and there is no waker.
     ///
@@ -474,11 +478,13 @@ impl Ring {
     /// Works through duplicates of the descriptor too: they find the connection gone. A UDP socket
     /// only loses its peer's address.
     ///
+    /// Some kernels (5.10, 6.4 and 6.5 among them) break no connection in which another thread
+    /// waits. There one that waits to read is woken, and reads the end, and the connection breaks
+    /// in one of the next turns ([`Turned::turn_by`]); while one waits to write there, it does not.
+    ///
     /// # Errors
     /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is
-    /// stale all the same, and the memory comes back when the peer acknowledges. `EBUSY` is such a
-    /// refusal, by kernels before 6.6, while another thread waits to write on the connection. One
-    /// that waits to read there is woken, and reads the end; it is waited for, for 20 ms at most.
+    /// stale all the same, and the memory comes back when the peer acknowledges.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
         self.core.at_home()?;
         self.core.abort(sock)

@@ -155,7 +155,8 @@ pub(super) fn establish(
 }
 
 /// Aborts a connection, wherever its descriptors are: all of them see it closed, and what was under
-/// way is let go. In repair, so that nothing is sent about it, and nothing stays.
+/// way is let go. In repair, so that nothing is sent about it, and nothing stays; where somebody
+/// has to be woken first, it may be the FIN that wakes him, which the device drops.
 pub(super) fn abort(stream: &TcpStream) {
     let _ = sys::repair(stream.as_fd());
     for _ in 0..WAITERS_LEAVE {

@@ -70,6 +70,10 @@ pub(crate) struct Script {
     pub reports_drops: bool,
     /// How often it was asked for.
     pub mtu_looks: Cell<usize>,
+    /// What breaking a connection is answered with, in turn; when empty, they break.
+    pub breaks: VecDeque<Result<(), Errno>>,
+    /// How often that was asked for.
+    pub broken_off: usize,
 }
 
 impl Script {
@@ -187,6 +191,11 @@ impl Engine for Script {
 
     fn has_unsubmitted(&mut self) -> bool {
         false
+    }
+
+    fn break_off(&mut self, _: Target<'_>) -> Result<(), Errno> {
+        self.broken_off += 1;
+        self.breaks.pop_front().unwrap_or(Ok(()))
     }
 
     fn reports_drops(&self, _: Target<'_>) -> bool {

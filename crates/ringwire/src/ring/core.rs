@@ -10,7 +10,7 @@ use crate::config::{Limits, Thresholds};
 use crate::engine::{Completion, Deadline, Engine, Span};
 use crate::error::{Errno, Error, SendError};
 use crate::headers::HeaderPages;
-use crate::ledger::{Ledger, NONE, Notifier, PayloadId, Table};
+use crate::ledger::{Key, Ledger, NONE, Notifier, PayloadId, Table};
 use crate::payload::{IntoPayload as _, Payload, Piece};
 use crate::policy::{Budget, Share, Unpinnable};
 use crate::release::Events;
@@ -44,8 +44,9 @@ pub struct Turned {
     pub backlog: bool,
     /// When to turn again at the latest, though nothing has happened: to notice in time that a peer
     /// acknowledges nothing ([`Event::Stalled`](crate::Event::Stalled)), or that what somebody else
-    /// has written beside is free. For who sleeps on the ring's descriptor; a turn that waits sees
-    /// to it by itself. `None` if nothing is in flight.
+    /// has written beside is free, or to break a connection that could not be broken at once
+    /// ([`Ring::abort`](crate::Ring::abort)). For who sleeps on the ring's descriptor; a turn that
+    /// waits sees to it by itself. `None` if there is nothing of the kind.
     pub turn_by: Option<Instant>,
 }
 
@@ -111,6 +112,8 @@ pub(crate) struct Core<E: Engine> {
     /// Sockets that a limit of the ring refused.
     pub ring_refused: Vec<u32>,
     pub stalls: Stalls,
+    /// Sockets whose connections are still to be broken.
+    pub breaks: Vec<Key>,
     pub started: Instant,
     /// The time of the last turn.
     pub now: Instant,
@@ -147,6 +150,7 @@ impl<E: Engine> Core<E> {
             byte_shares: Shares::new(limits.ring_bytes),
             payload_shares: Shares::new(limits.ring_payloads.into()),
             stalls: Stalls::new(limits.stall_after, now),
+            breaks: Vec::new(),
             limits,
             thresholds,
             arena: None,

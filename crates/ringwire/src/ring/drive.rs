@@ -52,6 +52,7 @@ impl<E: Engine> Core<E> {
         self.look_at_clock();
         self.learn_segments();
         loop {
+            self.try_breaks();
             self.issue(events)?;
             events.append(&mut self.pending);
             let idle = events.is_empty() && self.ready.is_empty();
@@ -80,7 +81,7 @@ impl<E: Engine> Core<E> {
         }
         let backlog = !self.ready.is_empty() || self.engine.has_unsubmitted();
         let soon = self.engine.look_within().and_then(|time| self.now.checked_add(time));
-        let turn_by = self.next_look().into_iter().chain(soon).min();
+        let turn_by = self.next_look().into_iter().chain(soon).chain(self.next_break()).min();
         Ok(Turned { backlog, turn_by })
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct SocketEntry {
     /// Its descriptor has another owner too.
     pub detached: bool,
     pub broken: Option<Errno>,
+    /// Its connection is still to be broken: see `breaks.rs`.
+    pub breaks: bool,
     pub refused: Refused,
     pub in_flight_payloads: u32,
     /// Places that cancelled payloads still have in the queue.
@@ -84,7 +86,7 @@ impl SocketEntry {
     }
 
     fn is_idle(&self) -> bool {
-        self.in_flight_payloads == 0 && self.open_requests == 0
+        self.in_flight_payloads == 0 && self.open_requests == 0 && (!self.breaks || self.detached)
     }
 
     pub(crate) fn release(&mut self, freed: Freed) {
@@ -160,6 +162,7 @@ impl<E: Engine> Core<E> {
             fin_sent: false,
             detached: false,
             broken: None,
+            breaks: false,
             refused: Refused::default(),
             in_flight_payloads: 0,
             cancelled_places: 0,
@@ -238,7 +241,7 @@ impl<E: Engine> Core<E> {
     /// have left over.
     pub(super) fn break_off(&mut self, slot: u32, error: Errno) -> Result<(), Error> {
         let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
-        let was_broken = entry.broken.replace(error).is_some();
+        entry.broken = Some(error);
         let aborted = self.engine.break_off(entry.target());
         let head = entry.queue.head();
         entry.queue.clear();
@@ -258,13 +261,14 @@ impl<E: Engine> Core<E> {
         if outstanding {
             self.cancel_requests(slot);
         }
+        if aborted == Err(Errno::BUSY) {
+            self.break_later(slot);
+        }
         self.retire_if_idle(slot);
         match aborted {
             // A connection that is already gone has nothing left to break.
-            Err(errno) if !was_broken && errno != Errno::NOTCONN => {
-                Err(Error::io("connect(AF_UNSPEC)", errno))
-            }
-            _ => Ok(()),
+            Ok(()) | Err(Errno::BUSY | Errno::NOTCONN) => Ok(()),
+            Err(errno) => Err(Error::io("connect(AF_UNSPEC)", errno)),
         }
     }
 

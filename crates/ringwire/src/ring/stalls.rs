@@ -156,10 +156,10 @@ impl SocketEntry {
 }
 
 impl<E: Engine> Core<E> {
-    /// The sooner of `deadline` and the next look.
+    /// The soonest of `deadline`, the next look, and the next try to break a connection.
     #[inline]
     pub(super) fn no_later_than_look(&mut self, deadline: Deadline) -> Deadline {
-        match (deadline, self.next_look()) {
+        match (deadline, self.next_look().into_iter().chain(self.next_break()).min()) {
             (Deadline::At(at), Some(look)) => Deadline::At(at.min(look)),
             (Deadline::Never, Some(look)) => Deadline::At(look),
             (deadline, _) => deadline,

@@ -4,7 +4,6 @@
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::event::EventfdFlags;
 use rustix::fs::{Mode, OFlags};
@@ -313,26 +312,18 @@ pub(crate) fn refusal(fd: BorrowedFd<'_>) -> Option<Errno> {
 /// Dissolves a socket's association. TCP drops what is unacknowledged and sends a reset, so the
 /// kernel lets go of all memory at once, whoever else holds the socket (K12).
 ///
-/// Some kernels refuse that while another thread waits inside of the socket (K58). Who waits to
-/// read is woken, and has then to leave, which takes microseconds; it is waited for, for 20 ms at
-/// most. Who waits to write could only be woken by a FIN, which the peer would take for the end.
+/// # Errors
+/// `EBUSY` by some kernels while another thread waits inside of the socket (K58). One that waits to
+/// read is woken, and has then to leave; one that waits to write could only be woken by a FIN,
+/// which the peer would take for the end.
 #[doc(alias = "AF_UNSPEC")]
 pub(crate) fn abort(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    for _ in 0..WAITERS_LEAVE {
-        match rustix::net::connect_unspec(fd) {
-            Err(Errno::BUSY) => {}
-            ended => return ended,
-        }
+    let aborted = rustix::net::connect_unspec(fd);
+    if aborted == Err(Errno::BUSY) {
         let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Read);
-        std::thread::sleep(WAITER_LEAVES);
     }
-    rustix::net::connect_unspec(fd)
+    aborted
 }
-
-/// How often is looked whether those that waited inside of a socket have left it …
-const WAITERS_LEAVE: u32 = 100;
-/// … and how long they have in between.
-const WAITER_LEAVES: Duration = Duration::from_micros(200);
 
 /// Sends FIN after what is queued.
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {

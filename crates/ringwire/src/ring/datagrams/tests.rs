@@ -509,7 +509,7 @@ fn aborting_fails_what_was_to_go_again_too() {
     assert_eq!(play.requests(), 5);
     (0..5).for_each(|index| play.complete(index, Err(Errno::AGAIN)));
     play.turn();
-    let _ = play.core.abort(play.sock);
+    play.core.abort(play.sock).unwrap();
     let told = play.turn();
     let failed = told.iter().filter(|event| event.starts_with("failed")).count();
     assert_eq!(failed, 7, "{told:?}");

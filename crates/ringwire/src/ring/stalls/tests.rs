@@ -265,7 +265,7 @@ fn a_request_brings_the_memory_back() {
     play.turn();
     play.send(30);
     assert_eq!(play.seconds(9).len(), 1);
-    let _ = play.core.abort(play.sock);
+    play.core.abort(play.sock).unwrap();
     assert_eq!(play.core.engine.cancelled.len(), 1);
     assert_eq!(play.turn(), ["failed 1 0 125", "released 1 Unknown"]);
     let told = play.result(Err(Errno::CANCELED), false);
@@ -283,8 +283,7 @@ fn a_closed_socket_is_named_and_reclaimed() {
     play.core.close(play.sock).unwrap();
     assert_eq!(play.seconds(9), ["stalled 100000 1 8 s, oldest 9 s"]);
     assert!(matches!(play.core.abort(play.sock), Err(Error::Misuse(_))));
-    // The script's descriptor is no TCP socket, which the kernel may say; the rest works.
-    let _ = play.core.reclaim(play.sock);
+    play.core.reclaim(play.sock).unwrap();
     assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 No"]);
     play.assert_at_rest();
     assert_eq!(play.core.sockets.used(), 0);
@@ -316,6 +315,24 @@ fn the_ring_breaks_a_stalled_stream_off_if_that_is_wanted() {
     play.turn();
     play.assert_at_rest();
     assert_eq!(play.core.sockets.used(), 0);
+}
+
+/// By a kernel that breaks no connection in which somebody waits (K58).
+#[test]
+fn a_stalled_stream_that_does_not_break_at_once_is_broken_by_a_later_turn() {
+    let mut play = Play::with_limits(Kind::Stream, limits(OnStall::Abort));
+    play.send(100);
+    play.turn();
+    play.result(Ok(100), true);
+    play.core.engine.breaks = [Err(Errno::BUSY); 4].into();
+    assert_eq!(play.seconds(9), ["stalled 100 1 8 s, oldest 9 s", "broken 110"]);
+    let before = play.core.engine.broken_off;
+    assert!(play.seconds(6).is_empty(), "told once");
+    assert_eq!((before, play.core.engine.broken_off), (1, 5), "and no more once it broke");
+    assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 No"]);
+    play.core.close(play.sock).unwrap();
+    play.turn();
+    play.assert_at_rest();
 }
 
 #[test]

@@ -31,8 +31,7 @@ fn aborting_fails_what_waits_and_awaits_what_is_out() {
     play.send(100);
     play.turn();
     play.send(200);
-    // The script's sockets are unix ones, which cannot be dissolved: cancelling must do.
-    let _ = play.core.abort(play.sock);
+    play.core.abort(play.sock).unwrap();
     assert_eq!(play.core.engine.cancelled, [play.core.engine.seen[0].token]);
     assert_eq!(play.turn(), ["failed 1 0 125", "released 1 Unknown"]);
     // Another socket's payload takes the freed place in the table before the result comes.
@@ -49,6 +48,61 @@ fn aborting_fails_what_waits_and_awaits_what_is_out() {
     assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 Unknown"]);
     assert_eq!(play.core.sockets.used(), 1);
     assert_eq!(play.result(Ok(50), false), ["sent 1 50", "released 1 Unknown"]);
+    play.assert_at_rest();
+}
+
+/// A kernel that breaks no connection in which somebody waits (K58): every turn asks again, and
+/// none waits for it.
+#[test]
+fn a_connection_that_does_not_break_at_once_is_broken_by_a_later_turn() {
+    let mut play = Play::stream();
+    play.send(100);
+    play.turn();
+    play.result(Ok(100), true);
+    play.core.engine.breaks = [Err(Errno::BUSY); 3].into();
+    play.core.abort(play.sock).unwrap();
+    let (soon, now) = (Duration::from_millis(1), play.core.now);
+    play.core.engine.tick = soon;
+    let before = play.core.engine.deadlines.len();
+    let mut events = Events::new();
+    let turned = play.core.turn(Deadline::At(now + 2 * soon), &mut events).unwrap();
+    let waited = &play.core.engine.deadlines[before..];
+    assert_eq!(waited, [Deadline::At(now + soon), Deadline::At(now + 2 * soon)]);
+    assert_eq!((turned.turn_by, play.core.engine.broken_off), (Some(now + 3 * soon), 3));
+    // What is free of it is so whether or not it breaks.
+    assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 No"]);
+    assert_eq!((play.core.engine.broken_off, play.core.sockets.used()), (4, 0));
+    assert_eq!(play.core.turn(Deadline::Never, &mut events).unwrap().turn_by, None);
+    play.assert_at_rest();
+}
+
+/// It would live on in a duplicate.
+#[test]
+fn an_idle_connection_that_does_not_break_at_once_is_kept_until_it_does() {
+    let mut play = Play::stream();
+    play.core.engine.breaks = [Err(Errno::BUSY); 2].into();
+    play.core.abort(play.sock).unwrap();
+    assert_eq!(play.core.sockets.used(), 1);
+    let mut events = Events::new();
+    assert!(play.core.turn(Deadline::Never, &mut events).unwrap().turn_by.is_some());
+    assert_eq!(play.core.sockets.used(), 1);
+    assert_eq!(play.core.turn(Deadline::Never, &mut events).unwrap().turn_by, None);
+    assert_eq!((play.core.engine.broken_off, play.core.sockets.used()), (3, 0));
+    play.assert_at_rest();
+}
+
+/// Also where the socket has been told of as broken.
+#[test]
+fn a_refusal_to_break_a_connection_is_told_each_time() {
+    let mut play = Play::stream();
+    play.send(100);
+    play.turn();
+    play.result(Ok(100), true);
+    play.core.engine.breaks = [Err(Errno::PERM); 2].into();
+    assert!(matches!(play.core.abort(play.sock), Err(Error::Io { .. })));
+    assert!(matches!(play.core.reclaim(play.sock), Err(Error::Io { .. })));
+    play.core.reclaim(play.sock).unwrap();
+    assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 No"]);
     play.assert_at_rest();
 }
 
@@ -72,7 +126,7 @@ fn an_abort_counts_what_a_part_had_taken() {
         play.send(100);
         play.turn();
         assert_eq!(play.core.engine.seen[0].bytes, 1 << 20);
-        let _ = play.core.abort(play.sock);
+        play.core.abort(play.sock).unwrap();
         assert_eq!(play.turn(), ["failed 1 0 125", "released 1 Unknown"]);
         assert_eq!(play.result(outcome, true), [said]);
         assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 Unknown"]);
@@ -90,7 +144,7 @@ fn an_abort_in_the_middle_of_a_payload_fails_that_payload_and_no_other() {
     play.send(70_000);
     play.turn();
     assert_eq!(play.core.engine.seen[1].bytes, 600);
-    let _ = play.core.abort(play.sock);
+    play.core.abort(play.sock).unwrap();
     assert_eq!(play.turn(), ["failed 1 0 125", "released 1 Unknown"]);
     // Another socket's payload takes the place behind it.
     let (fd, _peer) = UnixStream::pair().unwrap();
