@@ -152,21 +152,24 @@ fn more_than_memlock_allows_is_copied() {
         assert_eq!(driver.take(id).failed, None);
     }
 
-    // When there is room again, the socket notices by itself.
+    // When there is room again, the socket notices by itself. For so much there is, also where the
+    // limit is 64 KiB, as it is by default before 5.16.
+    const AGAIN: usize = 32 * KIB;
     set_memlock(before);
     let mut sent = 4 * MIB + 6;
     let deadline = Instant::now() + PATIENCE;
-    while ENGINE.zero_copy && driver.ring.stats().kernel_copied_bytes == 0 {
+    let notified = driver.ring.stats().notifications;
+    while ENGINE.zero_copy && driver.ring.stats().notifications == notified {
         assert!(Instant::now() < deadline, "never again zero copy: {:?}", driver.ring.stats());
-        driver.finish_one(sock, noise(9, 64 * KIB));
-        sent += 64 * KIB;
+        driver.finish_one(sock, noise(9, AGAIN));
+        sent += AGAIN;
     }
     driver.ring.close(sock).unwrap();
     driver.until("closed", |driver| driver.ring.stats().sockets == 1);
     let heard = heard_all.join().unwrap();
     let mut expected: Vec<u8> = (0..4).flat_map(|at| noise(at, MIB + at as usize)).collect();
     while expected.len() < sent {
-        expected.extend(noise(9, 64 * KIB));
+        expected.extend(noise(9, AGAIN));
     }
     assert_same(&heard.bytes, &expected);
     driver.assert_at_rest();

@@ -5,6 +5,7 @@ use super::*;
 use crate::support::memory::{
     ENDS, Kind, PAGE, PINNABLE, UNPINNABLE, bytes_in, bytes_that_end, drivers_page,
 };
+use crate::support::needs::{Feature, has};
 use ringwire::{Force, SendOptions};
 
 /// The kinds that there are here, each with a maker; the others are skipped.
@@ -239,6 +240,12 @@ fn a_probe_of_the_path_does_not_break_the_stream() {
     driver.assert_at_rest();
 }
 
+/// Whether the kernel reads a datagram of this memory before it refers to it, which it can from
+/// then on: before 6.0 it copied the first bytes (K53).
+fn is_read_first(kind: Kind) -> bool {
+    kind == Kind::WriteOnly && !has(Feature::SendZc)
+}
+
 #[test]
 fn a_datagram_that_cannot_be_pinned_is_copied_alone() {
     let Some(()) = runs_here("a_datagram_that_cannot_be_pinned_is_copied_alone") else { return };
@@ -265,7 +272,8 @@ fn a_datagram_that_cannot_be_pinned_is_copied_alone() {
                 for id in ids {
                     assert_eq!(driver.take(id).sent, Some(1400), "{kind:?}");
                 }
-                assert_eq!(copied(driver), ENGINE.zero_copied(3 * 1400), "{kind:?}");
+                let expected = if is_read_first(kind) { 0 } else { 3 * 1400 };
+                assert_eq!(copied(driver), ENGINE.zero_copied(expected), "{kind:?}");
                 assert_eq!(copied_otherwise(driver), 0);
                 assert_eq!(driver.ring.stats().trains_refused, 0);
             });
@@ -292,7 +300,8 @@ fn a_train_that_cannot_be_pinned_is_copied_as_one() {
                 }
             }
             let stats = driver.ring.stats();
-            assert_eq!(copied(driver), ENGINE.zero_copied(40_200), "{kind:?}");
+            let expected = if is_read_first(kind) { 0 } else { 40_200 };
+            assert_eq!(copied(driver), ENGINE.zero_copied(expected), "{kind:?}");
             assert_eq!((stats.trains_refused, stats.train_datagrams), (0, 42), "{kind:?}");
         });
     }

@@ -15,6 +15,7 @@ use io_uring::{IoUring, cqueue, opcode, types};
 use ringwire_wire::{skip, unacknowledged_bytes};
 
 use crate::support::memory::SmallPages;
+use crate::support::needs::{Feature, needs};
 use crate::support::{PATIENCE, let_the_kernel_free};
 
 use super::pattern;
@@ -78,6 +79,9 @@ fn send(near: &TcpStream, memory: Memory, when: Overwrites) -> io::Result<SmallP
 #[test]
 fn a_sender_that_overwrites_too_early_is_caught() {
     let Some(()) = runs_here("a_sender_that_overwrites_too_early_is_caught") else { return };
+    let test = "a_sender_that_overwrites_too_early_is_caught";
+    // Whatever the engine is.
+    let Some(()) = needs(test, Feature::SendZc) else { return };
     let _alone = rig::alone();
     for memory in Memory::BOTH {
         for when in [Overwrites::WithTheResult, Overwrites::WithTheRingClosed] {
@@ -94,7 +98,7 @@ fn a_sender_that_overwrites_too_early_is_caught() {
                         let_the_kernel_free();
                     }
                     Err(error) => {
-                        return skip("a_sender_that_overwrites_too_early", &error.to_string());
+                        return skip(test, &error.to_string());
                     }
                 }
             };
