@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use ringwire_wire::{Side, Veth};
 use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -201,6 +202,20 @@ impl Heard {
             self.0.more.wait_timeout_while(heard, LONG, |heard| !heard.1).unwrap();
         assert!(!timeout.timed_out(), "somebody keeps the program's output open");
         String::from_utf8(heard.0.clone()).unwrap()
+    }
+}
+
+/// Whether `uring` is to be had: not before Linux 6.0.
+pub(crate) fn has_uring() -> bool {
+    ringwire::Ring::builder().engine(ringwire::EngineChoice::Uring).build().is_ok()
+}
+
+/// Sets the near side's memory for notifications; `false` where namespaces have no setting of their
+/// own (before Linux 6.8).
+pub(crate) fn sets_optmem(veth: &Veth, bytes: &str) -> bool {
+    match veth.set_sysctl(Side::Near, "net/core/optmem_max", bytes) {
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => false,
+        set => set.is_ok() || panic!("{set:?}"),
     }
 }
 

@@ -312,7 +312,9 @@ fn an_idle_receiver_told_to_exit_has_done_what_it_was_asked() {
 #[test]
 fn a_sender_told_to_exit_while_it_connects_sends_nothing() {
     let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (tell, connected) = std::sync::mpsc::channel();
     let (address, stand_in) = stand_in(move |stream| {
+        tell.send(()).unwrap();
         let _ = wait.recv();
         drop(stream);
     });
@@ -322,15 +324,7 @@ fn a_sender_told_to_exit_while_it_connects_sends_nothing() {
     command.arg(path).args(["--to", &address]);
     let sender = Program::start(command);
     // It has taken over the signals when it connects.
-    let sockets = || {
-        let fds = std::fs::read_dir(format!("/proc/{}/fd", sender.pid())).unwrap();
-        fds.filter(|fd| {
-            let link = std::fs::read_link(fd.as_ref().unwrap().path()).unwrap_or_default();
-            link.to_string_lossy().starts_with("socket:")
-        })
-        .count()
-    };
-    until("a connection beside the pair for signals", || (sockets() >= 3).then_some(()));
+    connected.recv().unwrap();
     sender.signal(Signal::INT);
     let end = sender.end().expect(2);
     assert_eq!(end.stderr, "error: told to exit by SIGINT; nothing was sent\n");

@@ -280,7 +280,8 @@ fn without_threads_memory_or_descriptors_every_command_says_so() {
     let to_nobody_by_name = ["send", path.to_str().unwrap(), "--to", "localhost:1"];
     let bench_one = [&bench[..], &["--method", "ringwire", "--order", "sequential"]].concat();
     // The last: what doctor says where the machine is busy.
-    let reasons = ["(os error 24)", "Connection refused (os error 111)", " in time"];
+    let refused = "Connection refused (os error 111)";
+    let reasons = ["(os error 24)", "no file descriptor is free", refused, " in time"];
     // Where it begins to do for which command depends on what was inherited, and on how many are
     // needed at once. However many there are, what fails names its reason.
     for limit in 9..=22 {

@@ -48,6 +48,10 @@ fn one() -> Receiver {
 
 #[test]
 fn every_engine_that_is_asked_for_delivers() {
+    if !has_uring() {
+        let test = "every_engine_that_is_asked_for_delivers";
+        return skip(test, "io_uring cannot send without a copy here");
+    }
     let dir = scratch();
     let (path, content) = file(dir.path());
     for (engine, said) in [
@@ -133,8 +137,11 @@ fn on_a_path_that_copies_for_whatever_reason_files_arrive_whole() {
     assert!(said[0].starts_with("uring") || said[0].contains("not uring: "), "{said:?}");
 
     // The least memory for notifications of MSG_ZEROCOPY.
-    veth.set_sysctl(Side::Near, "net/core/optmem_max", "4096").unwrap();
-    assert_eq!(all(), said);
+    if sets_optmem(&veth, "4096") {
+        assert_eq!(all(), said);
+    } else {
+        skip(test, "net.core.optmem_max is the host's alone here");
+    }
 
     // Somebody looks on, as tcpdump does.
     let protocol = Protocol::from_raw(u32::from(3_u16.to_be()).try_into().unwrap());
