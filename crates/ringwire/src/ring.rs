@@ -432,9 +432,9 @@ impl Ring {
     /// - `copy`: one to wait if a request waits for room, else none.
     ///
     /// A stream that is full takes one or two more on the last two, to be told of room.
-    /// Of `uring` each turn takes one more once somebody has asked for the ring's descriptor, where
-    /// completions are deferred, and two more while something is out on kernels that put signals
-    /// off (6.12).
+    /// Of `uring` each turn takes one or two more once somebody has asked for the ring's
+    /// descriptor, where completions are deferred, and two beside these while something is out on
+    /// kernels that put signals off (6.12).
     ///
     /// Returns at once if nothing is out that could become an event and there is no waker.
     ///
@@ -481,6 +481,7 @@ impl Ring {
     /// Some kernels (5.10, 6.4 and 6.5 among them) break no connection in which another thread
     /// waits. There one that waits to read is woken, and reads the end, and the connection breaks
     /// in one of the next turns ([`Turned::turn_by`]); while one waits to write there, it does not.
+    /// Until then it counts as one of [`Limits::sockets`], and a ring that is dropped leaves it.
     ///
     /// # Errors
     /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is

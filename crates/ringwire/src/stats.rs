@@ -83,7 +83,7 @@ pub struct Stats {
     pub in_flight_payloads: u64,
     /// Requests not yet closed, at present.
     pub open_requests: u64,
-    /// Sockets attached, at present, those that are closing included.
+    /// Sockets attached, at present, those that are closing, or still to be broken, included.
     pub sockets: u64,
     /// How long ago the oldest payload that is not released was sent, in milliseconds, as of the
     /// last turn; 0 if there is none.

@@ -207,7 +207,18 @@ impl Heard {
 
 /// Whether `uring` is to be had: not before Linux 6.0.
 pub(crate) fn has_uring() -> bool {
-    ringwire::Ring::builder().engine(ringwire::EngineChoice::Uring).build().is_ok()
+    let build = || ringwire::Ring::builder().engine(ringwire::EngineChoice::Uring).build();
+    until("a ring, or none for good", || match build() {
+        Ok(_) => Some(true),
+        Err(ringwire::Error::Unsupported { feature, .. }) if feature.contains("SEND_ZC") => {
+            Some(false)
+        }
+        // What other rings had locked comes back a while after they are gone.
+        Err(ringwire::Error::Unsupported { needs, .. }) if needs.starts_with("RLIMIT_MEMLOCK") => {
+            None
+        }
+        Err(why) => panic!("{why}"),
+    })
 }
 
 /// Sets the near side's memory for notifications; `false` where namespaces have no setting of their

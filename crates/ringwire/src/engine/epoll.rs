@@ -445,7 +445,7 @@ impl Engine for Epoll {
         let ours = target.file.is_some_and(|at| self.is_all_ours(at));
         socket::abort(target.fd)?;
         if let Some(place) = target.file.and_then(|at| self.places.get_mut(at as usize)) {
-            place.is_broken_off = ours;
+            place.is_broken_off |= ours;
         }
         Ok(())
     }

@@ -10,10 +10,11 @@ use crate::config::{Limits, Thresholds};
 use crate::engine::{Completion, Deadline, Engine, Span};
 use crate::error::{Errno, Error, SendError};
 use crate::headers::HeaderPages;
-use crate::ledger::{Key, Ledger, NONE, Notifier, PayloadId, Table};
+use crate::ledger::{Ledger, NONE, Notifier, PayloadId, Table};
 use crate::payload::{IntoPayload as _, Payload, Piece};
 use crate::policy::{Budget, Share, Unpinnable};
 use crate::release::Events;
+use crate::ring::breaks::Breaks;
 use crate::ring::limits::{PAYLOAD_BYTES_MAX, full};
 use crate::ring::options::SendOptions;
 use crate::ring::share::Shares;
@@ -46,7 +47,8 @@ pub struct Turned {
     /// acknowledges nothing ([`Event::Stalled`](crate::Event::Stalled)), or that what somebody else
     /// has written beside is free, or to break a connection that could not be broken at once
     /// ([`Ring::abort`](crate::Ring::abort)). For who sleeps on the ring's descriptor; a turn that
-    /// waits sees to it by itself. `None` if there is nothing of the kind.
+    /// waits sees to it by itself, but none waits where nothing is out. `None` if there is nothing
+    /// of the kind.
     pub turn_by: Option<Instant>,
 }
 
@@ -112,8 +114,7 @@ pub(crate) struct Core<E: Engine> {
     /// Sockets that a limit of the ring refused.
     pub ring_refused: Vec<u32>,
     pub stalls: Stalls,
-    /// Sockets whose connections are still to be broken.
-    pub breaks: Vec<Key>,
+    pub breaks: Breaks,
     pub started: Instant,
     /// The time of the last turn.
     pub now: Instant,
@@ -150,7 +151,7 @@ impl<E: Engine> Core<E> {
             byte_shares: Shares::new(limits.ring_bytes),
             payload_shares: Shares::new(limits.ring_payloads.into()),
             stalls: Stalls::new(limits.stall_after, now),
-            breaks: Vec::new(),
+            breaks: Breaks::new(now),
             limits,
             thresholds,
             arena: None,
@@ -459,8 +460,8 @@ impl<E: Engine> Core<E> {
         if !self.home.is_here() {
             return report;
         }
-        self.drain(deadline);
-        if self.in_flight_payloads > 0 && on_deadline == OnDeadline::Abort {
+        self.drain_until(deadline, Self::is_all_back);
+        if on_deadline == OnDeadline::Abort && !self.is_all_back_and_broken() {
             let held: Vec<u32> = self.sockets.iter().map(|(slot, _)| slot).collect();
             for slot in held {
                 // What was detached is its new owner's to break.
@@ -472,7 +473,7 @@ impl<E: Engine> Core<E> {
                     }
                 }
             }
-            self.drain(ABORT_TIME.into());
+            self.drain_until(ABORT_TIME.into(), Self::is_all_back_and_broken);
         }
         self.stop(&mut Events::new());
         report.released_payloads = self.stats.released_payloads - before.0;
@@ -493,15 +494,24 @@ impl<E: Engine> Core<E> {
 
     /// Takes what has completed, and starts nothing.
     fn stop(&mut self, events: &mut Events) {
+        self.break_all();
         self.engine.stop();
         if self.engine.turn(Deadline::Now, &mut self.completions).is_ok() {
             self.take_completions(events);
         }
     }
 
-    /// Turns until nothing is in flight, or until the deadline. Peers are given the time until then
-    /// as time in which we run.
-    fn drain(&mut self, deadline: Deadline) {
+    fn is_all_back(&self) -> bool {
+        self.in_flight_payloads == 0
+    }
+
+    fn is_all_back_and_broken(&self) -> bool {
+        self.is_all_back() && self.breaks.is_empty()
+    }
+
+    /// Turns until `is_enough`, or until the deadline. Peers are given the time until then as time
+    /// in which we run.
+    fn drain_until(&mut self, deadline: Deadline, is_enough: impl Fn(&Self) -> bool + Copy) {
         let mut events = Events::new();
         self.look_at_clock();
         let mut patience = match deadline {
@@ -510,19 +520,23 @@ impl<E: Engine> Core<E> {
             }
             Deadline::Now | Deadline::Never => None,
         };
-        while self.in_flight_payloads > 0 {
+        while !is_enough(self) {
             let slice = patience.as_mut().map(|patience| patience.slice(self.now));
             let wait = match slice {
                 None => deadline,
                 Some(None) => Deadline::Now,
                 Some(Some(slice)) => self.now.checked_add(slice).map_or(deadline, Deadline::At),
             };
-            let turned = self.turn_until(wait, &mut events, |core| core.in_flight_payloads == 0);
+            let turned = self.turn_until(wait, &mut events, is_enough);
             if let Err(error) = turned {
                 tracing::warn!(%error, "the ring failed while it was drained");
                 break;
             }
             events.clear();
+            if let (true, Some(due)) = (self.is_all_back(), self.next_break()) {
+                // No turn waits for that alone. This is 128 ms at most, and of 2 s in all.
+                std::thread::sleep(due.saturating_duration_since(self.now));
+            }
             self.look_at_clock();
             if slice == Some(None) || deadline == Deadline::Now && self.ready.is_empty() {
                 break;

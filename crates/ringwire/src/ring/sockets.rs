@@ -1,7 +1,8 @@
 //! Step 1 of a send: the sockets of a ring and what becomes of them.
 //!
 //! A socket is open, finishing (FIN after its queue), or closing (its handle is stale); it leaves
-//! the table when nothing of it is in flight. Invariant: the descriptor is kept until the last
+//! the table when nothing of it is in flight and its connection is not still to be broken
+//! (`breaks.rs`). Invariant: the descriptor is kept until the last
 //! request of the socket is closed and the last payload released, so that memory can still be
 //! reclaimed by breaking the connection.
 
@@ -261,8 +262,9 @@ impl<E: Engine> Core<E> {
         if outstanding {
             self.cancel_requests(slot);
         }
-        if aborted == Err(Errno::BUSY) {
-            self.break_later(slot);
+        match aborted {
+            Err(Errno::BUSY) => self.break_later(slot),
+            _ => self.sockets.at_mut(slot).into_iter().for_each(|entry| entry.breaks = false),
         }
         self.retire_if_idle(slot);
         match aborted {

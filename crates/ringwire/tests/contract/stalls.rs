@@ -7,7 +7,7 @@
 //! asserted.
 
 use crate::contract::runs_here;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::net::UdpSocket;
 use std::sync::mpsc;
 use std::thread;
@@ -134,7 +134,8 @@ fn what_a_stalled_peer_holds_comes_back_on_request() {
             }
             driver.until("gone", |driver| driver.ring.stats().sockets == 0);
             assert!(matches!(driver.ring.reclaim(sock), Err(Error::Misuse(_))), "{what}");
-            assert!(hear(far).join().unwrap().error.is_some(), "{what}: a reset");
+            let error = hear(far).join().unwrap().error;
+            assert_eq!(error, Some(ErrorKind::ConnectionReset), "{what}");
         }
     });
 }
@@ -163,7 +164,8 @@ fn what_a_stalled_peer_holds_comes_back_by_itself_if_that_is_wanted() {
         assert_eq!(driver.fate(late).failed, Some((0, Errno::TIMEDOUT)), "{what}: and it says so");
         driver.ring.close(sock).unwrap();
         driver.until("closed", |driver| driver.ring.stats().sockets == 0);
-        assert!(hear(far).join().unwrap().error.is_some(), "{what}: a reset");
+        let error = hear(far).join().unwrap().error;
+        assert_eq!(error, Some(ErrorKind::ConnectionReset), "{what}");
     });
 }
 
@@ -191,7 +193,8 @@ fn an_abort_breaks_a_connection_on_which_another_thread_waits_to_read() {
         driver.until("closed", |driver| driver.ring.stats().sockets == 0);
         let read = reading.join().unwrap();
         assert!(matches!(read, Ok(0) | Err(_)), "{what}: {read:?}");
-        assert!(hear(far).join().unwrap().error.is_some(), "{what}: a reset");
+        let error = hear(far).join().unwrap().error;
+        assert_eq!(error, Some(ErrorKind::ConnectionReset), "{what}");
     });
 }
 

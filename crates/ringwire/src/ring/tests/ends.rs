@@ -51,43 +51,57 @@ fn aborting_fails_what_waits_and_awaits_what_is_out() {
     play.assert_at_rest();
 }
 
-/// A kernel that breaks no connection in which somebody waits (K58): every turn asks again, and
-/// none waits for it.
+/// By a kernel that breaks no connection in which somebody waits (K58).
 #[test]
 fn a_connection_that_does_not_break_at_once_is_broken_by_a_later_turn() {
     let mut play = Play::stream();
     play.send(100);
     play.turn();
     play.result(Ok(100), true);
-    play.core.engine.breaks = [Err(Errno::BUSY); 3].into();
+    play.core.engine.breaks = [Err(Errno::BUSY); 2].into();
     play.core.abort(play.sock).unwrap();
-    let (soon, now) = (Duration::from_millis(1), play.core.now);
-    play.core.engine.tick = soon;
-    let before = play.core.engine.deadlines.len();
-    let mut events = Events::new();
-    let turned = play.core.turn(Deadline::At(now + 2 * soon), &mut events).unwrap();
+    let (before, now) = (play.core.engine.deadlines.len(), play.core.now);
+    let at = |ms| now + Duration::from_millis(ms);
+    play.core.engine.tick = Duration::from_millis(1);
+    let turned = play.core.turn(Deadline::At(at(3)), &mut Events::new()).unwrap();
     let waited = &play.core.engine.deadlines[before..];
-    assert_eq!(waited, [Deadline::At(now + soon), Deadline::At(now + 2 * soon)]);
-    assert_eq!((turned.turn_by, play.core.engine.broken_off), (Some(now + 3 * soon), 3));
-    // What is free of it is so whether or not it breaks.
+    assert_eq!(waited, [1, 3, 3].map(|ms| Deadline::At(at(ms))));
+    assert_eq!((turned.turn_by, play.core.engine.broken_off), (Some(at(3)), 2));
     assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 No"]);
-    assert_eq!((play.core.engine.broken_off, play.core.sockets.used()), (4, 0));
-    assert_eq!(play.core.turn(Deadline::Never, &mut events).unwrap().turn_by, None);
+    assert_eq!((play.core.engine.broken_off, play.core.sockets.used()), (3, 0));
     play.assert_at_rest();
 }
 
 /// It would live on in a duplicate.
 #[test]
-fn an_idle_connection_that_does_not_break_at_once_is_kept_until_it_does() {
+fn an_idle_connection_that_does_not_break_is_kept_and_tried_again_seldomer_each_time() {
     let mut play = Play::stream();
-    play.core.engine.breaks = [Err(Errno::BUSY); 2].into();
+    let pauses = [1, 2, 4, 8, 16, 32, 64, 128, 128].map(Duration::from_millis);
+    play.core.engine.breaks = [Err(Errno::BUSY); 9].into();
     play.core.abort(play.sock).unwrap();
-    assert_eq!(play.core.sockets.used(), 1);
     let mut events = Events::new();
-    assert!(play.core.turn(Deadline::Never, &mut events).unwrap().turn_by.is_some());
-    assert_eq!(play.core.sockets.used(), 1);
+    for pause in pauses {
+        let turned = play.core.turn(Deadline::Never, &mut events).unwrap();
+        assert_eq!(turned.turn_by, Some(play.core.now + pause));
+        assert_eq!(play.core.sockets.used(), 1);
+        play.core.ahead += pause;
+    }
     assert_eq!(play.core.turn(Deadline::Never, &mut events).unwrap().turn_by, None);
-    assert_eq!((play.core.engine.broken_off, play.core.sockets.used()), (3, 0));
+    assert_eq!((play.core.engine.broken_off, play.core.sockets.used()), (10, 0));
+    play.assert_at_rest();
+}
+
+/// Whoever asks himself, in the meantime, need not be asked for.
+#[test]
+fn a_connection_that_breaks_meanwhile_is_not_broken_once_more() {
+    let mut play = Play::stream();
+    play.core.engine.breaks = [Err(Errno::BUSY)].into();
+    play.core.abort(play.sock).unwrap();
+    play.core.reclaim(play.sock).unwrap();
+    assert_eq!(play.core.sockets.used(), 0);
+    play.core.ahead += Duration::from_secs(1);
+    play.turn();
+    assert_eq!(play.core.engine.broken_off, 2);
     play.assert_at_rest();
 }
 
