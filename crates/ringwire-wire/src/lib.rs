@@ -59,8 +59,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub use perfect::{AckerUse, Flow, Perfect, PerfectBuilder, Transmitted, Written, pin_to_cpu};
 pub use skip::skip;
 pub use socket::{
-    Held, acknowledged_bytes, held, sent_again, set_max_pacing_rate, set_option, set_zerocopy,
-    unacknowledged_bytes, window_is_shut, written_bytes,
+    Held, acknowledged_bytes, held, retransmitted_bytes, sent_again, set_max_pacing_rate,
+    set_option, set_zerocopy, unacknowledged_bytes, window_is_shut, written_bytes,
 };
 pub use veth::Veth;
 pub use wire::{Stream, Wire};

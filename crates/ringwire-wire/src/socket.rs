@@ -21,6 +21,14 @@ pub fn acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(sys::tcp_info(socket.as_fd())?.tcpi_bytes_acked)
 }
 
+/// Bytes that a TCP socket has sent more than once.
+///
+/// # Kernel
+/// `tcpi_bytes_retrans` of `TCP_INFO`, Linux 4.19.
+pub fn retransmitted_bytes(socket: impl AsFd) -> io::Result<u64> {
+    Ok(sys::tcp_info(socket.as_fd())?.tcpi_bytes_retrans)
+}
+
 /// Bytes that anybody has written to a TCP socket since the connection began; off by one at most,
 /// as [`acknowledged_bytes`].
 pub fn written_bytes(socket: impl AsFd) -> io::Result<u64> {
