@@ -12,8 +12,10 @@ use super::steps::Step;
 use crate::{Error, Result, workspace};
 
 /// Programs of the host's that tests run, or scripts; what is missing here, tests say.
-const PROGRAMS: [&str; 10] =
-    ["strace", "ip", "tc", "nsenter", "unshare", "setpriv", "prlimit", "ldd", "env", "nohup"];
+const PROGRAMS: [&str; 11] = [
+    "strace", "ip", "tc", "nsenter", "unshare", "setpriv", "prlimit", "ldd", "env", "nohup",
+    "getent",
+];
 /// Where they may be.
 const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -74,6 +76,9 @@ pub(super) fn image(busybox: &Path, ringwire: &Path, steps: &[Step]) -> Result<I
         image.dir(dir, 0o1777);
     }
     image.text("/etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost\n");
+    // Tests lay their own over these.
+    image.text("/etc/nsswitch.conf", 0o644, "hosts: files dns\n");
+    image.text("/etc/resolv.conf", 0o644, "");
     image.text("/etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n");
     image.text("/etc/group", 0o644, "root:x:0:\n");
     image.file("/bin/busybox", busybox)?;
