@@ -244,6 +244,12 @@ impl<E: Engine> Core<E> {
         let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
         entry.broken = Some(error);
         let aborted = self.engine.break_off(entry.target());
+        entry.breaks &= aborted == Err(Errno::BUSY);
+        if aborted == Err(Errno::BUSY) {
+            // Before what is queued comes back, with which a socket may be at its end.
+            self.break_later(slot);
+        }
+        let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
         let head = entry.queue.head();
         entry.queue.clear();
         let outstanding = entry.outstanding > 0;
@@ -261,10 +267,6 @@ impl<E: Engine> Core<E> {
         self.pending = events;
         if outstanding {
             self.cancel_requests(slot);
-        }
-        match aborted {
-            Err(Errno::BUSY) => self.break_later(slot),
-            _ => self.sockets.at_mut(slot).into_iter().for_each(|entry| entry.breaks = false),
         }
         self.retire_if_idle(slot);
         match aborted {

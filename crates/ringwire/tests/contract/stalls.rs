@@ -187,6 +187,7 @@ fn an_abort_breaks_a_connection_on_which_another_thread_waits_to_read() {
         });
         let id = driver.send(sock, noise(1, TOO_MUCH));
         let waits = told.recv().unwrap();
+        let _ = driver.turn(Deadline::Now);
         driver.until("it waits", |_| sleeps(waits));
         driver.ring.abort(sock).unwrap();
         driver.until_released(&[id]);

@@ -78,7 +78,10 @@ fn an_idle_connection_that_does_not_break_is_kept_and_tried_again_seldomer_each_
     let mut play = Play::stream();
     let pauses = [1, 2, 4, 8, 16, 32, 64, 128, 128].map(Duration::from_millis);
     play.core.engine.breaks = [Err(Errno::BUSY); 9].into();
+    // It comes back with the abort.
+    play.send(100);
     play.core.abort(play.sock).unwrap();
+    assert_eq!(play.core.sockets.used(), 1);
     let mut events = Events::new();
     for pause in pauses {
         let turned = play.core.turn(Deadline::Never, &mut events).unwrap();
