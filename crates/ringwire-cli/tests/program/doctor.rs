@@ -280,6 +280,14 @@ fn a_seccomp_filter_is_told_apart_from_a_kernel_without_io_uring() {
     }
 }
 
+/// Whether a packet socket has what other network namespaces send copied, too: before Linux 6.16.
+fn taps_reach_everywhere() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_str().unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (6, 16)
+}
+
 fn veth(test: &str) -> Option<Veth> {
     Veth::new().map_err(|why| skip(test, why.reason())).ok()
 }
@@ -346,7 +354,14 @@ fn a_namespace_of_its_own_is_seen_as_it_is() {
     let packets = socket(SocketType::RAW).unwrap();
     assert!(sets_optmem(&veth, "4096"));
     let end = settled(|| in_namespace(&shared, &veth, &["--to", &to]));
-    assert_shown("doctor_looked_on", told(&end, &to));
+    if taps_reach_everywhere() {
+        // What doctor itself sends is copied for them, wherever it goes.
+        let text = told(&end, &to);
+        let last = "\n\nZero copy does not work here as it should: see live-probe.\n";
+        assert!(text.starts_with("exit 1\n") && text.ends_with(last), "{text}");
+    } else {
+        assert_shown("doctor_looked_on", told(&end, &to));
+    }
     drop(packets);
 
     // Without scatter-gather.
