@@ -79,6 +79,7 @@ pub(super) fn image(busybox: &Path, ringwire: &Path, steps: &[Step]) -> Result<I
     // Tests lay their own over these.
     image.text("/etc/nsswitch.conf", 0o644, "hosts: files dns\n");
     image.text("/etc/resolv.conf", 0o644, "");
+    image.text("/etc/host.conf", 0o644, "multi on\n");
     image.text("/etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n");
     image.text("/etc/group", 0o644, "root:x:0:\n");
     image.file("/bin/busybox", busybox)?;
