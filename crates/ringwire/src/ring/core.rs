@@ -533,7 +533,8 @@ impl<E: Engine> Core<E> {
                 break;
             }
             events.clear();
-            if let (true, Some(due)) = (self.is_all_back(), self.next_break()) {
+            let only_breaks = self.is_all_back() && !is_enough(self);
+            if let (true, Some(due)) = (only_breaks, self.next_break()) {
                 // No turn waits for that alone. This is 128 ms at most, and of 2 s in all.
                 std::thread::sleep(due.saturating_duration_since(self.now));
             }
