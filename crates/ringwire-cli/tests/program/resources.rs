@@ -279,9 +279,9 @@ fn without_threads_memory_or_descriptors_every_command_says_so() {
     let to_nobody = ["send", path.to_str().unwrap(), "--to", "127.0.0.1:1"];
     let to_nobody_by_name = ["send", path.to_str().unwrap(), "--to", "localhost:1"];
     let bench_one = [&bench[..], &["--method", "ringwire", "--order", "sequential"]].concat();
-    // The last: what doctor says where the machine is busy.
+    // The last ones: what doctor says where the machine is busy, or somebody looks on.
     let refused = "Connection refused (os error 111)";
-    let reasons = ["(os error 24)", "no file descriptor is free", refused, " in time"];
+    let reasons = ["(os error 24)", "no file descriptor is free", refused, " in time", TAPPED];
     // Where it begins to do for which command depends on what was inherited, and on how many are
     // needed at once. However many there are, what fails names its reason.
     let has_uring = has_uring();
