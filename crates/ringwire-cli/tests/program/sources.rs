@@ -134,7 +134,9 @@ fn a_source_that_changes_is_an_error_here_and_no_file_there() {
         "{}",
         end.stderr
     );
-    let kinds: Vec<u8> = frames.iter().map(|(kind, _)| *kind).filter(|&kind| kind != 2).collect();
+    // But for blocks, and for signs of life on a slow machine.
+    let others = frames.iter().map(|(kind, _)| *kind).filter(|kind| ![2, 5].contains(kind));
+    let kinds: Vec<u8> = others.collect();
     assert_eq!(kinds, [1, 4, 6], "FILE, GIVE UP, BYE");
     let why = frames.iter().find(|(kind, _)| *kind == 4).unwrap();
     assert!(String::from_utf8_lossy(&why.1).contains("changed while it was read"));
