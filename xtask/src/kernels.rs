@@ -324,6 +324,37 @@ pub(crate) fn differs(paper: &str, json: &str) -> Option<(usize, String)> {
     }
 }
 
+/// What `docs/kernels.json` has nothing of: kernels, and steps on those that it has.
+pub(crate) fn lacks(json: &str) -> Vec<String> {
+    // That it can be read is another rule's.
+    let report: Report = serde_json::from_str(json).unwrap_or_default();
+    let there = |series: &str| report.kernels.iter().any(|kernel| kernel.series == series);
+    let newest = report.kernels.iter().any(|kernel| !KERNELS.contains(&kernel.series.as_str()));
+    let absent = KERNELS.into_iter().filter(|series| match *series {
+        version::NEWEST => !newest,
+        series => !there(series),
+    });
+    let mut all: Vec<String> =
+        absent.map(|series| format!("cargo xtask kernels --kernel {series}")).collect();
+    for kernel in &report.kernels {
+        let is_there = |(group, name): &(&str, String)| {
+            kernel.steps.iter().any(|step| step.group == *group && step.name == *name)
+        };
+        let mut groups: Vec<_> = steps::names()
+            .into_iter()
+            .filter(|step| !is_there(step))
+            .map(|(group, _)| group)
+            .collect();
+        groups.dedup();
+        if !groups.is_empty() {
+            let series = &kernel.series;
+            let only = groups.join(" --only ");
+            all.push(format!("cargo xtask kernels --kernel {series} --only {only}"));
+        }
+    }
+    all
+}
+
 /// The paper with the tables of this JSON.
 #[cfg(test)]
 pub(crate) fn with_tables(paper: &str, json: &str) -> Result<String> {

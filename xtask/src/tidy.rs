@@ -59,6 +59,7 @@ const RULES: &[Rule] = &[
     paper::what_a_ring_tells_is_listed,
     paper::crates_are_described,
     paper::kernels_are_as_seen,
+    paper::kernels_lack_nothing,
     paper::no_foreign_place,
 ];
 

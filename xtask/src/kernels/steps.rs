@@ -122,6 +122,17 @@ pub(super) fn groups() -> Vec<&'static str> {
     OTHERS.into_iter().chain(PROGRAMS.iter().map(|(name, ..)| *name)).collect()
 }
 
+/// All steps that there are, by their groups and names.
+pub(super) fn names() -> Vec<(&'static str, String)> {
+    let users = || USERS.iter().map(|(user, _)| (*user).to_owned());
+    let doctor = users().map(|name| ("doctor", name));
+    let uncopied = users().map(|name| ("uncopied", name));
+    let programs = PROGRAMS.iter().map(|(group, source, _)| (*group, (*source).to_owned()));
+    let transfers =
+        users().flat_map(|user| ENGINES.map(|engine| ("transfers", format!("{user}, {engine}"))));
+    doctor.chain(transfers).chain(uncopied).chain(programs).collect()
+}
+
 /// The test programs that are to run, of those that cargo built.
 pub(super) fn programs<'a>(built: &'a [Built], workspace: &Path) -> Vec<(usize, &'a Built)> {
     let mut all: Vec<_> = built
@@ -307,6 +318,20 @@ mod tests {
         assert!(
             steps[2].script.starts_with("ulimit -l 8192\nexec /usr/bin/setpriv --reuid 20003 ")
         );
+    }
+
+    #[test]
+    fn all_steps_are_named() {
+        let built = PROGRAMS.map(|(target, source, _)| Built {
+            target: target.into(),
+            source: Path::new("/w").join(source),
+            executable: "/t".into(),
+            package: "/w".into(),
+            test: true,
+        });
+        let steps = all(Path::new("/t/ringwire"), &programs(&built, Path::new("/w")));
+        let steps: Vec<_> = steps.iter().map(|step| (&*step.group, step.name.clone())).collect();
+        assert_eq!(steps, names());
     }
 
     #[test]

@@ -281,6 +281,16 @@ pub(crate) fn kernels_are_as_seen(tree: &Tree, _: &Sources) -> Vec<Finding> {
     differs.map(|(line, what)| Finding::new(kernels::PAPER, line, what)).into_iter().collect()
 }
 
+/// Everything has been looked at on every kernel.
+pub(crate) fn kernels_lack_nothing(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let lacks = kernels::lacks(tree.get(kernels::JSON).unwrap_or_default());
+    let finding = |command| {
+        let what = format!("lacks what `{command}` brings");
+        Finding::new(kernels::JSON, 1, what)
+    };
+    lacks.into_iter().map(finding).collect()
+}
+
 /// Nothing speaks of where packages come from (the lock file does) or of somebody's machine.
 pub(crate) fn no_foreign_place(tree: &Tree, _: &Sources) -> Vec<Finding> {
     // In pieces, so that this file does not find itself.
@@ -401,6 +411,27 @@ mod tests {
         let right = kernels::with_tables(paper, json).map_err(|Error(what)| what);
         assert_eq!(seen(&right.expect("tables")), [""; 0]);
         assert_eq!(found(rule, &[(kernels::PAPER, paper)]), ["docs/kernels.json:1"]);
+    }
+
+    #[test]
+    fn every_kernel_has_every_step() {
+        let lacks = |json: &str| {
+            let tree = Tree::of(&[(kernels::JSON, json)]);
+            let found = kernels_lack_nothing(&tree, &Sources::read(&tree));
+            found.into_iter().map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        let json = r#"{"kernels":[{"series":"6.1","release":"","package":"","complaints":[],
+            "steps":[{"group":"doctor","name":"root","date":"","passed":1,"failed":0,
+            "skipped":0,"seconds":0},{"group":"facts","name":
+            "crates/ringwire/tests/kernel/main.rs","date":"","passed":1,"failed":0,
+            "skipped":0,"seconds":0}]}]}"#;
+        let found = lacks(json);
+        assert_eq!(found.len(), 5, "{found:?}");
+        assert_eq!(found[3], "lacks what `cargo xtask kernels --kernel newest` brings");
+        let steps = "lacks what `cargo xtask kernels --kernel 6.1 --only doctor --only transfers \
+                     --only uncopied --only selection ";
+        assert!(found[4].starts_with(steps), "{found:?}");
+        assert_eq!(lacks("").len(), 5, "all kernels");
     }
 
     #[test]
