@@ -2,9 +2,8 @@
 //!
 //! A socket is open, finishing (FIN after its queue), or closing (its handle is stale); it leaves
 //! the table when nothing of it is in flight and its connection is not still to be broken
-//! (`breaks.rs`). Invariant: the descriptor is kept until the last
-//! request of the socket is closed and the last payload released, so that memory can still be
-//! reclaimed by breaking the connection.
+//! (`breaks.rs`). Invariant: the descriptor is kept until the last request of the socket is closed
+//! and the last payload released, so that memory can still be reclaimed by breaking the connection.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
