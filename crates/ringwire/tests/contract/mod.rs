@@ -17,12 +17,19 @@ mod trains;
 use ringwire::{RingBuilder, Thresholds};
 
 use crate::support::needs::{Feature, has, needs};
-use crate::support::{COPY, Driver, ZERO_COPY};
+use crate::support::{COPY, Driver, ZERO_COPY, lockable};
 
 /// Whether this kernel has what the engine is made of; skips `test` if not. `None` for
-/// `let … else { return }`, before anything else.
+/// `let … else { return }`, before anything else. Tests that go without a copy find memory that may
+/// be locked.
 fn runs_here(test: &str) -> Option<()> {
-    if crate::ENGINE.completion_ring { needs(test, Feature::SendZc) } else { Some(()) }
+    if crate::ENGINE.completion_ring {
+        needs(test, Feature::SendZc)?;
+    }
+    if crate::ENGINE.zero_copy {
+        lockable::await_half();
+    }
+    Some(())
 }
 
 /// Of so many requests of several pieces of registered memory, how many are registered ones.

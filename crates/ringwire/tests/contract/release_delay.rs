@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire::{Arena, Deadline, Event, Events, IntoPayload, Registration};
+use ringwire::{Arena, Deadline, Event, Events, Force, IntoPayload, Registration, SendOptions};
 use ringwire_wire::{Family, Side, Veth, acknowledged_bytes, skip, unacknowledged_bytes};
 use socket2::SockRef;
 
@@ -173,7 +173,9 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
         })
         .collect();
 
-    // Warm, as the kernel sees it: it has made the send buffer large enough.
+    // Warm, as the kernel sees it: it has made the send buffer large enough. By copies, which no
+    // limit of locked memory bounds.
+    let copied = SendOptions::new().route(Force::Copy);
     let guard = Instant::now() + PATIENCE;
     let (mut sent, mut released) = (0, 0);
     let mut warm = false;
@@ -184,7 +186,7 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
             SockRef::from(&ours).send_buffer_size()
         );
         while !warm && sent - released < 64 {
-            ring.send(sock, blocks[sent % 16].clone()).unwrap();
+            ring.send_with(sock, blocks[sent % 16].clone(), copied).unwrap();
             sent += 1;
         }
         let _ = ring.turn(PATIENCE, &mut events).unwrap();

@@ -2,6 +2,8 @@
 //! that read on threads of their own, and runs in a process of one's own.
 
 pub(crate) mod forked;
+#[allow(dead_code, reason = "not every test program locks memory, one test after the other")]
+pub(crate) mod lockable;
 pub(crate) mod memory;
 #[allow(dead_code, reason = "not every test program needs what some kernels lack")]
 pub(crate) mod needs;
