@@ -19,6 +19,11 @@ const OPTMEM: usize = 6;
 #[doc(alias = "SK_MEMINFO_VARS")]
 const MEMINFO_PLACES: usize = 9;
 
+/// What a socket's options and notifications may take before Linux 6.9, if nobody has changed it.
+const OPTMEM_MAX: u32 = 20_480;
+/// What a notification takes, and a little more: `SKB_TRUESIZE(0)` is 576 with cache lines of 64.
+const NOTIFICATION_BYTES: u32 = 1024;
+
 /// Who has sent what the kernel has taken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Senders {
@@ -41,6 +46,21 @@ pub(crate) enum Senders {
 /// (filters, source routes) is taken for one.
 #[doc(alias = "SO_MEMINFO")]
 pub(crate) fn holds_notifications(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(option_memory_bytes(fd)? != 0)
+}
+
+/// Whether one notification more has room beside what the socket holds, by the limit of this
+/// thread's network namespace.
+#[doc(alias = "optmem_max")]
+pub(crate) fn has_room_for_a_notification(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let most = std::fs::read_to_string("/proc/sys/net/core/optmem_max");
+    // Before 6.9 only the first namespace has it.
+    let most = most.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(OPTMEM_MAX);
+    Ok(option_memory_bytes(fd)?.saturating_add(NOTIFICATION_BYTES) <= most)
+}
+
+/// The memory that a socket's options and notifications take.
+fn option_memory_bytes(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     let mut places = [0_u32; MEMINFO_PLACES];
     let mut bytes = size_of_val(&places) as libc::socklen_t;
     // SAFETY: the kernel writes at most `bytes` bytes into `places`, inside this call.
@@ -57,7 +77,7 @@ pub(crate) fn holds_notifications(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
         return Err(last_errno());
     }
     let told = bytes as usize > OPTMEM * size_of::<u32>();
-    if told { Ok(places[OPTMEM] != 0) } else { Err(Errno::OPNOTSUPP) }
+    if told { Ok(places[OPTMEM]) } else { Err(Errno::OPNOTSUPP) }
 }
 
 /// Whether what the kernel has taken on a connection, from its first byte on, are the
@@ -156,4 +176,47 @@ const TCP_CLOSING: u8 = 11;
 
 fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use ringwire_wire::{Family, loopback, skip};
+    use socket2::{SockFilter, SockRef};
+
+    use super::*;
+
+    /// `BPF_LD | BPF_W | BPF_ABS`: a word of the packet, which takes the kernel many instructions.
+    const LOAD: SockFilter = SockFilter::new(0x20, 0, 0, 0);
+    /// `BPF_RET | BPF_K`: all of the packet passes.
+    const PASS: SockFilter = SockFilter::new(0x06, 0, 0, u32::MAX);
+    /// The longest filter (`BPF_MAXINSNS`).
+    const STEPS_MAX: usize = 4096;
+
+    #[test]
+    fn a_socket_full_of_options_has_no_room_for_a_notification() {
+        let (near, _far) = loopback::tcp_pair(Family::V4).unwrap();
+        assert_eq!(holds_notifications(near.as_fd()), Ok(false));
+        assert_eq!(has_room_for_a_notification(near.as_fd()), Ok(true));
+        let socket = SockRef::from(&near);
+        if let Err(why) = socket.attach_filter(&[PASS]) {
+            let test = "a_socket_full_of_options_has_no_room_for_a_notification";
+            assert_eq!(why.raw_os_error(), Some(libc::EPERM), "{why}");
+            return skip(test, &format!("needs root: SO_ATTACH_FILTER: {why}"));
+        }
+        // The longest filter that the socket takes leaves little.
+        let takes = |steps: &usize| {
+            let mut filter: Vec<SockFilter> = (0..*steps).map(|_| LOAD).collect();
+            filter.push(PASS);
+            let _ = socket.detach_filter();
+            socket.attach_filter(&filter).is_ok()
+        };
+        let steps: Vec<usize> = (0..STEPS_MAX).collect();
+        let longest = steps.partition_point(takes).checked_sub(1).expect("a filter");
+        assert!(longest + 1 < STEPS_MAX, "net.core.optmem_max is too large for this test");
+        assert!(takes(&longest));
+        assert_eq!(holds_notifications(near.as_fd()), Ok(true));
+        assert_eq!(has_room_for_a_notification(near.as_fd()), Ok(false));
+    }
 }

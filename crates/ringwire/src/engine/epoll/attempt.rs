@@ -5,11 +5,14 @@
 //! has the next number, and one that fails may have used one up all the same (K42); what the ring
 //! itself has sent is counted to the byte, copies too. Neighbours: `engine/epoll.rs` calls.
 
+use std::os::fd::BorrowedFd;
+
 use crate::engine::Span;
 use crate::engine::epoll::{Epoll, Manner, Place, Space};
 use crate::error::Errno;
 use crate::policy::NO_ROOM;
 use crate::sys::socket::{self, Message};
+use crate::sys::witness;
 
 impl Place {
     /// Something was offered to the kernel.
@@ -33,6 +36,15 @@ fn bytes_of(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.bytes).sum()
 }
 
+/// What a stream's send is short of that was answered ENOBUFS (K59): memory that may be pinned,
+/// which is ENOMEM, as io_uring says it, or room for its notification.
+fn short_of(socket: BorrowedFd<'_>) -> Errno {
+    match witness::has_room_for_a_notification(socket) {
+        Ok(true) => Errno::NOMEM,
+        Ok(false) | Err(_) => Errno::NOBUFS,
+    }
+}
+
 impl Epoll {
     /// Tries a request. Returns whether it must wait for room; otherwise its result is kept for
     /// the next turn.
@@ -52,9 +64,12 @@ impl Epoll {
             Err(errno) => Err(errno),
         };
         let sent = match sent {
-            // The kernel is short of memory for notifications; those that have come return some.
-            // Not for datagrams: one that was dropped on its way may have used up a number.
-            Err(Errno::NOBUFS) if manner.zero_copy && manner.stream && self.reap(at) => {
+            // The kernel is short of memory for notifications, or may pin no more; those that have
+            // come return some of both. Not for datagrams: one that was dropped on its way may have
+            // used up a number.
+            Err(Errno::NOBUFS | Errno::NOMEM)
+                if manner.zero_copy && manner.stream && self.reap(at) =>
+            {
                 self.prepare_zero_copy(at, manner).and_then(|()| self.send(at, manner, spans))
             }
             sent => sent,
@@ -150,6 +165,10 @@ impl Epoll {
             zero_copy: manner.zero_copy,
             end_of_record: manner.end_of_record,
         };
-        socket::send_message(held.fd(), message, &mut self.pieces)
+        let sent = socket::send_message(held.fd(), message, &mut self.pieces);
+        match sent {
+            Err(Errno::NOBUFS) if manner.zero_copy && manner.stream => Err(short_of(held.fd())),
+            sent => sent,
+        }
     }
 }
