@@ -35,7 +35,7 @@ use self::reader::{Reader, Returns};
 use self::source::Planned;
 use self::summary::Figures;
 use self::transfer::{Outcome, Transfer};
-use crate::args::Send;
+use crate::args::{Engine, Send};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::protocol::{self, FILES_MAX};
@@ -98,9 +98,11 @@ fn check_sizes(args: &Send, files: usize) -> Result<(), Failure> {
 
 /// Memory for the blocks.
 fn arena(args: &Send) -> Result<Arena, Failure> {
-    let registration = match args.require_registered {
-        true => Registration::Require,
-        false => Registration::Prefer,
+    let registration = match args.engine {
+        _ if args.require_registered => Registration::Require,
+        // They send from no registration, and what one locks cannot be pinned for a send.
+        Engine::MsgZerocopy | Engine::Copy => Registration::Off,
+        Engine::Auto | Engine::Uring => Registration::Prefer,
     };
     let capacity_bytes = usize::try_from(args.arena).unwrap_or(usize::MAX);
     Arena::builder()
@@ -126,8 +128,7 @@ fn transfer(
         .limits(limits(args, files.len(), connected.len()))
         .build()
         .map_err(cannot)?;
-    // The ring's answer has the arena's in it.
-    let why = ring.why().or_else(|| arena.why());
+    let why = ring.why();
     if let Some(why) = &why {
         output.note(why);
     }

@@ -332,6 +332,13 @@ fn an_arena_beyond_the_memlock_limit_works_and_says_so_or_is_an_error_when_asked
     let end = send(&receiver, &["--require-registered"]).expect(2);
     assert!(end.stderr.starts_with("error: cannot set up --arena: "), "{}", end.stderr);
     assert!(end.stderr.contains("RLIMIT_MEMLOCK"), "{}", end.stderr);
+    // Who sends from no registration locks nothing for one.
+    for engine in ["msg-zerocopy", "copy"] {
+        let receiver = Receiver::start(&[]);
+        let end = send(&receiver, &["--engine", engine]).expect(0);
+        assert!(!end.stderr.contains("registered"), "{}", end.stderr);
+        assert_same(&receiver.path("f"), b"registered or not");
+    }
 }
 
 /// What makes a command run without root's rights, after `dir` has been opened for it; `None` where

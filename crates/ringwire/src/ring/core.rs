@@ -274,7 +274,8 @@ impl<E: Engine> Core<E> {
                     .into(),
             );
         }
-        why.extend(self.arena.as_ref().and_then(Arena::why));
+        // Who sends from no registration lacks none.
+        why.extend(self.arena.as_ref().filter(|_| features.registers).and_then(Arena::why));
         why.extend(self.not_adopted.iter().cloned());
         why.extend(self.pinned.known_bytes().map(|bytes| {
             format!(
