@@ -65,10 +65,10 @@ pub(crate) enum Command {
 
 /// Send files to one or more receivers (ringwire recv)
 ///
-/// Each file is read once, past the page cache where the file system allows it, into registered
-/// memory, and every block of it is lent to all receivers at once. A block's memory is used again
-/// when every receiver's kernel has let go of it. Receivers run at their own speed inside the
-/// window of blocks that --arena and --block make.
+/// Each file is read once, past the page cache where the file system allows it, into memory that is
+/// registered where io_uring sends it, and every block of it is lent to all receivers at once. A
+/// block's memory is used again when every receiver's kernel has let go of it. Receivers run at
+/// their own speed inside the window of blocks that --arena and --block make.
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP, after_long_help = format!("{NOT_ENCRYPTED}\n\n{EXIT_CODES}"))]
 pub(crate) struct Send {

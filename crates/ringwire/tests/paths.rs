@@ -367,8 +367,8 @@ fn what_memlock_can_hold(test: &str, engine: EngineChoice) {
         // Kernels that count messages against the limit are as old as that (K15).
         return skip(test, "the kernel does not count messages of several pieces as locked memory");
     }
-    // So that nothing comes back before all of it was offered, as soon as the machine can do that.
-    wire.set_ack_every(Duration::from_millis(50));
+    // So that not all comes back before the last is offered; not so late that the path is slow.
+    wire.set_ack_every(Duration::from_millis(10));
     let deadline = Instant::now() + PATIENCE;
     while pump.ring.stats().pinned_bytes_max.is_none() {
         assert!(Instant::now() < deadline, "no limit was met: {:?}", pump.ring.stats());
@@ -378,9 +378,9 @@ fn what_memlock_can_hold(test: &str, engine: EngineChoice) {
     // Each time 7 of 12 at best.
     pump.until_uncopied(&flow, 12, 4, || (&BYTES[..]).into());
     let stats = pump.ring.stats();
-    // One that is taken beyond the budget makes it a sixteenth larger than what was pinned.
     let most = stats.pinned_bytes_max.expect("the limit was met");
-    assert!(most <= 17 * MIB as u64 / 2, "{most}");
+    assert!(most < 12 * MIB as u64, "all that waits is more than fits: {most}");
+    assert!(stats.kernel_zero_copy_bytes > 0, "{stats:?}");
     assert!(stats.copied_bytes.memlock_short > 0);
     let why = pump.ring.why().expect("memory was refused");
     assert!(why.contains("RLIMIT_MEMLOCK is 8 MiB"), "{why}");

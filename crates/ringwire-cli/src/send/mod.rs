@@ -52,6 +52,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs the sender to its end.
 pub(crate) fn run(args: &Send, signals: &Signals, output: &Output) -> Result<Exit, Failure> {
+    check_engine(args)?;
     let files = source::plan(&args.files)?;
     check_sizes(args, files.len())?;
     let connected = connect::connect_all(&args.receivers, args.patience, signals, output)?;
@@ -80,6 +81,22 @@ pub(crate) fn run(args: &Send, signals: &Signals, output: &Output) -> Result<Exi
     }
 }
 
+/// Whether an engine sends from registered memory, where it can be had.
+fn registers(engine: Engine) -> bool {
+    match engine {
+        Engine::Auto | Engine::Uring => true,
+        Engine::MsgZerocopy | Engine::Copy => false,
+    }
+}
+
+fn check_engine(args: &Send) -> Result<(), Failure> {
+    if args.require_registered && !registers(args.engine) {
+        return Err(Failure::new("this --engine sends from no registered memory")
+            .hint("leave --require-registered out, or choose uring"));
+    }
+    Ok(())
+}
+
 fn check_sizes(args: &Send, files: usize) -> Result<(), Failure> {
     if files > FILES_MAX as usize {
         return Err(Failure::new(format!("{files} files; one transfer takes at most {FILES_MAX}"))
@@ -98,11 +115,11 @@ fn check_sizes(args: &Send, files: usize) -> Result<(), Failure> {
 
 /// Memory for the blocks.
 fn arena(args: &Send) -> Result<Arena, Failure> {
-    let registration = match args.engine {
-        _ if args.require_registered => Registration::Require,
-        // They send from no registration, and what one locks cannot be pinned for a send.
-        Engine::MsgZerocopy | Engine::Copy => Registration::Off,
-        Engine::Auto | Engine::Uring => Registration::Prefer,
+    let registration = match registers(args.engine) {
+        true if args.require_registered => Registration::Require,
+        true => Registration::Prefer,
+        // What an arena locks cannot be pinned for a send.
+        false => Registration::Off,
     };
     let capacity_bytes = usize::try_from(args.arena).unwrap_or(usize::MAX);
     Arena::builder()

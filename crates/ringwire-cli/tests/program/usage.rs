@@ -22,7 +22,7 @@ fn short_help_fits_a_screen_and_says_that_nothing_is_encrypted() {
 
 #[test]
 fn wrong_flags_are_errors_that_name_the_way_out() {
-    let cases: [&[&str]; 22] = [
+    let cases: [&[&str]; 23] = [
         &[],
         &["frob"],
         &["send"],
@@ -33,6 +33,7 @@ fn wrong_flags_are_errors_that_name_the_way_out() {
         &["send", "a.bin", "--to", "h:1", "--patience", "0"],
         &["send", "a.bin", "--to", "h:1", "--block", "1MB"],
         &["send", "a.bin", "--to", "h:1", "--arena", "lots"],
+        &["send", "a.bin", "--to", "h:1", "--engine", "copy", "--require-registered"],
         &["recv", "--listen", "10.0.0.256"],
         &["recv", "--count", "0"],
         &["recv", "--connections", "0"],

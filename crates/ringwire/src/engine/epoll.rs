@@ -18,6 +18,7 @@
 //! `sys/{epoll,errqueue,socket,witness}.rs` make the calls.
 
 mod attempt;
+mod shortage;
 mod trust;
 
 use std::cell::Cell;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arena::Arena;
+use crate::engine::epoll::shortage::Limits;
 use crate::engine::msg_zerocopy::Ids;
 use crate::engine::{Completion, Deadline, Engine, Features, Send, Span, Target};
 use crate::error::{Errno, Error};
@@ -48,6 +50,7 @@ pub(crate) struct Epoll {
     poller: Poller,
     zero_copy: bool,
     datagrams_are_vouched_for: bool,
+    limits: Limits,
     /// By their place in the ring's table.
     places: Vec<Place>,
     /// Requests whose last completion has not been taken.
@@ -98,6 +101,8 @@ struct Place {
     begins_anew: bool,
     waiting: Option<Waiting>,
     in_more: bool,
+    /// How many sends in a row were refused for want of pinned memory.
+    refusals: u32,
 }
 
 /// What a socket's last send says of its room. Any event makes it unknown again.
@@ -161,6 +166,7 @@ impl Epoll {
             poller: Poller::new().map_err(|errno| Error::io("epoll_create1", errno))?,
             zero_copy,
             datagrams_are_vouched_for,
+            limits: Limits::here(),
             places: Vec::new(),
             open: 0,
             waiting: 0,

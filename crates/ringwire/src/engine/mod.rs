@@ -11,6 +11,8 @@
 //! - On a UDP socket that has drops reported (`IP_RECVERR`, K56), `ENOBUFS` of a request says that
 //!   it was dropped, as a whole or in part; an engine that has no room for its notification says
 //!   [`policy::NO_ROOM`](crate::policy::NO_ROOM) instead.
+//! - `ENOMEM` of a stream's request on `Route::ZeroCopy` says that no more memory may be pinned
+//!   (K15, K59), `ENOBUFS` that there is no room for its notification.
 //! - `copy_now` never waits and never yields completions.
 //! - `turn` makes no system call when there is nothing to submit and nothing to wait for.
 //! - A descriptor stays open from `add_file` until `remove_file`, or until the engine is dropped.

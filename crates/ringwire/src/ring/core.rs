@@ -278,11 +278,13 @@ impl<E: Engine> Core<E> {
         why.extend(self.arena.as_ref().filter(|_| features.registers).and_then(Arena::why));
         why.extend(self.not_adopted.iter().cloned());
         why.extend(self.pinned.known_bytes().map(|bytes| {
+            let most = match bytes >> 10 {
+                0 => "any of it".to_owned(),
+                kib => format!("more than about {kib} KiB of it at a time"),
+            };
             format!(
                 "unregistered memory goes in parts, or is copied: the kernel has refused to pin \
-                 more than about {} KiB of it at a time for this user ({}); it is asked again all \
-                 the time",
-                bytes >> 10,
+                 {most} for this user ({}); it is asked again all the time",
                 memlock::describe(memlock::limit_bytes())
             )
         }));

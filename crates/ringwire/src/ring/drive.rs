@@ -425,7 +425,9 @@ impl<E: Engine> Core<E> {
         }
         let stream = self.sockets.at(slot).is_some_and(SocketEntry::is_stream);
         match outcome.map(|accepted| u64::from(accepted).min(bytes)) {
-            Ok(accepted) if stream => self.on_accepted(token, accepted, events),
+            Ok(accepted) if stream => {
+                self.on_accepted(token, accepted, notification_follows, events);
+            }
             Ok(accepted) => self.on_train_accepted(token, accepted, events),
             Err(errno) if stream => self.on_failure(token, errno, events),
             Err(errno) => self.on_train_failed(token, errno, events),
@@ -445,7 +447,13 @@ impl<E: Engine> Core<E> {
         }
     }
 
-    fn on_accepted(&mut self, token: Key, accepted: u64, events: &mut Events) {
+    fn on_accepted(
+        &mut self,
+        token: Key,
+        accepted: u64,
+        notification_follows: bool,
+        events: &mut Events,
+    ) {
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes, count) = (request.socket, request.bytes, request.count);
         let (route, reason) = (request.route, request.reason);
@@ -459,7 +467,8 @@ impl<E: Engine> Core<E> {
         if route == Route::Copy {
             socket.copied_bytes += accepted;
             self.count_copied(accepted, reason);
-        } else if accepted > 0 {
+        } else if notification_follows {
+            // Otherwise nothing of it is pinned.
             self.learn_taken(slot, route);
         }
         let Some(socket) = self.sockets.at_mut(slot) else { return };

@@ -2,7 +2,8 @@
 //!
 //! Steps 3 (registration) and 5 (unregistered requests) run into it. The number is for telling an
 //! operator what is in the way, never for computing a budget: the kernel counts per user over all
-//! processes and containers, and not at all for a ring created with CAP_IPC_LOCK (K15).
+//! processes and containers, and not at all for a ring created with CAP_IPC_LOCK (K15), or for a
+//! send by `MSG_ZEROCOPY` of a thread that has it (K59).
 //! So the only way to know is to try.
 
 use rustix::process::{Resource, getrlimit};
@@ -20,6 +21,13 @@ pub(crate) fn limit_bytes() -> Option<u64> {
 pub(crate) fn is_exempt() -> bool {
     let sets = rustix::thread::capabilities(None);
     sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
+}
+
+/// Whether this process is in the first user namespace: in others CAP_IPC_LOCK frees from nothing.
+pub(crate) fn is_in_first_user_namespace() -> bool {
+    const EVERYBODY: [&str; 3] = ["0", "0", "4294967295"];
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|users| users.split_whitespace().eq(EVERYBODY))
 }
 
 /// The limit in words: `RLIMIT_MEMLOCK is 8 MiB`.

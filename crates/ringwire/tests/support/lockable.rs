@@ -15,12 +15,20 @@ use super::{PATIENCE, let_the_kernel_free};
 /// What no test that goes without a copy needs more of, but those that ask for all that there is.
 const BYTES_MAX: u64 = 4 << 20;
 
+/// With less there is no half that a send could be counted with.
+const LIMIT_MIN: u64 = 32 << 10;
+
+/// Whether RLIMIT_MEMLOCK does not bind this thread.
+pub(crate) fn is_exempt() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
+}
+
 /// Waits until half of what RLIMIT_MEMLOCK allows may be locked, or [`BYTES_MAX`], so that nothing
-/// is copied for what the tests before have had.
+/// is copied for what the tests before have had. That much is locked for a moment, so tests of a
+/// user go one after the other.
 pub(crate) fn await_half() {
-    let exempt =
-        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
-    let Some(limit) = getrlimit(Resource::Memlock).current.filter(|_| !exempt) else { return };
+    let limit = getrlimit(Resource::Memlock).current.filter(|limit| *limit >= LIMIT_MIN);
+    let Some(limit) = limit.filter(|_| !is_exempt()) else { return };
     let bytes = (limit / 2).min(BYTES_MAX);
     let deadline = Instant::now() + PATIENCE;
     while !may_lock(bytes as usize) {

@@ -1,18 +1,15 @@
 //! Steps 5 and 6 of a send without io_uring: one try of a request, and what its socket's error
-//! queue says of earlier ones (`trust.rs`).
+//! queue says of earlier ones (`trust.rs`). What a refused one lacked, `shortage.rs` finds out.
 //!
 //! Invariants: a socket is watched before it sends without copying; each such send that succeeds
 //! has the next number, and one that fails may have used one up all the same (K42); what the ring
 //! itself has sent is counted to the byte, copies too. Neighbours: `engine/epoll.rs` calls.
-
-use std::os::fd::BorrowedFd;
 
 use crate::engine::Span;
 use crate::engine::epoll::{Epoll, Manner, Place, Space};
 use crate::error::Errno;
 use crate::policy::NO_ROOM;
 use crate::sys::socket::{self, Message};
-use crate::sys::witness;
 
 impl Place {
     /// Something was offered to the kernel.
@@ -21,6 +18,7 @@ impl Place {
         match sent {
             Ok(bytes) if bytes < bytes_of(spans) => self.space = Space::CutShort,
             Err(Errno::AGAIN) => self.space = Space::Full,
+            Err(Errno::NOMEM) => self.refusals = self.refusals.saturating_add(1),
             _ => {}
         }
     }
@@ -28,21 +26,13 @@ impl Place {
     /// The kernel has accepted a zero-copy send, all of it or a part.
     fn on_zero_copy(&mut self, manner: &Manner, whole: bool) {
         self.ids.sent(manner.token);
+        self.refusals = 0;
         self.begins_anew = manner.slow && manner.end_of_record && whole;
     }
 }
 
 fn bytes_of(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.bytes).sum()
-}
-
-/// What a stream's send is short of that was answered ENOBUFS (K59): memory that may be pinned,
-/// which is ENOMEM, as io_uring says it, or room for its notification.
-fn short_of(socket: BorrowedFd<'_>) -> Errno {
-    match witness::has_room_for_a_notification(socket) {
-        Ok(true) => Errno::NOMEM,
-        Ok(false) | Err(_) => Errno::NOBUFS,
-    }
 }
 
 impl Epoll {
@@ -64,9 +54,9 @@ impl Epoll {
             Err(errno) => Err(errno),
         };
         let sent = match sent {
-            // The kernel is short of memory for notifications, or may pin no more; those that have
-            // come return some of both. Not for datagrams: one that was dropped on its way may have
-            // used up a number.
+            // The kernel is short of memory for notifications, or may pin no more. Those that have
+            // come return room when they are read, and what they were for is not pinned any more.
+            // Not for datagrams: one that was dropped on its way may have used up a number.
             Err(Errno::NOBUFS | Errno::NOMEM)
                 if manner.zero_copy && manner.stream && self.reap(at) =>
             {
@@ -156,8 +146,8 @@ impl Epoll {
     }
 
     fn send(&mut self, at: u32, manner: &Manner, spans: &[Span]) -> Result<usize, Errno> {
-        let held = self.places.get(at as usize).and_then(|place| place.held);
-        let held = held.ok_or(Errno::BADF)?;
+        let place = self.places.get(at as usize).ok_or(Errno::BADF)?;
+        let held = place.held.ok_or(Errno::BADF)?;
         let message = Message {
             spans,
             address: manner.address.as_ref(),
@@ -167,7 +157,9 @@ impl Epoll {
         };
         let sent = socket::send_message(held.fd(), message, &mut self.pieces);
         match sent {
-            Err(Errno::NOBUFS) if manner.zero_copy && manner.stream => Err(short_of(held.fd())),
+            Err(Errno::NOBUFS) if manner.zero_copy && manner.stream => {
+                Err(self.limits.lacked_by(held.fd(), place.refusals))
+            }
             sent => sent,
         }
     }

@@ -13,9 +13,9 @@ use ringwire::{
 };
 use ringwire_wire::{skip, unacknowledged_bytes};
 use rustix::process::{Resource, getrlimit};
-use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::ENGINE;
+use crate::support::lockable::is_exempt;
 use crate::support::{PATIENCE, let_the_kernel_free};
 
 use super::book::Book;
@@ -496,9 +496,7 @@ pub(crate) fn rounds(
 }
 
 fn memlock_is_short() -> bool {
-    let exempt =
-        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
-    !exempt && getrlimit(Resource::Memlock).current.is_some_and(|bytes| bytes < 512 << 20)
+    !is_exempt() && getrlimit(Resource::Memlock).current.is_some_and(|bytes| bytes < 512 << 20)
 }
 
 /// A stream whose sender is gone, of which the peer has read what was accepted for sure.
