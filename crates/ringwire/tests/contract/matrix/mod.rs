@@ -271,7 +271,9 @@ impl Matrix {
         let for_others = chosen.unsure_notifications - before_chosen.unsure_notifications;
         let memlock_short = after.copied_bytes.memlock_short - before.copied_bytes.memlock_short;
         if memlock_short > 0 {
-            assert!(self.stock.limited.is_some() && way == Way::Normal, "{what}");
+            // Which may be known before it is found out that others have the socket, too.
+            let may = matches!(way, Way::Normal | Way::CopiedForOthers);
+            assert!(self.stock.limited.is_some() && may, "{what}");
             // What is left when memory comes back goes without a copy, blocks as registered.
             assert!(registered == 0 || memory != Memory::Normal, "{what}");
             let all = memlock_short == bytes && copied == Copied::Yes;
