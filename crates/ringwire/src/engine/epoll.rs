@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arena::Arena;
-use crate::engine::epoll::shortage::Limits;
+use crate::engine::epoll::shortage::KernelLimits;
 use crate::engine::msg_zerocopy::Ids;
 use crate::engine::{Completion, Deadline, Engine, Features, Send, Span, Target};
 use crate::error::{Errno, Error};
@@ -50,7 +50,7 @@ pub(crate) struct Epoll {
     poller: Poller,
     zero_copy: bool,
     datagrams_are_vouched_for: bool,
-    limits: Limits,
+    limits: KernelLimits,
     /// By their place in the ring's table.
     places: Vec<Place>,
     /// Requests whose last completion has not been taken.
@@ -166,7 +166,7 @@ impl Epoll {
             poller: Poller::new().map_err(|errno| Error::io("epoll_create1", errno))?,
             zero_copy,
             datagrams_are_vouched_for,
-            limits: Limits::here(),
+            limits: KernelLimits::here(),
             places: Vec::new(),
             open: 0,
             waiting: 0,

@@ -61,7 +61,10 @@ pub(crate) fn has_room_for_a_notification(
     fd: BorrowedFd<'_>,
     option_bytes_max: Option<u32>,
 ) -> bool {
-    let Ok(held) = option_memory_bytes(fd) else { return false };
+    option_memory_bytes(fd).is_ok_and(|held| has_room_beside(held, option_bytes_max))
+}
+
+fn has_room_beside(held: u32, option_bytes_max: Option<u32>) -> bool {
     // Where the limit cannot be read, one that holds more than Linux began with shows that it was
     // raised.
     let most = option_bytes_max.unwrap_or(if held > OPTMEM_MAX { u32::MAX } else { OPTMEM_MAX });
@@ -231,7 +234,22 @@ mod tests {
         assert!(takes(&longest));
         assert_eq!(holds_notifications(near.as_fd()), Ok(true));
         assert!(!has_room());
-        // Of whatever the limit is, more than the least is taken.
-        assert!(has_room_for_a_notification(near.as_fd(), None));
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_read_is_the_least_that_is_not_exceeded() {
+        let table = [
+            (0, Some(0), false),
+            (0, Some(131_072), true),
+            (130_048, Some(131_072), true),
+            (130_049, Some(131_072), false),
+            (0, None, true),
+            (19_456, None, true),
+            (19_457, None, false),
+            (20_481, None, true),
+        ];
+        for (held, most, has_room) in table {
+            assert_eq!(has_room_beside(held, most), has_room, "{held} of {most:?}");
+        }
     }
 }

@@ -15,17 +15,17 @@ const REFUSALS_MAX: u32 = 16;
 
 /// What is asked once, since a sandbox may forbid to open it later.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(super) struct KernelLimits {
     /// What a socket's options and notifications may take, as far as is known.
     option_bytes_max: Option<u32>,
     /// Whether CAP_IPC_LOCK is one that frees from RLIMIT_MEMLOCK.
     in_first_user_namespace: bool,
 }
 
-impl Limits {
+impl KernelLimits {
     /// Those of this thread's namespaces.
-    pub(super) fn here() -> Limits {
-        Limits {
+    pub(super) fn here() -> KernelLimits {
+        KernelLimits {
             option_bytes_max: witness::option_bytes_max(),
             in_first_user_namespace: memlock::is_in_first_user_namespace(),
         }
@@ -41,5 +41,33 @@ impl Limits {
             true => Errno::NOMEM,
             false => Errno::NOBUFS,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use ringwire_wire::{Family, loopback};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_sure_is_the_sockets_own_want() {
+        let (near, _far) = loopback::tcp_pair(Family::V4).unwrap();
+        let lacked = |option_bytes_max, in_first_user_namespace, refusals| {
+            let limits = KernelLimits { option_bytes_max, in_first_user_namespace };
+            limits.lacked_by(near.as_fd(), refusals)
+        };
+        let unless_exempt = |exempt| if exempt { Errno::NOBUFS } else { Errno::NOMEM };
+        let unlimited = memlock::limit_bytes().is_none();
+        let room = Some(20_480);
+        for refusals in [0, REFUSALS_MAX - 1] {
+            assert_eq!(lacked(room, false, refusals), unless_exempt(unlimited));
+            let exempt = unlimited || memlock::is_exempt();
+            assert_eq!(lacked(room, true, refusals), unless_exempt(exempt));
+            assert_eq!(lacked(Some(0), false, refusals), Errno::NOBUFS);
+        }
+        assert_eq!(lacked(room, false, REFUSALS_MAX), Errno::NOBUFS);
     }
 }
