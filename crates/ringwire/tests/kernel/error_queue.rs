@@ -10,16 +10,12 @@ use rustix::net::{SendFlags, connect_unspec, send};
 use socket2::SockRef;
 
 use crate::rig::{QueueEntry, error_queue};
-use crate::support::{PATIENCE, narrow_pair, read_exactly};
+use crate::support::{PATIENCE, narrow_pair, read_exactly, zero_copy};
 
 /// `SO_EE_ORIGIN_ZEROCOPY`
 const ZERO_COPY: u8 = 5;
 /// `SO_EE_CODE_ZEROCOPY_COPIED`
 const COPIED: u8 = 1;
-
-fn zero_copy() -> SendFlags {
-    SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32) | SendFlags::DONTWAIT
-}
 
 /// Bytes that stay for good, since the kernel may read them for as long.
 static BYTES: [u8; 200_000] = [7; 200_000];

@@ -11,12 +11,14 @@ use std::time::Instant;
 
 use io_uring::IoUring;
 use ringwire_wire::{Family, loopback, set_zerocopy, skip};
-use rustix::net::{SendFlags, send};
+use rustix::net::send;
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::rig::{MORE, Memory, Request, Ring};
-use crate::support::{PATIENCE, give_up_ipc_lock, is_child, let_the_kernel_free, narrow_pair};
+use crate::support::{
+    PATIENCE, give_up_ipc_lock, is_child, let_the_kernel_free, narrow_pair, zero_copy,
+};
 
 const CHILD: &str = "limits::a_child_that_does_as_it_is_told";
 const KIB: usize = 1 << 10;
@@ -93,8 +95,7 @@ fn obey(
         "ask" => {
             let (near, far) = narrow_pair(Family::V4);
             set_zerocopy(&near).unwrap();
-            let flags = libc::MSG_ZEROCOPY as u32 | libc::MSG_DONTWAIT as u32;
-            let taken = send(&near, &vec![0; number], SendFlags::from_bits_retain(flags));
+            let taken = send(&near, &vec![0; number], zero_copy());
             assert!(taken.map_err(|why| why.raw_os_error())? < number / 2);
             out.push((near, far));
         }

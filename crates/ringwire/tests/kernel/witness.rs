@@ -10,14 +10,12 @@ use ringwire_wire::{
 use rustix::net::{SendFlags, connect, connect_unspec, send};
 
 use crate::rig::{QueueEntry, error_queue};
-use crate::support::{child_with, is_child, narrow_pair, read_exactly, sleeps_in_send, wait_until};
+use crate::support::{
+    child_with, is_child, narrow_pair, read_exactly, sleeps_in_send, wait_until, zero_copy,
+};
 
 /// Bytes that stay for good, since the kernel may read them for as long.
 static BYTES: [u8; 200_000] = [7; 200_000];
-
-fn zero_copy() -> SendFlags {
-    SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32) | SendFlags::DONTWAIT
-}
 
 #[test]
 fn a_socket_holds_memory_for_each_notification_until_it_was_read() {

@@ -26,6 +26,7 @@ use ringwire::{
     RingBuilder, SendOptions, Socket, TaskRun, Thresholds, Turned,
 };
 use ringwire_wire::Family;
+use rustix::net::SendFlags;
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -321,6 +322,11 @@ pub(crate) fn hear(mut peer: TcpStream) -> JoinHandle<Heard> {
         let error = peer.read_to_end(&mut bytes).err().map(|why| why.kind());
         Heard { bytes, error }
     })
+}
+
+/// A send by `MSG_ZEROCOPY` that does not wait.
+pub(crate) fn zero_copy() -> SendFlags {
+    SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32) | SendFlags::DONTWAIT
 }
 
 /// Reads exactly so many bytes.

@@ -1,4 +1,5 @@
-//! Kernels that do not count what messages pin (K15), with literals.
+//! What is learned of memory that may be pinned, and kernels that do not count what messages pin
+//! (K15), with literals.
 
 use super::*;
 
@@ -51,5 +52,21 @@ fn a_kernel_that_refuses_a_message_counts_them() {
     assert_eq!((request.route, request.pieces), (Route::ZeroCopy, 2));
     play.result(Ok(20_000), true);
     play.notify(2, Usage::ZeroCopy);
+    play.assert_at_rest();
+}
+
+/// The first byte was copied, and the rest refused (`engine/epoll/attempt.rs`).
+#[test]
+fn a_request_of_which_nothing_is_pinned_says_nothing_of_what_may_be() {
+    let mut play = refused();
+    *play.core.clock.as_mut().unwrap() += Duration::from_secs(3);
+    play.send(65_536);
+    play.turn();
+    let request = &play.core.engine.seen[1];
+    assert_eq!((request.route, request.bytes), (Route::ZeroCopy, 65_536), "a try");
+    play.result(Ok(1), false);
+    assert_eq!(play.core.stats().pinned_bytes_max, Some(0));
+    play.turn();
+    assert_eq!(play.core.stats().copied_bytes.memlock_short, 100_000 + 65_535);
     play.assert_at_rest();
 }
