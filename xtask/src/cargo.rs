@@ -5,7 +5,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use crate::{Error, Result, workspace};
+use crate::error::{Error, Result};
+use crate::workspace::workspace;
 
 /// The cargo that runs this chore, in the workspace's directory.
 pub(crate) fn command() -> Command {

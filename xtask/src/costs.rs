@@ -2,7 +2,7 @@
 //! what is noted.
 //!
 //! The program `ringwire-costs` plays ways to send over an engine without a kernel, by a clock of
-//! its own (`crates/ringwire/src/ring/costs.rs`), and valgrind counts. So the same compiler gives
+//! its own (`crates/ringwire-core/src/costs.rs`), and valgrind counts. So the same compiler gives
 //! the same figures on every machine, busy or not, and how fast a processor is does not matter.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,9 @@ use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, cargo, workspace};
+use crate::cargo;
+use crate::error::{Error, Result};
+use crate::workspace::workspace;
 
 /// How to count.
 #[derive(clap::Args)]
@@ -93,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// into units.
 fn build() -> Result<PathBuf> {
     let name = "ringwire-costs";
-    let args = ["build", "--profile", "bench", "-p", "ringwire", "--features", "costs"];
+    let args = ["build", "--profile", "bench", "-p", "ringwire-core", "--features", "costs"];
     let built = cargo::build(&[&args[..], &["--bin", name]].concat())?;
     let program = built.into_iter().find(|built| built.target == name);
     program

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::{Error, Result, bytes, cargo};
+use crate::error::{Error, Result};
+use crate::{bytes, cargo};
 
 /// How the demonstration goes.
 #[derive(clap::Args)]

@@ -5,6 +5,7 @@
 //! which is pure; `cargo xtask tidy` holds that README says the same, so no figure is ever typed.
 
 mod render;
+mod text;
 mod wires;
 
 use std::path::PathBuf;
@@ -12,9 +13,10 @@ use std::process::ExitCode;
 
 pub(crate) use render::render;
 
+use crate::error::{Error, Result};
 use crate::gates;
 use crate::gates::report::Gates;
-use crate::{Error, Result, workspace};
+use crate::workspace::workspace;
 
 /// The measurement, from the workspace's directory.
 pub(crate) const JSON: &str = "docs/figures.json";

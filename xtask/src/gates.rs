@@ -18,20 +18,21 @@ mod bench;
 mod goals;
 mod judge;
 pub(crate) mod report;
-pub(crate) mod wires;
+mod wires;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bench::{Effort, Plan};
+pub(crate) use goals::Part;
 use goals::{GATES, Gate};
-pub(crate) use goals::{Part, size};
 use judge::{Judged, Verdict};
 pub(crate) use judge::{is_other_choice, is_train};
 use report::{Gates, Measurement, Outcome, Report};
 
-use crate::{Error, Result, cargo, test};
+use crate::error::{Error, Result};
+use crate::{cargo, test};
 
 /// How to measure.
 #[derive(Debug, clap::Args)]
@@ -187,9 +188,9 @@ impl<'a> Session<'a> {
     fn methods(&self, part: Part, gates: &[usize]) -> Option<Vec<String>> {
         let medians = self.measurements.iter().flat_map(|done| &done.report.medians);
         let mut there: Vec<&str> = Vec::new();
-        for median in medians.filter(|median| median.bench == part.name()) {
-            if !there.contains(&median.method.as_str()) {
-                there.push(&median.method);
+        for median in medians.filter(|median| median.bench() == part.name()) {
+            if !there.contains(&median.method()) {
+                there.push(median.method());
             }
         }
         let mut all: Vec<String> = Vec::new();

@@ -8,12 +8,14 @@
 //!  image.rs     a guest's file system, as an archive
 //!  guest.rs     what is in it, and its first process
 //!  qemu.rs      boots it, hears it, and gives it up when it hangs
+//!  ran.rs       what it came to                                                (pure)
 //!  frames.rs    what it tells                                                  (pure)
 //!  console.rs   what its kernel complains of                                   (pure)
 //!  report.rs    what comes of that                                             (pure)
 //!  table.rs     the report in words and tables                                 (pure)
 //!  written.rs   puts it beside what was seen before
 //!  scratch.rs   where guests are made
+//!  tool.rs      programs of the host, and what they say
 //! ```
 //!
 //! Kernels come as Debian packages and are unpacked, never installed. A guest has no network and no
@@ -27,30 +29,34 @@ mod guest;
 mod image;
 mod modules;
 mod qemu;
+mod ran;
 mod report;
 mod scratch;
 mod steps;
 mod table;
+mod tool;
 mod version;
 mod written;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use apt::{Apt, Found};
-use qemu::{Ended, Guest, Ran};
+use qemu::Guest;
+use ran::{Ended, Ran};
 use report::{OfKernel, Report};
 use scratch::Scratch;
 use steps::{Kind, Step};
 pub(crate) use table::PAPER;
+use tool::{output, tool};
 use version::Kernel;
 pub(crate) use written::JSON;
 
 use crate::cargo;
-use crate::{Error, Result, workspace};
+use crate::error::{Error, Result};
+use crate::workspace::workspace;
 
 /// What to run on which kernels.
 #[derive(clap::Args)]
@@ -158,7 +164,7 @@ struct Seen {
 impl Here<'_> {
     fn new(args: &Args) -> Result<Here<'_>> {
         // Before anything takes long.
-        apt::output(tool(qemu::QEMU, "qemu-system-x86").arg("--version"))?;
+        output(tool(qemu::QEMU, "qemu-system-x86").arg("--version"))?;
         written::read(&workspace())?;
         let target = cargo::target_dir()?;
         let dir = target.join("kernels");
@@ -294,15 +300,6 @@ impl Here<'_> {
     }
 }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            Kind::Tests | Kind::Command => write!(f, "{}", self.group),
-            _ => write!(f, "{}, {}", self.group, self.name),
-        }
-    }
-}
-
 /// The kernel itself, among what its packages have.
 fn vmlinuz(unpacked: &[PathBuf], kernel: &Kernel) -> Result<PathBuf> {
     let name = format!("{}-{}", kernel.release, apt::ARCH);
@@ -376,16 +373,6 @@ fn commit() -> Option<String> {
 }
 
 fn today() -> Result<String> {
-    let date = apt::output(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?;
+    let date = output(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?;
     Ok(date.trim().to_owned())
-}
-
-/// A program of the host's; where it is missing, running it says which package has it.
-fn tool(program: &str, package: &str) -> Command {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let there = std::env::split_paths(&paths).any(|dir| Path::new(&dir).join(program).is_file());
-    if !there {
-        eprintln!("kernels: {program} is not here; hint: apt-get install {package}");
-    }
-    Command::new(program)
 }

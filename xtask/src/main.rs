@@ -1,4 +1,19 @@
 //! ringwire's own chores, as `cargo xtask <chore>`.
+//!
+//! Each has a file, and a folder for what that is made of; what several share is below them. From
+//! the ground up, as `tidy/layers.rs` has it:
+//!
+//! ```text
+//!  error.rs     what ends a chore             workspace.rs  where it works
+//!  bytes.rs     sizes as people type them
+//!  cargo.rs     runs cargo, and says what it has built
+//!  test.rs      all tests                     costs.rs      a payload's instructions
+//!  demo.rs      the main job, end to end      soak.rs       checked bytes, for hours
+//!  timing.rs    the tests that need time      gates.rs      the speed that is promised
+//!  kernels.rs   the tests on other kernels
+//!  figures.rs   README's figures, which gates have measured
+//!  tidy.rs      the rules, also for what figures and kernels have written
+//! ```
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to people")]
 
@@ -6,6 +21,7 @@ mod bytes;
 mod cargo;
 mod costs;
 mod demo;
+mod error;
 mod figures;
 mod gates;
 mod kernels;
@@ -13,12 +29,13 @@ mod soak;
 mod test;
 mod tidy;
 mod timing;
+mod workspace;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::error::Error;
 
 /// ringwire's own chores.
 #[derive(Parser)]
@@ -43,8 +60,8 @@ enum Chore {
     Demo(demo::Args),
     /// Sends checked bytes for hours under aborts, resets, stalls and drops
     ///
-    /// Runs the release build of the example `soak` of the core crate and passes its exit code on:
-    /// 1 when a byte arrived that was not sent.
+    /// Builds `ringwire-soak` for release and becomes it. Exits with 1 when a byte arrived that was
+    /// not sent, or a promise was broken. `-- --help` shows its own arguments.
     Soak(soak::Args),
     /// Measures what speed is promised, and fails when one promise is not kept
     ///
@@ -84,28 +101,6 @@ enum Chore {
     /// Prints a line for each finding, `path:line: what is wrong and what to do`, and exits with 1
     /// if there are any.
     Tidy,
-}
-
-/// What stopped a chore, in words for whoever runs it.
-struct Error(String);
-
-impl Error {
-    fn new(what: impl Into<String>) -> Self {
-        Error(what.into())
-    }
-
-    /// Wraps an error of the system with what was being done.
-    fn from<E: fmt::Display>(doing: impl fmt::Display) -> impl FnOnce(E) -> Error {
-        move |why| Error(format!("cannot {doing}: {why}"))
-    }
-}
-
-type Result<T> = std::result::Result<T, Error>;
-
-/// The directory of the workspace, wherever the chore is run from.
-fn workspace() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask).to_path_buf()
 }
 
 fn main() -> ExitCode {

@@ -23,7 +23,8 @@ use skips::Skips;
 use tally::{Skip, Tally};
 
 use crate::cargo::{self, Built};
-use crate::{Error, Result, workspace};
+use crate::error::{Error, Result};
+use crate::workspace::workspace;
 
 /// How to test.
 #[derive(clap::Args)]
@@ -173,10 +174,11 @@ impl Session {
         }
     }
 
-    /// The core's own tests with loom's atomics, made of the same parts as all other programs.
+    /// The arena's own tests with loom's atomics, made of the same parts as all other programs.
     fn loom_models(&mut self) -> Result<()> {
         let started = Instant::now();
-        let args = ["rustc", "-p", "ringwire", "--lib", "--profile", "test", "--", "--cfg", "loom"];
+        let args =
+            ["rustc", "-p", "ringwire-arena", "--lib", "--profile", "test", "--", "--cfg", "loom"];
         let built = match cargo::build(&args) {
             Ok(built) => built,
             Err(Error(what)) => {

@@ -1,46 +1,32 @@
 //! `cargo xtask tidy`: the rules that a machine can hold.
 //!
 //! A rule is a function from the tree's texts to findings; it reads no file itself, so each is
-//! tested on a few lines. `source.rs` makes words of Rust code and says which of it is a test's,
-//! `code.rs` has the rules for it, `paper.rs` those for documents and for what they promise.
+//! tested on a few lines. `tree.rs` has the texts, `source.rs` makes words of Rust code and says
+//! which of it is a test's, `code.rs` has the rules for it, `paper.rs` those for documents and for
+//! what they promise. `packages.rs` reads the manifests, `names.rs` follows each name in the code
+//! to where it is defined; `circles.rs` and `order.rs` have the rules for these, which hold what
+//! `layers.rs` says.
 
+mod circles;
 mod code;
+mod layers;
+mod names;
+mod order;
+mod packages;
 mod paper;
 mod source;
+mod tree;
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
 use std::process::ExitCode;
 
-use crate::{Error, Result, workspace};
+use self::names::Names;
+use self::packages::Packages;
+use self::source::Sources;
+use self::tree::{Finding, Tree};
+use crate::error::Result;
+use crate::workspace::workspace;
 
-/// The texts of the tree: by path from the workspace's directory, `/` between names.
-pub(crate) struct Tree {
-    files: BTreeMap<String, String>,
-}
-
-/// Something that breaks a rule.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Finding {
-    path: String,
-    line: usize,
-    what: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.path, self.line, self.what)
-    }
-}
-
-impl Finding {
-    fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
-        Finding { path: path.to_owned(), line, what: what.into() }
-    }
-}
-
-type Rule = fn(&Tree, &source::Sources) -> Vec<Finding>;
+type Rule = fn(&Tree, &Sources) -> Vec<Finding>;
 
 const RULES: &[Rule] = &[
     code::unsafe_where_listed,
@@ -58,75 +44,38 @@ const RULES: &[Rule] = &[
     paper::figures_are_measured,
     paper::what_a_ring_tells_is_listed,
     paper::crates_are_described,
+    paper::crates_are_linted,
     paper::kernels_are_as_seen,
     paper::kernels_lack_nothing,
     paper::no_foreign_place,
 ];
 
+type OrderRule = fn(&Tree, &Packages, &Names) -> Vec<Finding>;
+
+/// The rules for what takes what from where.
+const ORDER_RULES: &[OrderRule] =
+    &[circles::no_circles, order::imports_run_downwards, order::pure_crates_stay_pure];
+
 /// Checks the tree.
 pub(crate) fn run() -> Result<ExitCode> {
     let tree = Tree::read(&workspace())?;
-    let findings = tree.findings();
+    let sources = Sources::read(&tree);
+    let mut findings: Vec<_> = RULES.iter().flat_map(|rule| rule(&tree, &sources)).collect();
+    let packages = Packages::read(&tree);
+    let names = Names::read(&sources, &packages);
+    findings.extend(ORDER_RULES.iter().flat_map(|rule| rule(&tree, &packages, &names)));
+    findings.sort();
+    findings.dedup();
     for finding in &findings {
         println!("{finding}");
     }
     println!(
         "tidy: {} files, {} rules, {} findings",
         tree.files.len(),
-        RULES.len(),
+        RULES.len() + ORDER_RULES.len(),
         findings.len()
     );
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-impl Tree {
-    fn read(root: &Path) -> Result<Tree> {
-        let mut files = BTreeMap::new();
-        let mut dirs = vec![root.to_path_buf()];
-        while let Some(dir) = dirs.pop() {
-            let doing = || format!("read {}", dir.display());
-            for entry in std::fs::read_dir(&dir).map_err(Error::from(doing()))? {
-                let path = entry.map_err(Error::from(doing()))?.path();
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                if name == ".git" || name.starts_with("target") || name == "Cargo.lock" {
-                    continue;
-                }
-                if path.is_dir() {
-                    dirs.push(path);
-                } else if let Ok(text) = std::fs::read_to_string(&path) {
-                    let path = path.strip_prefix(root).unwrap_or(&path);
-                    files.insert(path.to_string_lossy().into_owned(), text);
-                }
-            }
-        }
-        Ok(Tree { files })
-    }
-
-    fn findings(&self) -> Vec<Finding> {
-        let sources = source::Sources::read(self);
-        let mut findings: Vec<_> = RULES.iter().flat_map(|rule| rule(self, &sources)).collect();
-        findings.sort();
-        findings.dedup();
-        findings
-    }
-
-    fn get(&self, path: &str) -> Option<&str> {
-        self.files.get(path).map(String::as_str)
-    }
-
-    /// The Rust files.
-    fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.files
-            .iter()
-            .filter(|(path, _)| path.ends_with(".rs"))
-            .map(|(path, text)| (path.as_str(), text.as_str()))
-    }
-
-    #[cfg(test)]
-    fn of(files: &[(&str, &str)]) -> Tree {
-        let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
-        Tree { files: files.collect() }
-    }
 }
 
 #[cfg(test)]
@@ -136,25 +85,7 @@ mod tests {
     /// What `rule` finds in these files, as `path:line`.
     pub(super) fn found(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
         let tree = Tree::of(files);
-        let sources = source::Sources::read(&tree);
+        let sources = Sources::read(&tree);
         rule(&tree, &sources).iter().map(|f| format!("{}:{}", f.path, f.line)).collect()
-    }
-
-    #[test]
-    fn the_tree_is_read_without_what_is_built() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let write = |path: &str, text: &[u8]| {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
-            std::fs::write(path, text).expect("written");
-        };
-        write("a/src/lib.rs", b"//! A.");
-        write("target/debug/x.rs", b"//! Built.");
-        write("target-loom/x.rs", b"//! Built.");
-        write(".git/config", b"x");
-        write(".ci/run", b"x");
-        write("a/picture.png", &[0xff, 0xfe]);
-        let tree = Tree::read(dir.path()).map_err(|Error(what)| what).expect("read");
-        assert_eq!(tree.files.keys().collect::<Vec<_>>(), [".ci/run", "a/src/lib.rs"]);
     }
 }

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use crate::cargo;
+use crate::error::{Error, Result};
 use crate::test::Session;
-use crate::{Error, Result, cargo};
 
 /// What to run.
 #[derive(clap::Args)]

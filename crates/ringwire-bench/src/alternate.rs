@@ -143,7 +143,7 @@ impl Sink {
     pub fn wait(&self, total: u64) -> Result<(), Error> {
         // Whoever stores last looks at the other's value: one of the two sees both (SeqCst).
         self.shared.wanted.store(total, Ordering::SeqCst);
-        let mut waits = ringwire::Patience::new(Instant::now(), STUCK_AFTER);
+        let mut waits = ringwire_core::running::Patience::new(Instant::now(), STUCK_AFTER);
         while self.shared.read.load(Ordering::SeqCst) < total {
             let slice = waits.slice(Instant::now());
             let Some(slice) = slice.filter(|_| !self.shared.ended.load(Ordering::SeqCst)) else {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Backing, Job, Measurement, Protocol};
 use crate::method::Method;
-use crate::row::SCHEMA;
+use crate::report::SCHEMA;
 
 /// What a program says first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ impl Program {
     /// Waits until there is something to read. A program that says nothing for that long is ended.
     fn wait(&mut self, patience: Duration) -> Result<(), Error> {
         // In slices: while this program is stopped, that one may be as well.
-        let mut waiting = ringwire::Patience::new(Instant::now(), patience);
+        let mut waiting = ringwire_core::running::Patience::new(Instant::now(), patience);
         while let Some(slice) = waiting.slice(Instant::now()) {
             let timeout = Timespec {
                 tv_sec: i64::try_from(slice.as_secs()).unwrap_or(i64::MAX),
@@ -142,7 +142,7 @@ impl Program {
             match poll(&mut fds, Some(&timeout)) {
                 Ok(0) => {}
                 Ok(_) => return Ok(()),
-                // A signal to this program: whoever asked ends the benchmark after this answer.
+                // A signal to this program: the caller ends the benchmark after this answer.
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::io("poll", errno)),
             }

@@ -13,18 +13,19 @@
 //!     └─ Child      another program's, in lines of JSON: child.rs, and serve.rs at its end
 //!         │  walk.rs: which payload is next     memory.rs: where it lies
 //!         ▼  stage.rs: the wire, the memory and the orders that all loops of a process share
-//!  row.rs      rows and medians, the JSON        host.rs: what they were measured on
-//!  median.rs   medians, spread, ratios, and whether one may be called faster
+//!  report/     rows and medians of every part, the JSON; pure, and knows no part
+//!   └─ median.rs  medians, spread, ratios, and whether one may be called faster
 //!
 //!  alternate.rs, ratio.rs   turns of milliseconds on wires that copy, and what they show: wires.rs
 //!  fanout/, latency.rs      one block to many; one payload at a time
 //!  tables.rs                the tables of 2022
+//!  host.rs                  what it is measured on
 //!
 //!  words.rs    all of it in words
 //!  html/       the same as a page with charts
 //! ```
 //!
-//! Nothing here prints: [`runner::Watch`] is told what happens, and a [`row::Report`] is returned.
+//! Nothing here prints: [`Watch`] hears what happens, and a [`Report`] is returned.
 //! What is measured, and how, is in `docs/BENCH.md`.
 #![deny(unsafe_code)]
 
@@ -37,19 +38,19 @@ pub mod html;
 pub mod job;
 pub mod latency;
 pub mod measure;
-pub mod median;
 pub mod memory;
 pub mod method;
 pub mod net;
 pub mod plan;
 pub mod ratio;
-pub mod row;
+pub mod report;
 pub mod runner;
 pub mod serve;
 pub mod side;
 pub mod stage;
 pub mod tables;
 pub mod walk;
+pub mod watch;
 pub mod wires;
 pub mod words;
 
@@ -60,5 +61,6 @@ pub use error::Error;
 pub use job::{Job, Measurement, Settings};
 pub use method::Method;
 pub use plan::Plan;
-pub use row::{Median, Report, Row};
-pub use runner::{Watch, run};
+pub use report::Report;
+pub use runner::run;
+pub use watch::Watch;

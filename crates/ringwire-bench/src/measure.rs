@@ -6,6 +6,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use ringwire::{Copied, Stats};
 use rustix::time::ClockId;
 
 use crate::job::Measurement;
@@ -17,7 +18,7 @@ pub fn process_cpu() -> Duration {
 }
 
 /// How long threads of this process have been ready to run while others had the processors, those
-/// that have ended left out. Zero where the kernel does not tell.
+/// that have ended left out. Zero where the kernel does not say.
 ///
 /// # Kernel
 /// The second number of /proc/PID/task/TID/schedstat (`CONFIG_SCHED_INFO`), in nanoseconds.
@@ -80,6 +81,59 @@ pub struct Tally {
     pub errors: u64,
     /// Sampled release delays.
     pub delays: Delays,
+}
+
+impl Tally {
+    /// Counts bytes that a ring let go of, by what it says of them.
+    #[inline]
+    pub(crate) fn add_released(&mut self, copied: Copied, bytes: u64) {
+        match copied {
+            Copied::No => self.uncopied_bytes += bytes,
+            Copied::Yes => self.copied_bytes += bytes,
+            Copied::Unknown => {}
+        }
+    }
+
+    /// Counts what a ring has asked the kernel for between two looks at it.
+    pub(crate) fn add_requests(&mut self, before: &Stats, after: &Stats) {
+        self.requests += requests(after) - requests(before);
+    }
+}
+
+/// What a ring has asked the kernel to send, or has sent by a call itself.
+pub(crate) fn requests(stats: &Stats) -> u64 {
+    stats.requests + stats.direct_copies
+}
+
+/// The one payload, or batch of them, whose release is timed at a time.
+pub(crate) struct Timed<K>(Option<(K, Instant)>);
+
+impl<K> Default for Timed<K> {
+    fn default() -> Self {
+        Timed(None)
+    }
+}
+
+impl<K: PartialEq> Timed<K> {
+    /// Whether nothing is timed.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Times this, sent at `since`, unless something else is being timed.
+    #[inline]
+    pub(crate) fn sent(&mut self, key: K, since: Instant) {
+        self.0.get_or_insert((key, since));
+    }
+
+    /// Takes the time of this, if it is what is timed.
+    #[inline]
+    pub(crate) fn released(&mut self, key: &K, delays: &mut Delays) {
+        if let Some((_, since)) = self.0.take_if(|(timed, _)| timed == key) {
+            delays.add(since.elapsed());
+        }
+    }
 }
 
 /// Samples of release delays.

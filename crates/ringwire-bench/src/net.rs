@@ -263,7 +263,7 @@ pub(crate) fn keep_on(cpu: Option<usize>) {
     }
 }
 
-/// One flow over a wire: a socket of the sender, and what the wire must be told.
+/// One flow over a wire: a socket of the sender, and what has to be reported to the wire.
 #[derive(Debug)]
 pub struct Flow {
     socket: FlowSocket,
@@ -279,6 +279,12 @@ enum FlowSocket {
 }
 
 impl Flow {
+    /// Its socket once more, for a ring to own.
+    pub(crate) fn duplicate(&self) -> Result<OwnedFd, Error> {
+        let socket = self.as_fd().try_clone_to_owned();
+        socket.map_err(|error| Error::io("duplicating a socket", error))
+    }
+
     /// Has the peer acknowledge nothing that is sent from now on, until this is called with
     /// `false`. On wires other than the perfect one, nothing.
     pub(crate) fn hold(&self, hold: bool) {
@@ -288,7 +294,7 @@ impl Flow {
     }
 
     /// Tells the wire that the sender's kernel has accepted `bytes` bytes. To be called after each
-    /// result: the perfect wire acknowledges what it is told of at once, the rest later.
+    /// result: the perfect wire acknowledges reported bytes at once, the rest later.
     #[inline]
     pub fn accepted(&self, bytes: u64) {
         if let FlowSocket::Perfect(flow) = &self.socket {
@@ -320,7 +326,7 @@ impl Flow {
     /// # Errors
     /// `Stuck` after a minute.
     pub fn drain(&self) -> Result<(), Error> {
-        let mut waits = ringwire::Patience::new(Instant::now(), STUCK_AFTER);
+        let mut waits = ringwire_core::running::Patience::new(Instant::now(), STUCK_AFTER);
         loop {
             let left = self.unacknowledged()?;
             if left == 0 {

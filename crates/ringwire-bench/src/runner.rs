@@ -9,35 +9,26 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::host::Host;
+use crate::host;
 use crate::job::{Protocol, WireKind, WireSpec};
-use crate::median::medians;
 use crate::method::{Local, Method, Recipe, recipes, recipes_of_tables};
 use crate::net::Net;
 use crate::plan::{
     Bench, Plan, SHORT_TCP_SIZES, SHORT_UDP_SIZES, SHORT_WIRE_SIZES, TCP_SIZES, UDP_SIZES,
 };
-use crate::row::Report;
+use crate::report::Report;
+use crate::report::median::medians;
 use crate::side::SideBySide;
 use crate::stage::Stage;
 use crate::tables;
 use crate::walk::DATAGRAM_BYTES_MAX;
+use crate::watch::Watch;
 use crate::wires::Kind;
 
 pub use peers::METHODS as PEERS;
 
-/// Who is told what happens, and can end it.
-pub trait Watch {
-    /// `part` of `whole` steps have been made; the next is `what`.
-    fn step(&mut self, part: u64, whole: u64, what: &str);
-    /// Something could not be measured, or means something else than it seems; a sentence.
-    fn note(&mut self, text: &str);
-    /// Whether to end now, with what there is.
-    fn stops(&self) -> bool;
-}
-
-/// Without a part, nothing is measured again after so long: the whole is to end in 90 s.
-const SHORT_AGAIN: Duration = Duration::from_secs(35);
+/// Without a part, no run is repeated after so long: the whole is to end in 90 s.
+const SHORT_REPEATS_FOR: Duration = Duration::from_secs(35);
 
 /// Measures what `plan` asks for. When the watch stops it, the report holds what was measured so
 /// far.
@@ -66,17 +57,17 @@ struct Session<'a> {
     plan: &'a Plan,
     watch: &'a mut dyn Watch,
     report: Report,
-    again_until: Option<Instant>,
+    repeat_until: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
     fn new(plan: &'a Plan, watch: &'a mut dyn Watch) -> Self {
-        let report = Report::new(Host::without_wire(plan), Vec::new());
-        Session { plan, watch, report, again_until: None }
+        let report = Report::new(host::without_wire(plan), Vec::new());
+        Session { plan, watch, report, repeat_until: None }
     }
 
     fn short(&mut self) -> Result<(), Error> {
-        self.again_until = Some(Instant::now() + SHORT_AGAIN);
+        self.repeat_until = Some(Instant::now() + SHORT_REPEATS_FOR);
         self.side_by_side("tcp", Protocol::Tcp, &SHORT_TCP_SIZES)?;
         self.side_by_side("udp", Protocol::Udp, &SHORT_UDP_SIZES)?;
         let mut other_side = self.plan.clone();
@@ -163,7 +154,7 @@ impl<'a> Session<'a> {
             );
         }
         let side = SideBySide::new(bench, self.plan, wire, &sizes, methods);
-        let mut side = side.again_until(self.again_until);
+        let mut side = side.repeat_until(self.repeat_until);
         for order in &self.plan.orders {
             for size in &sizes {
                 side.place(*size, *order, self.watch);
@@ -191,7 +182,7 @@ impl<'a> Session<'a> {
             }
             net => net?,
         };
-        self.report.host.on(&net);
+        host::on(&mut self.report.host, &net);
         if let Some(capture) = net.capture() {
             self.note(capture);
         }

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::job::{Job, Protocol, WireSpec};
 use crate::method::{Local, Method, Recipe};
 use crate::net::Net;
-use crate::row::SCHEMA;
+use crate::report::SCHEMA;
 use crate::stage::Stage;
 
 /// Says what `recipes` can measure, then answers questions until `input` ends.

@@ -1,8 +1,8 @@
 //! Methods side by side: trials of every setting first, then A B C A B C … with the best.
 //!
-//! Knows a method by its name and its answers only. What a run was disturbed by is told by how long
-//! threads waited for processors, and by how much longer it took than it was asked to (this process
-//! was stopped, or its machine was), never by how fast it was.
+//! Knows a method by its name and its answers only. Whether a run was disturbed shows in how long
+//! threads waited for processors, and in how much longer it took than it was asked to (this process
+//! was stopped, or its machine was), never in how fast it was.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::job::{Job, Measurement, Order, Settings, WireSpec};
 use crate::method::Method;
 use crate::plan::{Plan, SEND_BUFFERS};
-use crate::row::Row;
-use crate::runner::Watch;
+use crate::report::row::Row;
+use crate::watch::Watch;
 
 /// A trial is this part of a run …
 const TRIAL_PART: f64 = 0.25;
@@ -26,18 +26,18 @@ pub struct SideBySide<'a> {
     /// The wire that it came to.
     wire: WireSpec,
     methods: Vec<Box<dyn Method>>,
-    /// Methods that did not work with any setting, by their places: they are not tried again.
+    /// Methods that did not work with any setting, by their places: they are not retried.
     gone: Vec<bool>,
-    /// When there is no time any more to measure again what was disturbed.
-    again_until: Option<Instant>,
+    /// When there is no time any more to repeat disturbed runs.
+    repeat_until: Option<Instant>,
     rows: Vec<Row>,
     /// What its reader has to know.
     notes: Vec<String>,
     step: u64,
     steps: u64,
-    again: u64,
+    repeats: u64,
     /// Of them, those of runs in which it was stopped.
-    again_stopped: u64,
+    repeats_stopped: u64,
     /// How long runs of a method took, of one size, that were to take so long.
     lengths: HashMap<(usize, u64, u64), Vec<f64>>,
     disturbed: u64,
@@ -61,21 +61,21 @@ impl<'a> SideBySide<'a> {
             wire,
             gone: vec![false; methods.len()],
             methods,
-            again_until: None,
+            repeat_until: None,
             rows: Vec::new(),
             notes: Vec::new(),
             step: 0,
             steps: (sizes.len() * plan.orders.len() * a_place) as u64,
-            again: 0,
-            again_stopped: 0,
+            repeats: 0,
+            repeats_stopped: 0,
             lengths: HashMap::new(),
             disturbed: 0,
         }
     }
 
-    /// Measures nothing again from then on.
-    pub fn again_until(mut self, until: Option<Instant>) -> Self {
-        self.again_until = until;
+    /// Repeats no run from then on.
+    pub fn repeat_until(mut self, until: Option<Instant>) -> Self {
+        self.repeat_until = until;
         self
     }
 
@@ -178,7 +178,7 @@ impl<'a> SideBySide<'a> {
         }
     }
 
-    /// Makes a measurement again, at most twice, when others had the processors meanwhile, or it
+    /// Repeats a measurement, at most twice, when others had the processors meanwhile, or it
     /// was stopped; the one that was disturbed least counts, however fast it was.
     fn undisturbed(&mut self, index: usize, job: &Job) -> Result<Measurement, Error> {
         let mut best = self.methods[index].measure(job)?;
@@ -186,20 +186,20 @@ impl<'a> SideBySide<'a> {
             return Err(Error::Stuck(format!("all {} payloads failed", best.errors)));
         }
         let mut stopped = self.was_stopped(index, job, best.seconds);
-        for _ in 0..AGAIN_MAX {
-            let no_time = self.again_until.is_some_and(|until| Instant::now() > until);
+        for _ in 0..REPEATS_MAX {
+            let no_time = self.repeat_until.is_some_and(|until| Instant::now() > until);
             // On a machine that is always busy, or stopped, it does not help, and only takes long.
             let often = self.steps / 4;
-            let may_help = !no_time && self.again - self.again_stopped <= often;
-            let again = match stopped {
-                true => self.again_stopped < often.max(AGAIN_MAX.into()),
+            let may_help = !no_time && self.repeats - self.repeats_stopped <= often;
+            let repeat = match stopped {
+                true => self.repeats_stopped < often.max(REPEATS_MAX.into()),
                 false => is_disturbed(job, &best) && may_help,
             };
-            if !again {
+            if !repeat {
                 break;
             }
-            self.again += 1;
-            self.again_stopped += u64::from(stopped);
+            self.repeats += 1;
+            self.repeats_stopped += u64::from(stopped);
             let next = self.methods[index].measure(job)?;
             let next_stopped = self.was_stopped(index, job, next.seconds);
             if lost_part(job, &next) < lost_part(job, &best) {
@@ -249,7 +249,7 @@ impl<'a> SideBySide<'a> {
                     "{}: other programs had the processors, or it was stopped: {} runs were made \
                      again, and {} of {} count though they were disturbed",
                     self.bench,
-                    self.again,
+                    self.repeats,
                     self.disturbed,
                     self.rows.len(),
                 ),
@@ -262,11 +262,11 @@ impl<'a> SideBySide<'a> {
 /// A measurement in which threads waited for processors for more than this part of the time was
 /// disturbed …
 const WAITED_PART: f64 = 0.03;
-/// … and is made again, so often at most.
-const AGAIN_MAX: u32 = 2;
+/// … and is repeated, so often at most.
+const REPEATS_MAX: u32 = 2;
 
 /// Whether others had the processors that the measurement needed. On wires that copy, its own
-/// threads wait for each other, so it cannot be told there.
+/// threads wait for each other, so this does not show there.
 fn is_disturbed(job: &Job, measured: &Measurement) -> bool {
     !job.wire.kind.copies() && measured.waited_s > WAITED_PART * measured.seconds
 }
@@ -357,11 +357,11 @@ mod tests {
         let methods: Vec<Box<dyn Method>> = vec![Box::new(Played(runs.to_vec()))];
         let mut side = SideBySide::new("tcp", &plan, wire, &[1], methods);
         side.steps = 100;
-        side.again_until = time_is_over.then(Instant::now);
+        side.repeat_until = time_is_over.then(Instant::now);
         let settings = Settings { backing: Backing::Small, sndbuf_bytes: None };
         let job = side.job(0, 1, Order::Sequential, settings, 1.0);
         let seconds = side.undisturbed(0, &job).unwrap().seconds;
-        (seconds, side.again, side.disturbed)
+        (seconds, side.repeats, side.disturbed)
     }
 
     #[test]
@@ -402,6 +402,6 @@ mod tests {
             let job = side.job(0, 1, Order::Sequential, settings, 1.0);
             side.undisturbed(0, &job).unwrap();
         }
-        assert_eq!((side.again, side.disturbed), (3, 20));
+        assert_eq!((side.repeats, side.disturbed), (3, 20));
     }
 }

@@ -36,8 +36,8 @@ pub(crate) fn set_int(
     if answered == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Allows the kernel to hold `bytes` bytes of packets for the socket. It doubles what it is told,
-/// to account for its own books, so half is told.
+/// Allows the kernel to hold `bytes` bytes of packets for the socket. It doubles what it is
+/// asked for, to account for its own books, so half is asked for.
 pub(crate) fn set_send_buffer(socket: BorrowedFd<'_>, bytes: u64) -> Result<(), Error> {
     let half = libc::c_int::try_from(bytes / 2).unwrap_or(libc::c_int::MAX);
     if set_int(socket, libc::SO_SNDBUFFORCE, half).is_ok() {

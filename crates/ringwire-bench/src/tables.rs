@@ -5,9 +5,12 @@
 //! `cover.1657643355.git.asml.silence@gmail.com`): UDP, requests a second, over a network card and
 //! over a device that drops. "flush" is one notification a request.
 
-use crate::html::words::{grouped, size};
+use ringwire_units::grouped;
+
+use crate::html::words::size;
 use crate::job::Protocol;
-use crate::row::{Median, Report};
+use crate::report::Report;
+use crate::report::row::Median;
 
 /// The rows' name for this part.
 pub const BENCH: &str = "tables";
@@ -98,31 +101,18 @@ fn line(name: &str, whose: &str, cells: [Option<u64>; 6]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Backing, Order, WireKind};
-    use crate::row::Row;
-    use crate::words;
+    use crate::report::row::Row;
+    use crate::report::tests as example;
 
     fn row(method: &str, payload_bytes: u64, payloads_per_s: f64) -> Row {
         Row {
             bench: BENCH.into(),
-            wire: WireKind::Perfect,
             protocol: Protocol::Udp,
             method: method.into(),
             payload_bytes,
-            working_set_bytes: 1 << 28,
-            order: Order::Shuffled,
-            backing: Backing::Small,
-            sndbuf_bytes: None,
-            run: 1,
             payloads_per_s,
             bytes_per_s: payloads_per_s * payload_bytes as f64,
-            cpu_s_per_gb: 1.0,
-            copied_share: Some(0.0),
-            requests_per_payload: 1.0,
-            notifications_per_payload: 1.0,
-            release_delay_us_p50: None,
-            release_delay_us_p99: None,
-            errors: 0,
+            ..example::row()
         }
     }
 
@@ -134,7 +124,7 @@ mod tests {
             row("ringwire-flush-train", 4_000, 9_876_543.0),
             row("ring-send", 1_500, 410_000.0),
         ];
-        let report = Report::new(words::tests::host(), rows);
+        let report = Report::new(example::host(), rows);
         let squeezed = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines: Vec<String> = lines(&report).iter().map(squeezed).collect();
         assert_eq!(

@@ -9,7 +9,8 @@ use crate::job::{Job, Order, Protocol};
 /// The seed of the one permutation that everything is measured with.
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The bytes that a train of datagrams lies in: what one UDP packet may have before it is cut.
+/// The bytes that a train of datagrams (a GSO batch) lies in: what one UDP packet may have before
+/// it is cut.
 const TRAIN_STRIDE: usize = 64 << 10;
 /// The most that a datagram or a train may have: a packet's 65,535 bytes less the headers of IPv4
 /// and UDP.

@@ -3,16 +3,19 @@
 //! "Faster" and "slower" are said only where every run of one was so against every run of the
 //! other.
 
+mod groups;
 mod others;
 
 use crate::html::words::{size, three_digits, times};
 use crate::job::{Order, Protocol, WireKind};
-use crate::median::{Verdict, compare, is_plain};
-use crate::row::{Median, Report};
+use crate::report::Report;
+use crate::report::median::{Comparison, compare, is_plain};
+use crate::report::row::Median;
 use crate::tables;
+use groups::grouped_by;
 
 /// Methods that are not something to choose: `minimal` has no owner for memory, no limits, and
-/// tells nobody of anything.
+/// reports nothing.
 fn is_no_choice(method: &str) -> bool {
     method.starts_with("minimal")
 }
@@ -45,27 +48,13 @@ pub fn header(report: &Report) -> Vec<String> {
 /// Medians of one part, wire, protocol and order, in the order they were measured.
 /// The tables of 2022 are no place: they have a shape of their own.
 fn places(medians: &[Median]) -> Vec<Vec<&Median>> {
-    let key = |m: &Median| (m.bench.clone(), m.wire, m.protocol, m.order);
-    let mut places: Vec<Vec<&Median>> = Vec::new();
-    for median in medians.iter().filter(|median| median.bench != tables::BENCH) {
-        match places.iter_mut().find(|place| key(place[0]) == key(median)) {
-            Some(place) => place.push(median),
-            None => places.push(vec![median]),
-        }
-    }
-    places
+    let side_by_side = medians.iter().filter(|median| median.bench != tables::BENCH);
+    grouped_by(side_by_side, |m| (m.bench.clone(), m.wire, m.protocol, m.order))
 }
 
 /// Medians of one payload size, in the order they were measured.
 fn by_size<'a>(place: &[&'a Median]) -> Vec<Vec<&'a Median>> {
-    let mut sizes: Vec<Vec<&Median>> = Vec::new();
-    for median in place {
-        match sizes.iter_mut().find(|group| group[0].payload_bytes == median.payload_bytes) {
-            Some(group) => group.push(median),
-            None => sizes.push(vec![median]),
-        }
-    }
-    sizes
+    grouped_by(place.iter().copied(), |median| median.payload_bytes)
 }
 
 fn title(median: &Median) -> String {
@@ -187,58 +176,42 @@ fn at_size(group: &[&Median], other: usize) -> Option<String> {
         said = format!("{said} with {}", ours.method);
     }
     let verdict = match compare(ours, other) {
-        Verdict::Faster => "faster",
-        Verdict::Slower => "slower",
-        Verdict::Overlap => "runs overlap, no difference shown",
+        Comparison::Faster => "faster",
+        Comparison::Slower => "slower",
+        Comparison::Overlap => "runs overlap, no difference shown",
     };
     Some(format!("{said} ({verdict})"))
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::host::Host;
-    use crate::job::Backing;
-    use crate::row::Row;
+    use crate::report::host::Host;
+    use crate::report::row::Row;
+    use crate::report::tests as example;
 
     fn row(method: &str, payload_bytes: u64, gigabytes: f64) -> Row {
         Row {
-            bench: "tcp".into(),
-            wire: WireKind::Perfect,
-            protocol: Protocol::Tcp,
             method: method.into(),
             payload_bytes,
-            working_set_bytes: 1 << 28,
-            order: Order::Shuffled,
-            backing: Backing::Small,
-            sndbuf_bytes: None,
-            run: 1,
             payloads_per_s: gigabytes * 1e9 / payload_bytes as f64,
             bytes_per_s: gigabytes * 1e9,
             cpu_s_per_gb: 1.0 / gigabytes,
             copied_share: Some(0.0),
-            requests_per_payload: 1.0,
             notifications_per_payload: 1.0,
             release_delay_us_p50: Some(31.2),
             release_delay_us_p99: Some(64.0),
-            errors: 0,
+            ..example::row()
         }
     }
 
-    pub(crate) fn host() -> Host {
+    fn host() -> Host {
         Host {
-            kernel: "6.18".into(),
-            cpu: "CPU".into(),
-            cpus: 2,
-            device: "ifb".into(),
             mtu: 9000,
             memory: "pages".into(),
             send_buffer: "both".into(),
-            ack_us: 30,
-            working_set_bytes: 1 << 28,
-            commit: "abc".into(),
-            disturbed_share: 0.0,
             notes: vec!["a warning".into()],
+            ..example::host()
         }
     }
 

@@ -241,7 +241,7 @@ pub(crate) struct Doctor {
 pub(crate) enum BenchPart {
     /// Byte streams, 1 KiB to 4 MiB a payload
     Tcp,
-    /// Datagrams, one by one and in trains
+    /// Datagrams, one by one and in trains (GSO batches)
     Udp,
     /// The tables of the kernel's own zero-copy patches of 2022, beside today's figures
     Tables,

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
-use ringwire::Patience;
+use ringwire_core::running::Patience;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::exit::{Exit, Failure};

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, Timespec};
 use rustix::io::Errno;
 
+/// Longer than anybody waits.
+pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Polls until something is ready (`true`) or so much time has passed (`false`).
 pub(crate) fn poll_for(fds: &mut [PollFd<'_>], time: Duration) -> io::Result<bool> {
     poll_until(fds, Instant::now() + time)

@@ -5,18 +5,7 @@
 
 use std::time::Duration;
 
-const SIZE_UNITS: [(&str, u64); 10] = [
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("KB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("", 1),
-];
+use ringwire_units::{SIZE_UNITS, exact, parse};
 
 const TIME_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60 * 1_000), ("h", 60 * 60 * 1_000), ("", 1_000)];
@@ -34,15 +23,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(ms) => Ok(Duration::from_millis(ms)),
         None => Err("a time is a whole number and a unit, like 500ms, 10s or 2m".into()),
     }
-}
-
-fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.trim_start();
-    let (_, factor) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
-    number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
 /// Bytes for reading: exact below a kilobyte, else three digits and a decimal unit.
@@ -63,11 +43,8 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
 
 /// A size as it would be typed: exact, in the largest binary unit that it is a multiple of.
 pub(crate) fn show_size(bytes: u64) -> String {
-    let exact = SIZE_UNITS[..5].iter().rev().find(|(_, factor)| bytes.is_multiple_of(*factor));
-    match exact {
-        Some((unit, factor)) if bytes > 0 => format!("{}{unit}", bytes / factor),
-        _ => "0B".into(),
-    }
+    let (number, unit) = exact(bytes);
+    format!("{number}{unit}")
 }
 
 /// A rate for reading; a transfer that took no time has none.
@@ -106,29 +83,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_with_any_usual_unit() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("4096", 4096),
-            ("64MiB", 67_108_864),
-            ("64 mib", 67_108_864),
-            ("2GB", 2_000_000_000),
-            ("1TiB", 1_099_511_627_776),
-            ("7b", 7),
-        ] {
-            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
-        }
-        for text in [
-            "",
-            "MiB",
-            "-1",
-            "1.5GiB",
-            "1 parsec",
-            "99999999999999999999",
-            "18446744073709551615KiB",
-        ] {
-            assert!(parse_bytes(text).is_err(), "{text}");
-        }
+    fn what_is_no_size_is_told_what_one_is() {
+        assert_eq!(parse_bytes("64 mib"), Ok(67_108_864));
+        let why = "a size is a whole number and a unit, like 64MiB, 2GB or 4096";
+        assert_eq!(parse_bytes("1.5GiB"), Err(why.into()));
     }
 
     #[test]

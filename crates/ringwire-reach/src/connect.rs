@@ -10,14 +10,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use ringwire::Running;
+use ringwire_core::running::Running;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::race::{Next, Race};
 use crate::target::Target;
-use crate::{own_hint, shown};
+use crate::words::{own_hint, shown};
 
 /// A wait is cut no finer.
 const SLICE_MIN: Duration = Duration::from_millis(1);

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::canonical;
+use crate::target::canonical;
 
 /// How long an attempt is alone before the next one joins it (RFC 8305, section 5 and 8).
 const NEXT_AFTER: Duration = Duration::from_millis(250);

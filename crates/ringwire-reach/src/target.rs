@@ -5,7 +5,7 @@
 //! IPv6 address whose end may be its port.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// A host and a port, as they were typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +179,15 @@ fn ipv6(text: &str) -> Result<Option<Host>, String> {
         (true, _) => Err("an address of a link needs its interface, like fe80::7%eth0".into()),
         (false, Some(_)) => Err("only an address of a link (fe80::…) has an interface".into()),
         (false, None) => Ok(Some(Host::Address(IpAddr::V6(address).to_canonical()))),
+    }
+}
+
+/// The address as IPv4 if it is one in IPv6's clothes (`::ffff:10.0.0.7`): it is reached over IPv4,
+/// and where IPv6 is off that is the only way to say it.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
     }
 }
 

@@ -25,6 +25,7 @@
 //! ```
 
 mod child;
+mod talk;
 
 use std::ffi::CString;
 use std::io::{self, IoSliceMut};
@@ -39,58 +40,10 @@ use rustix::net::{
 };
 use rustix::process::{Pid, WaitOptions};
 
-use crate::{Side, Unavailable};
-
-/// The longest request: a path of `/proc/sys` and a little.
-const REQUEST_BYTES_MAX: usize = 256;
-/// The most descriptors a reply carries: the three namespaces.
-const FDS_MAX: usize = 3;
-
-const OP_SOCKET: u8 = b's';
-const OP_OPEN: u8 = b'o';
-const OP_READ: u8 = b'r';
-
-const NEAR: u8 = 0;
-const FAR: u8 = 1;
-
-/// How many network namespaces the child makes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Count {
-    One,
-    Two,
-}
-
-/// What the child was doing; a reply's first byte.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-enum Step {
-    CloseFiles = 1,
-    UserNamespace,
-    IdMaps,
-    NetNamespace,
-    NamespaceFile,
-    Serve,
-}
-
-impl Step {
-    fn describe(step: u8) -> &'static str {
-        match step {
-            s if s == Step::CloseFiles as u8 => "close_range failed (Linux 5.9 has it)",
-            s if s == Step::UserNamespace as u8 => {
-                "cannot make a user namespace; root needs none, and for others \
-                 user.max_user_namespaces, kernel.unprivileged_userns_clone or a container's \
-                 seccomp profile may forbid it"
-            }
-            s if s == Step::IdMaps as u8 => "cannot write the user namespace's id maps",
-            s if s == Step::NetNamespace as u8 => {
-                "cannot make a network namespace, not even inside a user namespace; AppArmor \
-                 (kernel.apparmor_restrict_unprivileged_userns) or seccomp may forbid it"
-            }
-            s if s == Step::NamespaceFile as u8 => "cannot open /proc/self/ns; is /proc mounted?",
-            _ => "the wire's helper failed",
-        }
-    }
-}
+use crate::ends::Side;
+use crate::unavailable::Unavailable;
+pub(crate) use talk::Count;
+use talk::{FAR, FDS_MAX, NEAR, OP_OPEN, OP_READ, OP_SOCKET, REPLY_BYTES, REQUEST_BYTES_MAX, Step};
 
 /// What a reply holds: the step it speaks of, an errno (0: it worked), descriptors.
 struct Reply {
@@ -233,14 +186,14 @@ fn code(side: Side) -> u8 {
 }
 
 fn receive(channel: &OwnedFd) -> io::Result<Reply> {
-    let mut bytes = [0; child::REPLY_BYTES];
+    let mut bytes = [0; REPLY_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         let mut pieces = [IoSliceMut::new(&mut bytes)];
         rustix::net::recvmsg(channel, &mut pieces, &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
-    if received.bytes != child::REPLY_BYTES {
+    if received.bytes != REPLY_BYTES {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     // There is room for all that are sent: this process may have no more of them.

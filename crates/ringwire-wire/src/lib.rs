@@ -44,90 +44,26 @@
 //! Where a wire cannot be had, a test says so with [`skip`] and returns.
 #![deny(unsafe_code)]
 
+mod ends;
 mod helper;
 pub mod loopback;
-mod netlink;
+pub mod netlink;
 mod perfect;
+mod rtnetlink;
 mod skip;
 mod socket;
+mod unavailable;
 mod veth;
 mod wire;
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
+pub use ends::{Family, Side};
 pub use perfect::{AckerUse, Flow, Perfect, PerfectBuilder, Transmitted, Written, pin_to_cpu};
 pub use skip::skip;
 pub use socket::{
-    Held, acknowledged_bytes, held, retransmitted_bytes, sent_again, set_max_pacing_rate,
-    set_option, set_zerocopy, unacknowledged_bytes, window_is_shut, written_bytes,
+    Held, acknowledged_bytes, held, retransmitted_bytes, retransmitted_segments,
+    set_max_pacing_rate, set_option, set_zerocopy, unacknowledged_bytes, window_is_shut,
+    written_bytes,
 };
+pub use unavailable::Unavailable;
 pub use veth::Veth;
 pub use wire::{Stream, Wire};
-
-/// Which internet protocol a pair of sockets speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both, for tests that go over them.
-    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
-
-    fn loopback(self) -> IpAddr {
-        match self {
-            Family::V4 => Ipv4Addr::LOCALHOST.into(),
-            Family::V6 => Ipv6Addr::LOCALHOST.into(),
-        }
-    }
-
-    fn domain(self) -> rustix::net::AddressFamily {
-        match self {
-            Family::V4 => rustix::net::AddressFamily::INET,
-            Family::V6 => rustix::net::AddressFamily::INET6,
-        }
-    }
-}
-
-/// An end of a [`Veth`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// The end that a test sends from.
-    Near,
-    /// The end of the peer.
-    Far,
-}
-
-impl Side {
-    /// Both ends.
-    pub const BOTH: [Side; 2] = [Side::Near, Side::Far];
-}
-
-/// Why this host cannot give a wire, in words for whoever runs the tests.
-#[derive(Clone, Debug)]
-pub struct Unavailable {
-    reason: String,
-}
-
-impl Unavailable {
-    pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Unavailable { reason: reason.into() }
-    }
-
-    /// The reason, one line: what failed, how, and what would help.
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-}
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl std::error::Error for Unavailable {}

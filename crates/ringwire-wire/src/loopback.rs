@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::Family;
+use crate::ends::Family;
 
 /// Two ends of one TCP connection: the one that connected (near), and the accepted one (far).
 ///

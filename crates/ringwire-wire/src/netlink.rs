@@ -1,323 +1,201 @@
-//! One namespace's rtnetlink, over a socket that was made in it: a request, its answer.
+//! Netlink: a request to the kernel, and what it answers.
 //!
-//! `netlink-packet-route` has the words; what `rtnetlink` adds to it (a connection that answers
-//! many at once, on tokio) would be a runtime in every test binary for a dozen requests.
-//!
-//! The kernel judges a request by the socket's maker and by whoever sends on it. Both may: the
-//! helper made the socket as root of its namespaces, and a process that owns a user namespace has
-//! every capability over it from outside (user_namespaces(7)).
+//! Of any family: messages have the same head, errors and ends in all of them. What rtnetlink says
+//! is read here too, by the words of `netlink-packet-route`; what `rtnetlink` adds to it (a
+//! connection that answers many at once, on tokio) would be a runtime in every test binary for a
+//! dozen requests.
 
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+use netlink_packet_core::{NLM_F_DUMP, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State, Stats64,
-};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rustix::net::{RecvFlags, SendFlags, netlink::SocketAddrNetlink};
 
-/// The loopback device's index in every namespace.
-pub(crate) const LOOPBACK_INDEX: u32 = 1;
+// linux/netlink.h
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// Bytes of a message before what its family puts in: length, type, flags, sequence number, port.
+pub const HEAD_BYTES: usize = 16;
 
-/// How long the kernel may take for what it does by itself once it is told to: milliseconds, on a
-/// busy host some more.
-pub(crate) const UP_MAX: Duration = Duration::from_secs(120);
+/// The kernel answers at once.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Longer than anything that the kernel answers at once.
+const ANSWER_BYTES: usize = 64 << 10;
 
-/// What waits before a sink when several send at once, as for an Ethernet device; `ifb` has 32 by
-/// itself.
-const SINK_QUEUE_PACKETS: u32 = 1000;
-
-/// An end of a cable, as it is to be made.
-pub(crate) struct End<'a> {
-    pub(crate) index: u32,
-    pub(crate) name: &'a str,
-    pub(crate) mac: [u8; 6],
-}
-
-impl End<'_> {
-    fn message(&self) -> LinkMessage {
-        let mut link = LinkMessage::default();
-        link.header.index = self.index;
-        link.attributes = vec![
-            LinkAttribute::IfName(self.name.to_owned()),
-            LinkAttribute::Address(self.mac.to_vec()),
-        ];
-        link
-    }
-}
-
-pub(crate) struct Netlink {
-    socket: OwnedFd,
-}
+/// A netlink socket.
+#[derive(Debug)]
+pub struct Netlink(OwnedFd);
 
 impl Netlink {
-    /// Speaks over `socket`, a NETLINK_ROUTE socket.
-    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+    /// A socket of this namespace; no protocol is rtnetlink's. It waits for an answer for a second
+    /// at most.
+    ///
+    /// # Errors
+    /// Those of making it: `EPROTONOSUPPORT` for a family that this kernel does not have.
+    pub fn open(protocol: Option<Protocol>) -> io::Result<Netlink> {
+        let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+        let socket = rustix::net::socket_with(family, SocketType::RAW, flags, protocol)?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
+        Netlink::over(socket)
+    }
+
+    /// Over a netlink socket, of whatever namespace.
+    ///
+    /// # Errors
+    /// Those of binding it.
+    pub fn over(socket: OwnedFd) -> io::Result<Netlink> {
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Netlink { socket })
+        Ok(Netlink(socket))
     }
 
-    /// Makes a cable with `here` in this namespace and `there` in the one that `their_ns` is.
-    pub(crate) fn add_veth(
+    /// Sends one request, and hands every message of the answer to `take`, with its head: of a
+    /// dump all there are, else those that come at once. An acknowledgement is not handed on.
+    ///
+    /// # Errors
+    /// What the kernel answers, `InvalidData` for what is no message, `WouldBlock` where it does
+    /// not answer, and those of `take`.
+    pub fn exchange(
         &self,
-        here: &End<'_>,
-        there: &End<'_>,
-        their_ns: &OwnedFd,
+        request: &[u8],
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut peer = there.message();
-        peer.attributes.push(LinkAttribute::NetNsFd(their_ns.as_raw_fd()));
-        let mut link = here.message();
-        link.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]));
-        self.create(RouteNetlinkMessage::NewLink(link))
-    }
-
-    /// Makes a device that drops what it is given to transmit.
-    pub(crate) fn add_sink(
-        &self,
-        kind: InfoKind,
-        index: u32,
-        name: &str,
-        mtu_bytes: u32,
-    ) -> io::Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.attributes = vec![
-            LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::Mtu(mtu_bytes),
-            LinkAttribute::TxQueueLen(SINK_QUEUE_PACKETS),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
-        ];
-        self.create(RouteNetlinkMessage::NewLink(link))
-    }
-
-    /// Brings the device up.
-    pub(crate) fn up(&self, index: u32) -> io::Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
-        self.change(RouteNetlinkMessage::SetLink(link))
-    }
-
-    /// Sets the device's MTU in bytes.
-    pub(crate) fn set_mtu(&self, index: u32, mtu_bytes: u32) -> io::Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.attributes = vec![LinkAttribute::Mtu(mtu_bytes)];
-        self.change(RouteNetlinkMessage::SetLink(link))
-    }
-
-    /// Whether the device transmits: until the kernel has seen both ends come up (it looks a
-    /// moment later) the device drops what it is given.
-    pub(crate) fn is_running(&self, index: u32) -> io::Result<bool> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        match self.ask(RouteNetlinkMessage::GetLink(link), NLM_F_REQUEST)? {
-            Some(RouteNetlinkMessage::NewLink(link)) => {
-                Ok(link.header.flags.contains(LinkFlags::Running)
-                    && link.attributes.contains(&LinkAttribute::OperState(State::Up)))
+        let is_dump = half(request, 6)? & NLM_F_DUMP == NLM_F_DUMP;
+        rustix::net::send(&self.0, request, SendFlags::empty())?;
+        let mut buffer = vec![0; ANSWER_BYTES];
+        loop {
+            let (filled, _) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty())?;
+            let came = buffer.get(..filled).unwrap_or_default();
+            if take_all(came, &mut take)? || !is_dump {
+                return Ok(());
             }
-            answer => Err(io::Error::other(format!("RTM_GETLINK was answered {answer:?}"))),
         }
     }
 
-    /// Puts a first-in first-out queue before the device, in place of the one that the host's
-    /// administrator likes.
-    pub(crate) fn set_fifo(&self, index: u32) -> io::Result<()> {
-        let mut message = TcMessage::with_index(index as i32);
-        message.header.parent = TcHandle::ROOT;
-        message.attributes = vec![TcAttribute::Kind("pfifo_fast".to_owned())];
-        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.ask(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
-    }
-
-    /// What the device has carried.
-    pub(crate) fn statistics(&self, index: u32) -> io::Result<Stats64> {
-        self.attribute(index, |attribute| match attribute {
-            LinkAttribute::Stats64(statistics) => Some(*statistics),
-            _ => None,
-        })
-    }
-
-    /// The device's MTU in bytes.
-    pub(crate) fn mtu(&self, index: u32) -> io::Result<u32> {
-        self.attribute(index, |attribute| match attribute {
-            LinkAttribute::Mtu(bytes) => Some(*bytes),
-            _ => None,
-        })
-    }
-
-    /// What the kernel says of a device: the first attribute that `find` takes.
-    fn attribute<T>(
-        &self,
-        index: u32,
-        find: impl Fn(&LinkAttribute) -> Option<T>,
-    ) -> io::Result<T> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        let answer = self.ask(RouteNetlinkMessage::GetLink(link), NLM_F_REQUEST)?;
-        let found = match &answer {
-            Some(RouteNetlinkMessage::NewLink(link)) => link.attributes.iter().find_map(find),
-            _ => None,
-        };
-        found.ok_or_else(|| io::Error::other(format!("RTM_GETLINK was answered {answer:?}")))
-    }
-
-    /// Makes a route to `address` over the device, whose TCP connections wait `rto_min_ms` at
-    /// least before they send anything again, and send so many segments at first.
-    pub(crate) fn add_patient_route(
-        &self,
-        index: u32,
-        address: IpAddr,
-        rto_min_ms: u32,
-        first_segments: u32,
-    ) -> io::Result<()> {
-        let mut message = host_route(address, RouteType::Unicast);
-        if address.is_ipv4() {
-            message.header.scope = RouteScope::Link;
-        }
-        message.attributes.push(RouteAttribute::Oif(index));
-        let metrics = vec![RouteMetric::RtoMin(rto_min_ms), RouteMetric::InitCwnd(first_segments)];
-        message.attributes.push(RouteAttribute::Metrics(metrics));
-        self.create(RouteNetlinkMessage::NewRoute(message))
-    }
-
-    /// Gives the device an address that can be used at once (no duplicate address detection).
-    pub(crate) fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
-        let mut message = AddressMessage::default();
-        message.header.family = family_of(address);
-        message.header.prefix_len = prefix;
-        message.header.index = index;
-        message.header.flags = AddressHeaderFlags::Nodad;
-        message.attributes =
-            vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-        self.create(RouteNetlinkMessage::NewAddress(message))
-    }
-
-    /// Whether what comes for `address` is taken in. An IPv6 address is there at once, but its
-    /// local route comes from a work queue a moment later, and until then datagrams are dropped.
-    pub(crate) fn takes_in(&self, address: IpAddr) -> io::Result<bool> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family_of(address);
-        message.header.destination_prefix_length = host_prefix(address);
-        message.attributes = vec![RouteAttribute::Destination(address.into())];
-        match self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST)? {
-            Some(RouteNetlinkMessage::NewRoute(route)) => Ok(route.header.kind == RouteType::Local),
-            answer => Err(io::Error::other(format!("RTM_GETROUTE was answered {answer:?}"))),
-        }
-    }
-
-    /// Says for good where a neighbour is, so that nobody ever has to ask.
-    pub(crate) fn add_neighbour(
-        &self,
-        index: u32,
-        address: IpAddr,
-        mac: [u8; 6],
-    ) -> io::Result<()> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = family_of(address);
-        message.header.ifindex = index;
-        message.header.state = NeighbourState::Permanent;
-        let destination = match address {
-            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
-            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
-        };
-        message.attributes = vec![
-            NeighbourAttribute::Destination(destination),
-            NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
-        ];
-        self.create(RouteNetlinkMessage::NewNeighbour(message))
-    }
-
-    /// From now on the namespace drops what it sends to `address`. Routes that sockets remember
-    /// are looked up again, because a new route invalidates them all.
-    pub(crate) fn add_blackhole(&self, address: IpAddr) -> io::Result<()> {
-        self.create(RouteNetlinkMessage::NewRoute(blackhole(address)))
-    }
-
-    /// Takes [`Netlink::add_blackhole`] back.
-    pub(crate) fn remove_blackhole(&self, address: IpAddr) -> io::Result<()> {
-        self.change(RouteNetlinkMessage::DelRoute(blackhole(address)))
-    }
-
-    fn create(&self, message: RouteNetlinkMessage) -> io::Result<()> {
-        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        self.ask(message, flags).map(drop)
-    }
-
-    fn change(&self, message: RouteNetlinkMessage) -> io::Result<()> {
-        self.ask(message, NLM_F_REQUEST | NLM_F_ACK).map(drop)
-    }
-
-    /// Sends one request and takes the one answer: an acknowledgement (`None`), an errno, or what
-    /// was asked for.
-    fn ask(
+    /// Sends one request of rtnetlink. What the kernel answers beside an acknowledgement.
+    ///
+    /// # Errors
+    /// As of [`Netlink::exchange`].
+    pub fn ask(
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
-    ) -> io::Result<Option<RouteNetlinkMessage>> {
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
-        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
-
-        let mut answer = vec![0; 32 * 1024];
-        let (filled, _) = rustix::net::recv(&self.socket, &mut answer[..], RecvFlags::empty())?;
-        answer.truncate(filled);
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-        match answer.payload {
-            NetlinkPayload::Error(error) if error.code.is_none() => Ok(None),
-            NetlinkPayload::Error(error) => Err(error.to_io()),
-            NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
-            other => Err(io::Error::other(format!("rtnetlink answered {other:?}"))),
-        }
+        let mut answers = Vec::new();
+        self.exchange(&bytes, |message| {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            if let NetlinkPayload::InnerMessage(inner) = message.payload {
+                answers.push(inner);
+            }
+            Ok(())
+        })?;
+        Ok(answers)
     }
 }
 
-fn blackhole(address: IpAddr) -> RouteMessage {
-    host_route(address, RouteType::BlackHole)
+/// The type of a message, as its head has it.
+///
+/// # Errors
+/// `InvalidData` where there is no head.
+pub fn kind(message: &[u8]) -> io::Result<u16> {
+    half(message, 4)
 }
 
-fn host_route(address: IpAddr, kind: RouteType) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family_of(address);
-    message.header.destination_prefix_length = host_prefix(address);
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Static;
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = kind;
-    message.attributes = vec![RouteAttribute::Destination(address.into())];
-    message
+/// Hands on the messages that came at once. Whether the answer is over.
+fn take_all(mut rest: &[u8], take: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+    while !rest.is_empty() {
+        let bytes = word(rest, 0)? as usize;
+        let message = rest.get(..bytes).filter(|message| message.len() >= HEAD_BYTES);
+        let message = message.ok_or(io::ErrorKind::InvalidData)?;
+        match kind(message)? {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => match word(message, HEAD_BYTES)? as i32 {
+                0 => return Ok(true),
+                errno => return Err(io::Error::from_raw_os_error(errno.wrapping_neg())),
+            },
+            _ => take(message)?,
+        }
+        // Messages begin at multiples of four bytes.
+        rest = rest.get(bytes.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
 }
 
-fn host_prefix(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
+/// Four bytes of a message as a number.
+///
+/// # Errors
+/// `InvalidData` where it ends before them.
+pub fn word(bytes: &[u8], at: usize) -> io::Result<u32> {
+    let four = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+    four.map(u32::from_ne_bytes).ok_or(io::ErrorKind::InvalidData.into())
 }
 
-fn family_of(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
+/// Two bytes of a message as a number.
+///
+/// # Errors
+/// As of [`word`].
+pub fn half(bytes: &[u8], at: usize) -> io::Result<u16> {
+    let two = bytes.get(at..at + 2).and_then(|bytes| bytes.try_into().ok());
+    two.map(u16::from_ne_bytes).ok_or(io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of this type with this body, and what follows it up to the next one.
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = (16 + body.len() as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// A type and a body.
+    type Taken = (u16, Vec<u8>);
+
+    /// What is handed on of these messages, and whether the answer is over then.
+    fn taken(messages: &[Vec<u8>]) -> io::Result<(Vec<Taken>, bool)> {
+        let mut taken = Vec::new();
+        let over = take_all(&messages.concat(), &mut |message| {
+            taken.push((kind(message)?, message[HEAD_BYTES..].to_vec()));
+            Ok(())
+        })?;
+        Ok((taken, over))
+    }
+
+    #[test]
+    fn messages_are_handed_on_until_the_last_of_them() {
+        let (one, two) = (message(16, &[1, 2, 3]), message(17, &[]));
+        let both = vec![(16, vec![1, 2, 3]), (17, vec![])];
+        assert_eq!(taken(&[one.clone(), two.clone()]).unwrap(), (both.clone(), false));
+        let done = message(NLMSG_DONE, &[0; 4]);
+        assert_eq!(taken(&[one, two.clone(), done, two]).unwrap(), (both, true));
+        assert_eq!(taken(&[message(NLMSG_ERROR, &[0; 20])]).unwrap(), (Vec::new(), true));
+        assert_eq!(taken(&[]).unwrap(), (Vec::new(), false));
+    }
+
+    #[test]
+    fn refusals_and_what_is_no_message_are_errors() {
+        let refused = message(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes());
+        assert_eq!(taken(&[refused]).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        let longer_than_it_is = 20_u32.to_ne_bytes().repeat(4);
+        for broken in [vec![7; 3], vec![0; 16], longer_than_it_is, message(NLMSG_ERROR, &[])] {
+            let error = taken(std::slice::from_ref(&broken)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{broken:?}");
+        }
     }
 }

@@ -2,10 +2,13 @@
 //! drops them once they are transmitted, and acknowledgements come from a thread.
 
 mod acker;
+mod alarm;
+mod connection;
 mod flow;
 mod segment;
 mod sent;
 mod sys;
+mod written;
 
 use std::fmt;
 use std::fs::File;
@@ -19,14 +22,17 @@ use std::time::{Duration, Instant};
 use netlink_packet_route::link::InfoKind;
 use rustix::net::{AddressFamily, Protocol, SocketType};
 
+use crate::ends::{Family, Side};
 use crate::helper::{Count, Helper};
-use crate::netlink::{LOOPBACK_INDEX, Netlink, UP_MAX};
-use crate::{Family, Side, Unavailable};
+use crate::rtnetlink::{LOOPBACK_INDEX, Rtnetlink, UP_MAX};
+use crate::unavailable::Unavailable;
 
-use acker::{Acker, Raw};
+use acker::Acker;
+use connection::{Raw, abort, establish};
 
 pub use acker::{AckerUse, pin_to_cpu};
-pub use flow::{Flow, Written};
+pub use flow::Flow;
+pub use written::Written;
 
 /// The drop device's number and name in its namespace.
 const DEVICE_INDEX: u32 = 101;
@@ -42,7 +48,7 @@ const MAX_SEGMENT_MAX: u32 = 32_767;
 const MTU_BYTES_MIN: u32 = 1280;
 const MTU_BYTES_MAX: u32 = 65_535;
 
-/// What a connection waits at least before it sends anything again: longer than any pause that the
+/// What a connection waits at least before it retransmits anything: longer than any pause that the
 /// acknowledger's thread takes on a busy host. What the acknowledger may have to send again it does
 /// itself, much sooner.
 const RTO_MIN_MS: u32 = 10_000;
@@ -104,7 +110,7 @@ impl PerfectBuilder {
     }
 
     /// Keeps the acknowledger on one processor; the scheduler's choice by default. See
-    /// [`pin_to_cpu`] for why who measures wants that.
+    /// [`pin_to_cpu`] for why a measurement wants that.
     pub fn acker_cpu(mut self, cpu: usize) -> Self {
         self.acker_cpu = Some(cpu);
         self
@@ -137,7 +143,7 @@ impl PerfectBuilder {
         let (helper, _) = Helper::start(Count::One)?;
         let link = helper
             .socket(Side::Near, AddressFamily::NETLINK, SocketType::RAW, None)
-            .and_then(Netlink::new)
+            .and_then(Rtnetlink::new)
             .map_err(|why| unavailable(("cannot talk to the namespace's rtnetlink", why)))?;
         let ground = Ground { helper, link: Mutex::new(link) };
         let device = ground.set_up(self.mtu_bytes, self.first_segments).map_err(unavailable)?;
@@ -156,7 +162,7 @@ impl PerfectBuilder {
         for family in Family::BOTH {
             let (stream, _) =
                 wire.connect(family).map_err(|why| unavailable((REPAIR_REFUSED, why)))?;
-            flow::abort(&stream);
+            abort(&stream);
         }
         Ok(wire)
     }
@@ -166,7 +172,7 @@ impl PerfectBuilder {
 struct Ground {
     helper: Helper,
     /// The lock is held from a request to its answer.
-    link: Mutex<Netlink>,
+    link: Mutex<Rtnetlink>,
 }
 
 /// What the device of a [`Perfect`] wire was given to transmit since the wire was made.
@@ -236,7 +242,7 @@ impl Perfect {
         let socket = self.ground.socket(family.domain(), SocketType::STREAM, None)?;
         let ip_bytes = if family == Family::V4 { 20 } else { 40 };
         let max_segment = (self.mtu_bytes - ip_bytes - 20).min(MAX_SEGMENT_MAX);
-        Ok((flow::establish(socket, peer(family), max_segment)?, max_segment))
+        Ok((establish(socket, peer(family), max_segment)?, max_segment))
     }
 
     /// A UDP socket connected to the peer.
@@ -384,7 +390,7 @@ impl Ground {
         Ok(kind)
     }
 
-    fn link(&self) -> MutexGuard<'_, Netlink> {
+    fn link(&self) -> MutexGuard<'_, Rtnetlink> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

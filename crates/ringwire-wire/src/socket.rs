@@ -21,7 +21,7 @@ pub fn acknowledged_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(sys::tcp_info(socket.as_fd())?.tcpi_bytes_acked)
 }
 
-/// Bytes that a TCP socket has sent more than once.
+/// Bytes that a TCP socket has retransmitted since the connection began.
 ///
 /// # Kernel
 /// `tcpi_bytes_retrans` of `TCP_INFO`, Linux 4.19.
@@ -73,11 +73,11 @@ pub fn held(socket: impl AsFd) -> io::Result<Held> {
     Ok(Held { send_buffer_bytes: places[3], queued_bytes: places[5], option_bytes: places[6] })
 }
 
-/// Segments that a TCP socket has sent again since the connection began.
+/// Segments that a TCP socket has retransmitted since the connection began.
 ///
 /// # Kernel
 /// `tcpi_total_retrans` of `TCP_INFO`, Linux 2.6.
-pub fn sent_again(socket: impl AsFd) -> io::Result<u32> {
+pub fn retransmitted_segments(socket: impl AsFd) -> io::Result<u32> {
     Ok(sys::tcp_info(socket.as_fd())?.tcpi_total_retrans)
 }
 
@@ -205,18 +205,33 @@ pub(crate) mod sys {
         if answered == 0 { Ok(value) } else { Err(last_error()) }
     }
 
-    pub(super) fn set_max_pacing_rate(socket: BorrowedFd<'_>, rate: u32) -> io::Result<()> {
-        // SAFETY: the kernel reads four bytes from `rate` while the call runs (socket(7)).
+    /// Sets an option.
+    ///
+    /// # Safety
+    /// A `T` has no padding.
+    pub(crate) unsafe fn set<T>(
+        socket: BorrowedFd<'_>,
+        level: libc::c_int,
+        option: libc::c_int,
+        value: &T,
+    ) -> io::Result<()> {
+        // SAFETY: the kernel reads the bytes of the value while the call runs (setsockopt(2)), and
+        // by the caller's promise all of them are there.
         let answered = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_MAX_PACING_RATE,
-                (&raw const rate).cast(),
-                size_of::<u32>() as libc::socklen_t,
+                level,
+                option,
+                (&raw const *value).cast(),
+                size_of::<T>() as libc::socklen_t,
             )
         };
         if answered == 0 { Ok(()) } else { Err(last_error()) }
+    }
+
+    pub(super) fn set_max_pacing_rate(socket: BorrowedFd<'_>, rate: u32) -> io::Result<()> {
+        // SAFETY: an integer.
+        unsafe { set(socket, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, &rate) }
     }
 
     /// Sets an option whose value is an int.
@@ -226,17 +241,8 @@ pub(crate) mod sys {
         option: libc::c_int,
         value: libc::c_int,
     ) -> io::Result<()> {
-        // SAFETY: the kernel reads an int from `value` while the call runs (setsockopt(2)).
-        let answered = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                level,
-                option,
-                (&raw const value).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        if answered == 0 { Ok(()) } else { Err(last_error()) }
+        // SAFETY: an integer.
+        unsafe { set(socket, level, option, &value) }
     }
 
     fn last_error() -> io::Errno {

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketType};
 
+use crate::ends::{Family, Side};
 use crate::helper::{Count, Helper, Namespaces};
-use crate::netlink::{End, LOOPBACK_INDEX, Netlink, UP_MAX};
-use crate::{Family, Side, Unavailable, loopback};
+use crate::loopback;
+use crate::rtnetlink::{End, LOOPBACK_INDEX, Rtnetlink, UP_MAX};
+use crate::unavailable::Unavailable;
 
 /// The kernel's own default (`Documentation/networking/ip-sysctl.rst`), set because a namespace
 /// starts with whatever the host's administrator likes.
@@ -47,8 +49,8 @@ pub struct Veth {
     helper: Helper,
     namespaces: Namespaces,
     /// Each side's rtnetlink. The lock is held from a request to its answer.
-    near: Mutex<Netlink>,
-    far: Mutex<Netlink>,
+    near: Mutex<Rtnetlink>,
+    far: Mutex<Rtnetlink>,
 }
 
 impl Side {
@@ -85,7 +87,7 @@ impl Veth {
             // No protocol is protocol 0, NETLINK_ROUTE.
             helper
                 .socket(side, AddressFamily::NETLINK, SocketType::RAW, None)
-                .and_then(Netlink::new)
+                .and_then(Rtnetlink::new)
                 .map(Mutex::new)
                 .map_err(|why| unavailable(("cannot talk to the namespace's rtnetlink", why)))
         };
@@ -104,18 +106,18 @@ impl Veth {
         .map_err(at("cannot make a veth cable (does the kernel have veth?)"))?;
         for side in Side::BOTH {
             let index = side.device().index;
-            let up = |link: &Netlink| link.up(LOOPBACK_INDEX).and_then(|()| link.up(index));
+            let up = |link: &Rtnetlink| link.up(LOOPBACK_INDEX).and_then(|()| link.up(index));
             self.netlink(side, up).map_err(at("cannot bring the cable up"))?;
         }
         for side in Side::BOTH {
-            let running = |link: &Netlink| link.is_running(side.device().index);
+            let running = |link: &Rtnetlink| link.is_running(side.device().index);
             self.wait_until(side, running).map_err(at("the cable does not come up"))?;
             self.set_addresses(side).map_err(at("cannot set addresses (is IPv6 off?)"))?;
             self.set_sysctls(side).map_err(at("cannot set the namespace's sysctls"))?;
         }
         for side in Side::BOTH {
             for family in Family::BOTH {
-                let reachable = |link: &Netlink| link.takes_in(self.address(side, family));
+                let reachable = |link: &Rtnetlink| link.takes_in(self.address(side, family));
                 self.wait_until(side, reachable).map_err(at("an address does not come up"))?;
             }
         }
@@ -126,7 +128,7 @@ impl Veth {
     fn wait_until(
         &self,
         side: Side,
-        holds: impl Fn(&Netlink) -> io::Result<bool>,
+        holds: impl Fn(&Rtnetlink) -> io::Result<bool>,
     ) -> io::Result<()> {
         let started = Instant::now();
         while !self.netlink(side, &holds)? {
@@ -306,7 +308,7 @@ impl Veth {
         command
     }
 
-    fn netlink<T>(&self, side: Side, ask: impl FnOnce(&Netlink) -> T) -> T {
+    fn netlink<T>(&self, side: Side, ask: impl FnOnce(&Rtnetlink) -> T) -> T {
         let link = match side {
             Side::Near => &self.near,
             Side::Far => &self.far,

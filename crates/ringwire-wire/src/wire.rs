@@ -1,10 +1,13 @@
-//! All wires behind one interface, for whoever sends the same over each of them.
+//! All wires behind one interface, for callers that send the same over each of them.
 
 use std::fs;
 use std::io;
 use std::net::{TcpStream, UdpSocket};
 
-use crate::{Family, Flow, Perfect, Veth, loopback};
+use crate::ends::Family;
+use crate::loopback;
+use crate::perfect::{Flow, Perfect};
+use crate::veth::Veth;
 
 /// A wire of any kind.
 ///

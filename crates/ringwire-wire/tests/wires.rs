@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
 use ringwire_wire::{
-    Family, Perfect, Side, Unavailable, Veth, Wire, loopback, sent_again, skip,
+    Family, Perfect, Side, Unavailable, Veth, Wire, loopback, retransmitted_segments, skip,
     unacknowledged_bytes,
 };
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
@@ -177,7 +177,7 @@ fn withheld_acks_stay_away_until_they_are_let_through() {
         far.write_all(b"heard").unwrap();
 
         // The second time it is sent again shows that the first was answered in vain as well.
-        wait_until("it is sent again, twice", || sent_again(&near).unwrap() >= 2);
+        wait_until("it is sent again, twice", || retransmitted_segments(&near).unwrap() >= 2);
         near.set_nonblocking(true).unwrap();
         let silence = near.read(&mut [0; 8]).unwrap_err();
         assert_eq!(silence.kind(), io::ErrorKind::WouldBlock);

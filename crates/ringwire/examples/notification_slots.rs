@@ -18,6 +18,7 @@
 
 #![expect(clippy::print_stdout, reason = "what an example has to say goes to stdout")]
 
+use ringwire::SendOptions;
 use std::error::Error;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -63,13 +64,25 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     // `send_quiet` attaches a payload and says nothing more about it: no `Sent`, no `Released`. The
     // notification stands for all of them. With `send_on` each would have its own events besides.
     let block = block(&arena, 64 * KIB, b'a')?;
-    ring.send_quiet(left, block.clone(), seven)?; // registered; a clone shares the memory
-    ring.send_quiet(left, &b"text that is part of the program"[..], seven)?; // 32 bytes, 'static
-    ring.send_quiet(right, with_header(b"HDR1", block.clone()), seven)?; // both kinds, one payload
+    ring.send_with(left, block.clone(), SendOptions::new().on(seven).quiet())?; // registered; a clone shares the memory
+    ring.send_with(
+        left,
+        &b"text that is part of the program"[..],
+        SendOptions::new().on(seven).quiet(),
+    )?; // 32 bytes, 'static
+    ring.send_with(
+        right,
+        with_header(b"HDR1", block.clone()),
+        SendOptions::new().on(seven).quiet(),
+    )?; // both kinds, one payload
 
-    ring.send_quiet(left, Bytes::from(vec![b'b'; 48 * KIB]), eight)?; // normal memory
-    ring.send_quiet(right, vec![b'c'; 16 * KIB], eight)?;
-    ring.send_quiet(right, with_header(b"HDR2", block.slice(..32 * KIB)), eight)?;
+    ring.send_with(left, Bytes::from(vec![b'b'; 48 * KIB]), SendOptions::new().on(eight).quiet())?; // normal memory
+    ring.send_with(right, vec![b'c'; 16 * KIB], SendOptions::new().on(eight).quiet())?;
+    ring.send_with(
+        right,
+        with_header(b"HDR2", block.slice(..32 * KIB)),
+        SendOptions::new().on(eight).quiet(),
+    )?;
 
     // A flush detaches what is attached by now and numbers it. The slot is fresh at once: what is
     // attached from here on belongs to sequence 1.
@@ -86,11 +99,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut others = 0;
     while notifications.len() < flushed.len() && Instant::now() < deadline {
         // The answer is for those who sleep on the ring's descriptor instead; this waits inside.
-        let _ = ring.turn(deadline, &mut events)?;
+        let _ = ring.turn(Some(deadline.saturating_duration_since(Instant::now())), &mut events)?;
         others += take(&mut events, &mut notifications);
     }
     // One more look: nothing may follow.
-    let _ = ring.turn(Duration::ZERO, &mut events)?;
+    let _ = ring.turn(Some(Duration::ZERO), &mut events)?;
     others += take(&mut events, &mut notifications);
 
     // Notifications come in any order, also those of one notifier: sort before comparing.

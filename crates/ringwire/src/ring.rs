@@ -5,52 +5,26 @@
 //! is refused is handed back and has changed nothing. A ring lives on the thread that built it, so
 //! there is nothing to lock.
 
-mod breaks;
-mod core;
-#[cfg(any(test, feature = "costs"))]
-pub mod costs;
-mod datagrams;
-mod drive;
-mod faults;
-mod learn;
-mod limits;
-mod options;
-#[cfg(test)]
-mod oracle;
-#[cfg(test)]
-mod promises;
-mod select;
-mod share;
-mod sockets;
-mod stalls;
-#[cfg(test)]
-mod tests;
-mod vouch;
-mod waking;
-
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use ringwire_core::engine::Engine as _;
+use ringwire_core::{
+    Budget, Config, Deadline, Driver, EngineChoice, Error, Events, IntoPayload, Kind, Limits,
+    Notifier, OnDeadline, PayloadId, Reason, Report, Route, SendError, SendOptions, Socket,
+    SocketStats, Stats, TaskRun, Thresholds, Turned,
+};
+use ringwire_sys::{
+    AnyEngine, EngineKind, EngineSetup, MtuProbing, SocketFd, Sockets as _, Waker, facts, memlock,
+};
 
 use crate::arena::Arena;
-use crate::config::{EngineChoice, Limits, TaskRun, Thresholds};
-use crate::engine::Deadline;
-use crate::engine::any::AnyEngine;
-use crate::error::{Error, SendError};
-use crate::ledger::{Notifier, PayloadId};
-use crate::payload::IntoPayload;
-use crate::policy::{Budget, Reason, Route, Share};
-use crate::release::Events;
-use crate::ring::core::Core;
-pub use crate::ring::core::{OnDeadline, Report, Turned};
-pub use crate::ring::options::SendOptions;
-pub use crate::ring::sockets::Socket;
-pub use crate::ring::waking::Waker;
-use crate::stats::{SocketStats, Stats};
-use crate::sys::memlock;
-use crate::sys::socket::MtuProbing;
+use crate::segments::Segments;
+use crate::select::select;
 
 /// Makes a [`Ring`]. `Send`, so that it can be set up on one thread and built on another.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +35,7 @@ pub struct RingBuilder {
     task_run: TaskRun,
     completion_entries: Option<u32>,
     engine: EngineChoice,
-    datagrams_are_vouched_for: bool,
+    pub(crate) datagrams_are_vouched_for: bool,
 }
 
 impl RingBuilder {
@@ -117,29 +91,36 @@ impl RingBuilder {
         if self.completion_entries.is_some_and(|entries| !entries.is_power_of_two()) {
             return Err(Error::Misuse("completion_entries must be a power of two".into()));
         }
-        let sockets = self.limits.sockets;
-        let selected = select::select(
-            self.engine,
-            self.task_run,
-            self.completion_entries,
-            sockets,
-            self.datagrams_are_vouched_for,
-        )?;
+        let setup = EngineSetup {
+            task_run: self.task_run,
+            completion_entries: self.completion_entries,
+            sockets: self.limits.sockets,
+            datagrams_are_vouched_for: self.datagrams_are_vouched_for,
+        };
+        let selected = select(self.engine, &setup)?;
         static RINGS: AtomicU32 = AtomicU32::new(1);
         let seed = RINGS.fetch_add(1, Ordering::Relaxed);
-        let threshold_bytes = self.thresholds.normal_bytes;
-        let mut core = Core::new(selected.engine, self.limits, self.thresholds, seed);
-        core.stats.engine_steps_down = selected.steps_down.len() as u64;
-        // Whoever may lock any amount of memory is not counted, or learns that from a refusal.
-        let counted = !memlock::is_exempt();
-        core.pinned = Share::new(Budget::of_process(), counted, threshold_bytes);
-        core.mtu_probing = MtuProbing::here();
-        if let Some(arena) = self.arena {
-            core.know(arena)?;
-        }
+        let now = Instant::now();
+        let config = Config {
+            limits: self.limits,
+            thresholds: self.thresholds,
+            features: selected.engine.features(),
+            budget: Budget::of_process(now),
+            // Whoever may lock any amount of memory is not counted, or learns that from a refusal.
+            is_counted: !memlock::is_exempt(),
+            seed,
+        };
+        let driver = Driver::new(selected.engine, config);
+        let segments = self.arena.map(Segments::new);
         let (task_run, thread) = (self.task_run, PhantomData);
+        let steps_down = selected.steps_down.len() as u64;
         let choice = selected.steps_down.into_iter().chain(selected.asked_for).collect();
-        Ok(Ring { core, task_run, choice, thread })
+        let mtu_probing = MtuProbing::here();
+        let mut ring = Ring { driver, segments, mtu_probing, task_run, steps_down, choice, thread };
+        if let Some(segments) = &mut ring.segments {
+            segments.prepare(&mut ring.driver)?;
+        }
+        Ok(ring)
     }
 }
 
@@ -164,7 +145,7 @@ impl RingBuilder {
 /// let mut events = Events::new();
 /// let mut released = false;
 /// while !released {
-///     ring.turn(Duration::from_secs(5), &mut events)?;
+///     ring.turn(Some(Duration::from_secs(5)), &mut events)?;
 ///     for event in events.drain() {
 ///         released |= matches!(event, Event::Released { id: which, .. } if which == id);
 ///     }
@@ -195,9 +176,14 @@ impl RingBuilder {
 /// may have held an arena's when it forked, and in the child it is held for ever then: a child of a
 /// program with threads allocates from no arena of its parent's.
 pub struct Ring {
-    core: Core<AnyEngine>,
+    driver: Driver<AnyEngine>,
+    /// The arena whose blocks go registered. Kept as long as the machine knows its addresses.
+    segments: Option<Segments>,
+    mtu_probing: MtuProbing,
     /// What was asked for; the engine knows what it got.
     task_run: TaskRun,
+    /// How many better engines were not to be had.
+    steps_down: u64,
     /// Why it is this engine, a line each, if it is not the best.
     choice: Vec<String>,
     /// Neither `Send` nor `Sync`, and the compiler says it in these words.
@@ -220,7 +206,7 @@ impl Ring {
     /// stands wherever it fell among them. With `msg-zerocopy` the socket then copies until what
     /// was out is free ([`EngineChoice::MsgZerocopy`]).
     ///
-    /// Equal datagrams leave a UDP socket together (see [`Ring::send_train`]), but not if
+    /// Equal datagrams leave a UDP socket together (see [`SendOptions::train`]), but not if
     /// `UDP_SEGMENT`, `UDP_CORK` or `SO_TIMESTAMPING` is set on it, which give each send a meaning
     /// of its own: set these before.
     ///
@@ -232,8 +218,18 @@ impl Ring {
     /// `fork`; `LimitReached` for too many sockets. The descriptor is closed then, as the ring
     /// closes its own.
     pub fn attach(&mut self, socket: impl Into<OwnedFd>) -> Result<Socket, Error> {
-        self.core.at_home()?;
-        self.core.attach(socket.into())
+        self.at_home()?;
+        // Also if it is refused, which closes it.
+        let fd = SocketFd::from(socket.into());
+        let mut facts = facts(fd.as_fd())?;
+        facts.copied_for = match facts.kind {
+            Kind::Stream => self.copies_tcp().then_some(Reason::MtuProbing),
+            Kind::Datagram { .. } => {
+                let proves = self.driver.machine().features().proves_datagrams;
+                (!proves).then_some(Reason::UnsureNotifications)
+            }
+        };
+        self.driver.attach(&facts, |engine, place| engine.add_socket(place, fd))
     }
 
     /// Queues a payload, and returns its id at once. It leaves with the next [`Ring::turn`].
@@ -255,41 +251,7 @@ impl Ring {
         sock: Socket,
         payload: impl IntoPayload,
     ) -> Result<PayloadId, SendError> {
-        self.core.send(sock, payload.into_payload(), SendOptions::default())
-    }
-
-    /// Like [`Ring::send`], and attaches the payload to a notifier.
-    ///
-    /// # Errors
-    /// As [`Ring::send`]; `Misuse` also for a stale notifier.
-    #[inline]
-    pub fn send_on(
-        &mut self,
-        sock: Socket,
-        payload: impl IntoPayload,
-        notifier: Notifier,
-    ) -> Result<PayloadId, SendError> {
-        let sending = SendOptions { notifier: Some(notifier), ..SendOptions::default() };
-        self.core.send(sock, payload.into_payload(), sending)
-    }
-
-    /// Like [`Ring::send_on`], without events of the payload's own: no `Sent`, `Failed`,
-    /// `Released`; the ring drops it when it is released. That is what makes one notification
-    /// cheaper than many. A stream that fails still says
-    /// [`Event::Broken`](crate::Event::Broken).
-    ///
-    /// # Errors
-    /// As [`Ring::send_on`].
-    #[inline]
-    pub fn send_quiet(
-        &mut self,
-        sock: Socket,
-        payload: impl IntoPayload,
-        notifier: Notifier,
-    ) -> Result<PayloadId, SendError> {
-        let sending =
-            SendOptions { notifier: Some(notifier), quiet: true, ..SendOptions::default() };
-        self.core.send(sock, payload.into_payload(), sending)
+        self.driver.send(sock, payload.into_payload(), SendOptions::default())
     }
 
     /// Queues one datagram to `address`.
@@ -303,39 +265,27 @@ impl Ring {
         address: SocketAddr,
         payload: impl IntoPayload,
     ) -> Result<PayloadId, SendError> {
-        let sending = SendOptions { address: Some(address), ..SendOptions::default() };
-        self.core.send(sock, payload.into_payload(), sending)
+        self.driver.send(sock, payload.into_payload(), SendOptions::new().to(address))
     }
 
-    /// Queues a payload that leaves as datagrams of `segment_bytes` bytes each, the last of which
-    /// may be shorter: to `destination`, or to the socket's own peer for `None`. One system call
-    /// and one packet's worth of work carry up to 128 of them, so this is by far the fastest way to
-    /// send many; the payload may have megabytes and is cut into requests inside.
-    ///
-    /// Payloads of equal length that wait for one destination leave together as well, whether sent
-    /// by this or by [`Ring::send`]. Nothing waits for that: only what is queued when
-    /// [`Ring::turn`] is called. Where the path takes no trains the datagrams go one by one, and
-    /// [`Stats::trains_refused`] says so.
-    ///
-    /// `Sent` comes when all datagrams are accepted, `Released` after the last notification. If one
-    /// part fails, the rest does not leave, and `Failed` says how many bytes were accepted before.
-    ///
-    /// On a socket that only ever sends trains of one size, set `UDP_SEGMENT` to it before
-    /// [`Ring::attach`]: a request then need not say how it is cut, and costs a sixth less. It cuts
-    /// whatever else is sent on the socket too.
+    /// Queues a payload as `options` say: to an address, attached to a notifier, without events of
+    /// its own, as a GSO batch of datagrams, on a certain route; see [`SendOptions`].
     ///
     /// ```
     /// # use std::net::UdpSocket;
     /// # use std::time::Duration;
-    /// # use ringwire::{Event, Events, Ring};
+    /// # use ringwire::{Event, Events, Ring, SendOptions};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let mut ring = Ring::builder().build()?;
     /// let peer = UdpSocket::bind("127.0.0.1:0")?;
     /// let sock = ring.attach(UdpSocket::bind("127.0.0.1:0")?)?;
-    /// // 1,400, 1,400 and 200 bytes.
-    /// ring.send_train(sock, peer.local_addr()?, 1400, vec![7; 3000])?;
+    /// // Datagrams of 1,400, 1,400 and 200 bytes, of which one notification tells.
+    /// let notifier = ring.notifier(1)?;
+    /// let options = SendOptions::new().to(peer.local_addr()?).train(1400).on(notifier).quiet();
+    /// ring.send_with(sock, vec![7; 3000], options)?;
+    /// ring.flush(notifier)?;
     /// # let mut events = Events::new();
-    /// ring.turn(Duration::ZERO, &mut events)?;
+    /// ring.turn(Some(Duration::ZERO), &mut events)?;
     /// let mut buffer = [0; 2000];
     /// assert_eq!([0; 3].map(|_| peer.recv(&mut buffer).unwrap()), [1400, 1400, 200]);
     /// # Ok(())
@@ -343,37 +293,12 @@ impl Ring {
     /// ```
     ///
     /// # Errors
-    /// As [`Ring::send_to`]. `Misuse` also for a `segment_bytes` of 0 and on a socket that was
-    /// corked (`UDP_CORK`) when it was attached. A `segment_bytes` that the path does not take (any
-    /// more: [`SendOptions::train`]) comes as a `Failed` with `EMSGSIZE`, or `EINVAL` on older
-    /// kernels: a train's datagrams are never cut into fragments here.
+    /// As [`Ring::send`]; `Misuse` also for a stale notifier, for an address on a stream, and for a
+    /// batch of datagrams of 0 bytes, on a stream, or on a socket that was corked (`UDP_CORK`) when
+    /// it was attached.
     ///
     /// # Cancel safety
-    /// As [`Ring::send`]. [`Ring::cancel`] takes a train back only if no datagram of it has left.
-    ///
-    /// # Kernel
-    /// 4.18: `UDP_SEGMENT` in udp(7). Zero-copy since 6.1, from registered memory since 6.15; 128
-    /// datagrams a request since 6.9, 64 before (K37).
-    pub fn send_train(
-        &mut self,
-        sock: Socket,
-        destination: impl Into<Option<SocketAddr>>,
-        segment_bytes: u16,
-        payload: impl IntoPayload,
-    ) -> Result<PayloadId, SendError> {
-        let sending = SendOptions {
-            address: destination.into(),
-            segment_bytes: Some(segment_bytes),
-            ..SendOptions::default()
-        };
-        self.core.send(sock, payload.into_payload(), sending)
-    }
-
-    /// Queues a payload as `options` say: [`Ring::send`], [`Ring::send_on`], [`Ring::send_quiet`],
-    /// [`Ring::send_to`] and [`Ring::send_train`] in one.
-    ///
-    /// # Errors
-    /// As those.
+    /// As [`Ring::send`].
     #[inline]
     pub fn send_with(
         &mut self,
@@ -381,7 +306,7 @@ impl Ring {
         payload: impl IntoPayload,
         options: SendOptions,
     ) -> Result<PayloadId, SendError> {
-        self.core.send(sock, payload.into_payload(), options)
+        self.driver.send(sock, payload.into_payload(), options)
     }
 
     /// Takes back a payload of which the kernel has not seen a byte: `Failed` with `ECANCELED` and
@@ -390,7 +315,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` if it has begun to leave, or the id is stale.
     pub fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
-        self.core.cancel(id)
+        self.driver.cancel(id)
     }
 
     /// A new notifier. Payloads attach to it; [`Ring::flush`] asks for one `Notified` for all of
@@ -399,7 +324,7 @@ impl Ring {
     /// # Errors
     /// `LimitReached` if too many are open.
     pub fn notifier(&mut self, tag: u64) -> Result<Notifier, Error> {
-        self.core.notifier(tag)
+        self.driver.machine_mut().notifier(tag)
     }
 
     /// Detaches what is attached to the notifier now: exactly one `Notified` comes after the last
@@ -409,7 +334,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle; `LimitReached` if too many notifications are under way.
     pub fn flush(&mut self, notifier: Notifier) -> Result<u32, Error> {
-        self.core.flush(notifier)
+        self.driver.machine_mut().flush(notifier)
     }
 
     /// Removes a notifier. What was flushed is still notified; what was attached since is not.
@@ -417,11 +342,12 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn remove(&mut self, notifier: Notifier) -> Result<(), Error> {
-        self.core.remove(notifier)
+        self.driver.machine_mut().remove(notifier)
     }
 
-    /// Lets queued payloads leave and appends to `events` what has happened. Waits until `deadline`
-    /// for the first event, unless `events` holds some already.
+    /// Lets queued payloads leave and appends to `events` what has happened. Waits for the
+    /// first event, at most for `timeout` (for ever if there is none, not at all if it is zero),
+    /// unless `events` holds some already.
     ///
     /// What it costs in system calls, beside one for each copy: none if nothing is out; else
     ///
@@ -443,11 +369,14 @@ impl Ring {
     /// `fork`.
     pub fn turn(
         &mut self,
-        deadline: impl Into<Deadline>,
+        timeout: Option<Duration>,
         events: &mut Events,
     ) -> Result<Turned, Error> {
-        self.core.at_home()?;
-        self.core.turn(deadline.into(), events)
+        self.at_home()?;
+        if let Some(segments) = &mut self.segments {
+            segments.take_over(&mut self.driver);
+        }
+        self.driver.turn(deadline(timeout), events)
     }
 
     /// Sends FIN after everything that is queued: in the turn in which the last of it is accepted,
@@ -456,7 +385,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle or on UDP.
     pub fn finish(&mut self, sock: Socket) -> Result<(), Error> {
-        self.core.finish(sock)
+        self.driver.machine_mut().finish(sock)
     }
 
     /// [`Ring::finish`], and gives up the handle. The ring keeps the descriptor until the last
@@ -470,7 +399,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn close(&mut self, sock: Socket) -> Result<(), Error> {
-        self.core.close(sock)
+        self.driver.machine_mut().close(sock)
     }
 
     /// Breaks the connection now and gives up the handle: the peer gets a reset, what is queued
@@ -487,8 +416,8 @@ impl Ring {
     /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is
     /// stale all the same, and the memory comes back when the peer acknowledges.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
-        self.core.at_home()?;
-        self.core.abort(sock)
+        self.at_home()?;
+        self.driver.abort(sock)
     }
 
     /// [`Ring::abort`] for a socket whose handle was closed and whose peer acknowledges nothing, so
@@ -499,8 +428,8 @@ impl Ring {
     /// `Misuse` if the ring holds nothing for this handle any more, or if it was detached: then the
     /// connection is its new owner's to break. `Io` as for [`Ring::abort`].
     pub fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
-        self.core.at_home()?;
-        self.core.reclaim(sock)
+        self.at_home()?;
+        self.driver.reclaim(sock)
     }
 
     /// Gives the socket back once everything sent on it has been accepted; the handle becomes
@@ -513,8 +442,19 @@ impl Ring {
     /// `Misuse` for a stale handle, or while payloads wait to be accepted: wait for their `Sent`,
     /// or cancel them. `Io` if the descriptor cannot be duplicated.
     pub fn detach(&mut self, sock: Socket) -> Result<OwnedFd, Error> {
-        self.core.at_home()?;
-        self.core.detach(sock)
+        self.at_home()?;
+        self.driver.machine_mut().prepare_detach(sock)?;
+        self.driver.do_chores()?;
+        let place = sock.place();
+        let fd = self.driver.engine().duplicate(place)?;
+        self.driver.engine_mut().give_up(place);
+        self.driver.machine_mut().detach(sock);
+        self.driver.do_chores()?;
+        if self.driver.machine().knows(sock) {
+            // By then its new owner may have closed his.
+            self.driver.engine_mut().linger_aside(place);
+        }
+        Ok(fd)
     }
 
     /// What the socket holds and has done.
@@ -522,7 +462,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn socket_stats(&self, sock: Socket) -> Result<SocketStats, Error> {
-        self.core.socket_stats(sock)
+        self.driver.machine().socket_stats(sock)
     }
 
     /// Why the socket's newest request was copied, in words, or why it is a try whether what is
@@ -532,7 +472,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn socket_why(&self, sock: Socket) -> Result<Option<String>, Error> {
-        let SocketStats { route, reason, .. } = self.core.socket_stats(sock)?;
+        let SocketStats { route, reason, .. } = self.driver.machine().socket_stats(sock)?;
         let says = |reason: &Reason| match reason {
             Reason::Best | Reason::Small => false,
             Reason::Forced => route == Some(Route::Copy),
@@ -543,15 +483,16 @@ impl Ring {
 
     /// What the ring holds and has done. Looks at every payload in flight for the oldest.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.core.stats();
-        stats.completion_overflows = self.core.engine().overflows();
-        stats.foreign_entries = self.core.engine().foreign_entries();
+        let mut stats = self.driver.machine().stats();
+        stats.engine_steps_down = self.steps_down;
+        stats.completion_overflows = self.driver.engine().overflows();
+        stats.foreign_entries = self.driver.engine().foreign_entries();
         stats
     }
 
-    /// The engine in use: `uring`, `msg-zerocopy` or `copy`.
-    pub fn engine(&self) -> &'static str {
-        self.core.engine().name()
+    /// The engine in use.
+    pub fn engine(&self) -> EngineKind {
+        self.driver.engine().kind()
     }
 
     /// What this ring cannot do on this host, and why, a line each: engines that were not to be
@@ -559,30 +500,94 @@ impl Ring {
     /// `None` if it does everything.
     pub fn why(&self) -> Option<String> {
         let mut why = self.choice.clone();
-        why.extend(self.core.why());
-        if self.task_run == TaskRun::Deferred && !self.core.engine().is_deferred() {
+        let features = self.driver.machine().features();
+        why.extend(features.lacks().into_iter().map(str::to_owned));
+        why.extend(self.segments.as_ref().into_iter().flat_map(|s| s.why(features.registers)));
+        why.extend(self.driver.machine().known_pinned_bytes().map(refused_to_pin));
+        if self.task_run == TaskRun::Deferred && !self.driver.engine().is_deferred() {
             why.push(
                 "completions interrupt the thread: the kernel has no deferred task run".into(),
             );
         }
-        if self.core.copies_tcp() {
+        if self.copies_tcp() {
             why.push(format!("TCP is copied: {}", Reason::MtuProbing));
         }
         (!why.is_empty()).then(|| why.join("\n"))
     }
 
-    /// Waits until everything is released, at most until `deadline`, and for as much longer as this
-    /// process is stopped meanwhile; then does what `on_deadline` says, and drops the ring.
+    /// Waits until everything is released, at most for `timeout` (for ever if there is none), and
+    /// for as much longer as this process is stopped meanwhile; then does what `on_deadline` says,
+    /// and drops the ring.
     ///
     /// It looks at the clock eight times, a millisecond or more apart, so a deadline of a few
     /// milliseconds is overrun by some.
-    pub fn shutdown(self, deadline: impl Into<Deadline>, on_deadline: OnDeadline) -> Report {
-        self.core.shutdown(deadline.into(), on_deadline)
+    pub fn shutdown(self, timeout: Option<Duration>, on_deadline: OnDeadline) -> Report {
+        let Ring { driver, segments, .. } = self;
+        let report = driver.shutdown(deadline(timeout), on_deadline);
+        // The machine knew its addresses until now.
+        drop(segments);
+        report
     }
+
+    /// A handle that ends another thread's wait: `turn` returns when it is called. From now on a
+    /// turn with nothing out waits too.
+    ///
+    /// # Errors
+    /// `Io` if no descriptor is free.
+    pub fn waker(&mut self) -> Result<Waker, Error> {
+        self.at_home()?;
+        self.driver.engine_mut().waker()
+    }
+
+    /// Makes sure that nothing is done here that would be done to another process's ring.
+    ///
+    /// # Errors
+    /// `Misuse` in a child of `fork`.
+    fn at_home(&self) -> Result<(), Error> {
+        if self.driver.engine().is_at_home() {
+            return Ok(());
+        }
+        Err(Error::Misuse(
+            "this ring is that of the process which was forked to make this one\n\nhint: build \
+             rings after fork(2) or daemon(3); here it can only be dropped"
+                .into(),
+        ))
+    }
+
+    /// Whether TCP is copied that would go without: it may probe for a larger MTU.
+    fn copies_tcp(&self) -> bool {
+        !self.driver.machine().features().copies_only && self.mtu_probing.is_possible()
+    }
+}
+
+/// Readable when a turn would find completions, and maybe once more. Poll it only after a turn that
+/// reported no backlog.
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.driver.engine().pollable()
+    }
+}
+
+/// When a wait of so long ends; never, if it has no end.
+fn deadline(timeout: Option<Duration>) -> Deadline {
+    timeout.map_or(Deadline::Never, |timeout| Deadline::after(Instant::now(), timeout))
+}
+
+/// What the kernel has refused to pin, in words.
+fn refused_to_pin(known_bytes: u64) -> String {
+    let most = match known_bytes >> 10 {
+        0 => "any of it".to_owned(),
+        kib => format!("more than about {kib} KiB of it at a time"),
+    };
+    format!(
+        "unregistered memory goes in parts, or is copied: the kernel has refused to pin {most} for \
+         this user ({}); it is asked again all the time",
+        memlock::describe(memlock::limit_bytes())
+    )
 }
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring").field("engine", &self.engine()).finish_non_exhaustive()
+        f.debug_struct("Ring").field("engine", &self.engine().name()).finish_non_exhaustive()
     }
 }

@@ -1,54 +1,100 @@
-//! Step 5 of a send: which addresses lie in memory that this ring has registered.
+//! Between steps 3 and 5 of a send: how a ring comes to know an arena's registered segments.
 //!
-//! Looked up by address, not by type, so a block is recognised when it comes back as `Bytes`.
-//! That is sound because an address inside a segment can belong to nothing but one of its blocks,
-//! which the piece in question keeps alive.
+//! Neighbours: `ring.rs` asks before each turn; the engine takes a registration over, and the
+//! machine is told the segment's addresses. Invariant: the arena is kept as long as the machine
+//! knows its addresses, or they might come to mean other memory.
 
-use std::ops::Range;
+use ringwire_core::{Driver, Errno, Error};
+use ringwire_sys::{AnyEngine, memlock};
 
-use crate::headers::HeaderPages;
+use crate::arena::Arena;
 
-/// One segment that the ring's own table of buffers holds.
+/// An arena, and how much of it a ring knows.
 #[derive(Debug)]
-pub(crate) struct Known {
-    pub base: usize,
-    pub bytes: usize,
-    pub index: u16,
-    pub headers: HeaderPages,
+pub(crate) struct Segments {
+    arena: Arena,
+    /// How many of its segments were looked at.
+    seen: usize,
+    not_adopted: Vec<String>,
 }
 
-/// All of them. There is one for each GiB of arena, so a scan is the fastest look-up.
-#[derive(Debug, Default)]
-pub(crate) struct KnownSegments(Vec<Known>);
-
-impl KnownSegments {
-    pub(crate) fn add(&mut self, known: Known) {
-        self.0.push(known);
+impl Segments {
+    pub(crate) fn new(arena: Arena) -> Segments {
+        Segments { arena, seen: 0, not_adopted: Vec::new() }
     }
 
-    /// The index of the segment that holds all of `ptr .. ptr + bytes`.
-    pub(crate) fn find(&self, ptr: *const u8, bytes: usize) -> Option<u16> {
-        let start = ptr as usize;
-        let inside = |known: &&Known| {
-            start
-                .checked_sub(known.base)
-                .is_some_and(|at| at.checked_add(bytes).is_some_and(|end| end <= known.bytes))
-        };
-        self.0.iter().find(inside).map(|known| known.index)
+    /// Makes room for them in the ring's table of buffers, and takes over those that there are.
+    ///
+    /// # Errors
+    /// `Io` if the kernel refuses.
+    pub(crate) fn prepare(&mut self, driver: &mut Driver<AnyEngine>) -> Result<(), Error> {
+        if self.arena.registered_bytes() > 0
+            && driver.machine().features().registers
+            && let Some(registration) = self.arena.registration()
+        {
+            // Those that another thread adds from now on may not be among those that are shared.
+            let (count, max) = (self.arena.segment_count(), self.arena.max_segments());
+            driver.engine_mut().prepare_segments(registration, count, max)?;
+        }
+        self.take_over(driver);
+        Ok(())
     }
 
-    /// The addresses of a segment; none if it is not known.
-    pub(crate) fn range(&self, index: u16) -> Range<usize> {
-        let known = self.0.iter().find(|known| known.index == index);
-        known.map_or(0..0, |known| known.base..known.base + known.bytes)
+    /// Takes over the segments that the arena has grown since the last look.
+    #[inline]
+    pub(crate) fn take_over(&mut self, driver: &mut Driver<AnyEngine>) {
+        if self.arena.segment_count() != self.seen {
+            self.take_over_new(driver);
+        }
     }
 
-    /// Bytes of small foreign pieces that were copied beside registered ones.
-    pub(crate) fn header_bytes(&self) -> u64 {
-        self.0.iter().map(|known| known.headers.copied_bytes()).sum()
+    #[cold]
+    fn take_over_new(&mut self, driver: &mut Driver<AnyEngine>) {
+        let segments = self.arena.segments();
+        let new = self.seen..segments.len();
+        self.seen = segments.len();
+        if !driver.machine().features().registers {
+            return;
+        }
+        let Some(registration) = self.arena.registration() else { return };
+        for segment in segments[new].iter().filter(|segment| segment.is_registered()) {
+            match driver.engine_mut().adopt_segment(registration, segment) {
+                Ok(()) => driver.machine_mut().add_segment(segment.clone()),
+                Err(errno) => {
+                    let index = segment.index();
+                    tracing::warn!(%errno, index, "a segment goes unregistered");
+                    self.not_adopted.push(not_adopted(segment.bytes(), errno));
+                }
+            }
+        }
     }
 
-    pub(crate) fn headers(&mut self, index: u16) -> Option<&mut HeaderPages> {
-        self.0.iter_mut().find(|known| known.index == index).map(|known| &mut known.headers)
+    /// What of the arena goes unregistered, and why. `registers`: whether the ring's engine sends
+    /// from registrations at all; who does not lacks none.
+    pub(crate) fn why(&self, registers: bool) -> Vec<String> {
+        if registers {
+            return self.arena.why().into_iter().chain(self.not_adopted.iter().cloned()).collect();
+        }
+        let why = "the arena's registered memory goes as normal memory: only io_uring sends from \
+                   registrations";
+        (self.arena.registered_bytes() > 0).then(|| why.to_owned()).into_iter().collect()
     }
+}
+
+/// Why a segment goes as other memory does.
+fn not_adopted(bytes: usize, errno: Errno) -> String {
+    let bytes = memlock::size(bytes as u64);
+    let limit = memlock::limit_bytes();
+    let why = match errno {
+        Errno::NOMEM if limit.is_some() => format!(
+            "{}, and where rings cannot share it (before Linux 6.12), an arena counts once for \
+             each ring",
+            memlock::describe(limit)
+        ),
+        errno => errno.to_string(),
+    };
+    format!(
+        "{bytes} of the arena go unregistered on this ring: taking over their registration failed: \
+         {why}"
+    )
 }

@@ -2,10 +2,11 @@
 //! sockets only: a sandbox that comes up after the ring, a kernel that answers otherwise, a user
 //! who may watch no more descriptors.
 
+use crate::support::AT_ONCE;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, Deadline, EngineChoice, OnDeadline, Reason, Ring, Route};
+use ringwire::{Copied, EngineChoice, OnDeadline, Reason, Ring, Route};
 use ringwire_wire::{Family, loopback};
 
 #[path = "support/filter.rs"]
@@ -79,7 +80,7 @@ fn a_queue_that_cannot_be_read_any_more_is_not_sent_to() {
         let (near, far) = narrow_pair(Family::V4);
         let sock = driver.ring.attach(near).unwrap();
         let lent = driver.send(sock, noise(1, 10 * KIB));
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         let released = driver.is_released(lent);
         forbid(libc::ENOSYS, vec![(RECVMMSG, vec![]), (RECVMSG, vec![])]);
         let ids: Vec<_> = (2..6).map(|at| driver.send(sock, noise(at, 300 * KIB))).collect();
@@ -93,7 +94,7 @@ fn a_queue_that_cannot_be_read_any_more_is_not_sent_to() {
         driver.until_released(&ids[2..]);
         let held = driver.ring.stats().in_flight_payloads;
         assert!(held > 0 || released, "what was out cannot be known to be free");
-        let report = driver.ring.shutdown(Duration::from_millis(20), OnDeadline::Leave);
+        let report = driver.ring.shutdown(Some(Duration::from_millis(20)), OnDeadline::Leave);
         assert_eq!(report.leaked_payloads, held);
         let mut expected = noise(1, 10 * KIB);
         (2..6).for_each(|at| expected.extend(noise(at, 300 * KIB)));
@@ -115,7 +116,7 @@ fn a_stream_that_cannot_be_watched_gets_everything_all_the_same() {
             let (near, far) = narrow_pair(Family::V4);
             let sock = driver.ring.attach(near).unwrap();
             let ids: Vec<_> = (0..4).map(|at| driver.send(sock, noise(at, MIB))).collect();
-            let turned = driver.turn(Deadline::Now);
+            let turned = driver.turn(AT_ONCE);
             assert!(turned.backlog, "who sleeps on the descriptor would sleep for ever");
             assert_eq!(driver.told, [], "there is no room");
             // Who waits in a turn does not turn over and over meanwhile.

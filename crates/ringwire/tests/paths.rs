@@ -101,7 +101,7 @@ impl Pump {
     /// Waits for what is out: a ring that is dropped would leave it pinned, and other tests of this
     /// process could pin less.
     fn end(self) {
-        let report = self.ring.shutdown(PATIENCE, OnDeadline::Abort);
+        let report = self.ring.shutdown(Some(PATIENCE), OnDeadline::Abort);
         assert_eq!(report.leaked_payloads, 0, "{report:?}");
     }
 
@@ -113,7 +113,7 @@ impl Pump {
     }
 
     fn turn(&mut self, what: &str, flow: Option<&Flow>) {
-        let _ = self.ring.turn(PATIENCE, &mut self.events).unwrap();
+        let _ = self.ring.turn(Some(PATIENCE), &mut self.events).unwrap();
         for event in self.events.drain() {
             match event {
                 Event::Released { .. } => self.released += 1,
@@ -268,7 +268,7 @@ fn a_forced_route_is_gone_whatever_the_path() {
         }
         let mut released = 0;
         while released < 3 {
-            let _ = ring.turn(PATIENCE, &mut events).unwrap();
+            let _ = ring.turn(Some(PATIENCE), &mut events).unwrap();
             released += events.drain().filter(|e| matches!(e, Event::Released { .. })).count();
         }
         let after = ring.stats();
@@ -305,7 +305,7 @@ fn a_forced_zero_copy_fails_where_there_is_none() {
     let id = ring.send_with(sock, vec![1; 100], forced).unwrap();
     let mut seen = Vec::new();
     while !seen.iter().any(|e| matches!(e, Event::Released { .. })) {
-        let _ = ring.turn(PATIENCE, &mut events).unwrap();
+        let _ = ring.turn(Some(PATIENCE), &mut events).unwrap();
         seen.extend(events.drain());
     }
     let failed = seen.iter().any(|event| {

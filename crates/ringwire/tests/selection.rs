@@ -72,7 +72,7 @@ fn works(choice: EngineChoice) -> Result<Said, Error> {
     });
     let (mut events, mut released) = (Events::new(), 0);
     while released < 2 {
-        let _ = ring.turn(Duration::from_secs(5), &mut events)?;
+        let _ = ring.turn(Some(Duration::from_secs(5)), &mut events)?;
         for event in events.drain() {
             match event {
                 Event::Released { .. } => released += 1,
@@ -86,7 +86,7 @@ fn works(choice: EngineChoice) -> Result<Said, Error> {
     assert_eq!(blake(&reader.join().unwrap()), blake(&expected));
     let stats = ring.stats();
     Ok(Said {
-        engine: ring.engine(),
+        engine: ring.engine().name(),
         why: ring.why().unwrap_or_default(),
         steps_down: stats.engine_steps_down,
         requests: stats.requests,

@@ -6,11 +6,17 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use ringwire_bench::job::Order;
+use ringwire_bench::report::AnyMedian;
+use ringwire_bench::report::fanout::FanoutMedian;
+use ringwire_bench::report::latency::LatencyMedian;
+use ringwire_bench::report::row::Median;
+use ringwire_units::{grouped, size};
 
+use super::text::{Table, none, three_digits, wrapped};
 use super::wires;
-use crate::gates::report::{Gates, Measurement, Median};
-use crate::gates::{Part, is_other_choice, is_train, size};
+use crate::gates::report::{Gates, Measurement};
+use crate::gates::{Part, is_other_choice, is_train};
 
 /// The figures: what they were measured on, a part after the other, and what became of the gates.
 pub(crate) fn render(gates: &Gates) -> String {
@@ -20,7 +26,7 @@ pub(crate) fn render(gates: &Gates) -> String {
         paragraphs.push(introduction(first, &gates.command));
     }
     for part in Part::ALL {
-        let of_part = |m: &&Measurement| m.report.medians.iter().any(|m| m.bench == part.name());
+        let of_part = |m: &&Measurement| m.report.medians.iter().any(|m| m.bench() == part.name());
         let Some(measurement) = firsts().find(of_part) else { continue };
         let (conditions, table) = match part {
             Part::Tcp => (tcp_conditions(measurement), tcp_table(&measurement.report.medians)),
@@ -38,7 +44,7 @@ pub(crate) fn render(gates: &Gates) -> String {
 
 fn introduction(measurement: &Measurement, command: &str) -> String {
     let host = &measurement.report.host;
-    let runs = measurement.report.medians.first().map_or(0, |median| median.runs);
+    let runs = measurement.report.medians.first().map_or(0, AnyMedian::runs);
     wrapped(&format!(
         "Measured on kernel {}, {} × {}, commit {}, by `{command}`. Figures are medians of {runs} \
          runs that took turns; in brackets are the slowest and the fastest. *Best other* is the \
@@ -77,14 +83,12 @@ fn tcp_conditions(measurement: &Measurement) -> String {
 }
 
 /// A line a size.
-fn tcp_table(medians: &[Median]) -> String {
-    let of = |order: &str, bytes: u64| -> Vec<&Median> {
+fn tcp_table(medians: &[AnyMedian]) -> String {
+    let of = |order: Order, bytes: u64| -> Vec<&Median> {
         let here = |median: &&Median| {
-            median.bench == "tcp"
-                && median.payload_bytes == bytes
-                && median.order.as_deref() == Some(order)
+            median.bench == "tcp" && median.payload_bytes == bytes && median.order == order
         };
-        medians.iter().filter(here).collect()
+        rates(medians).filter(here).collect()
     };
     let mut table = Table::new(&[
         "payload",
@@ -98,7 +102,7 @@ fn tcp_table(medians: &[Median]) -> String {
         "copied",
     ]);
     for bytes in sizes(medians, "tcp") {
-        let (shuffled, sequential) = (of("shuffled", bytes), of("sequential", bytes));
+        let (shuffled, sequential) = (of(Order::Shuffled, bytes), of(Order::Sequential, bytes));
         let compared = Compared::of(&shuffled, "write", "minimal", "ringwire");
         let in_sequence = Compared::of(&sequential, "write", "minimal", "ringwire");
         let in_gb = |median: &Median| spread(median, 1e9);
@@ -126,7 +130,7 @@ fn udp_conditions(measurement: &Measurement) -> String {
 }
 
 /// Two lines a size: datagrams one by one, and trains of them.
-fn udp_table(medians: &[Median]) -> String {
+fn udp_table(medians: &[AnyMedian]) -> String {
     let mut table = Table::new(&[
         "datagrams",
         "plain",
@@ -144,7 +148,7 @@ fn udp_table(medians: &[Median]) -> String {
                     && median.payload_bytes == bytes
                     && is_train(&median.method) != train.is_empty()
             };
-            let here: Vec<&Median> = medians.iter().filter(here).collect();
+            let here: Vec<&Median> = rates(medians).filter(here).collect();
             let name = |method: &str| format!("{method}{train}");
             let (plain, minimal, ours) = (name("sendmsg"), name("minimal"), name("ringwire"));
             let compared = Compared::of(&here, &plain, &minimal, &ours);
@@ -165,8 +169,7 @@ fn udp_table(medians: &[Median]) -> String {
 }
 
 fn fanout_conditions(measurement: &Measurement) -> String {
-    let mut medians = measurement.report.medians.iter();
-    let flows = medians.find_map(|median| number(median, "flows"));
+    let flows = fanouts(measurement).next().map(|median| u64::from(median.flows));
     let bytes = sizes(&measurement.report.medians, "fanout").into_iter().next().unwrap_or_default();
     format!(
         "**Fan-out** into {}: one block of {} to {} connections, until all of them have \
@@ -174,7 +177,7 @@ fn fanout_conditions(measurement: &Measurement) -> String {
          from slab while no peer has acknowledged a byte (`/proc/net/sockstat`, `/proc/meminfo`).",
         wire(measurement),
         size(bytes),
-        flows.map_or_else(none, |flows| grouped(flows as u64)),
+        flows.map_or_else(none, grouped),
     )
 }
 
@@ -189,18 +192,19 @@ fn fanout_table(measurement: &Measurement) -> String {
         "memory of sockets, MiB",
         "of slab, MiB",
     ]);
-    for median in measurement.report.medians.iter().filter(|median| median.bench == "fanout") {
-        let of = |name: &str, scale: f64| {
-            number(median, name).map_or_else(none, |value| three_digits(value / scale))
-        };
+    let mib = |bytes: Option<u64>| {
+        bytes.map_or_else(none, |bytes| three_digits(bytes as f64 / f64::from(1 << 20)))
+    };
+    for fanout in fanouts(measurement) {
+        let median = &fanout.median;
         table.row(&[
             format!("`{}`", median.method),
             spread(median, 1e9),
-            number(median, "ratio_to_write").map_or_else(none, times),
+            median.ratio_to_write.map_or_else(none, times),
             cost(Some(median)),
-            number(median, "events_per_block").map_or_else(none, |events| format!("{events}")),
-            of("tcp_memory_bytes", f64::from(1 << 20)),
-            of("slab_bytes", f64::from(1 << 20)),
+            fanout.events_per_block.map_or_else(none, |events| format!("{events}")),
+            mib(fanout.tcp_memory_bytes),
+            mib(fanout.slab_bytes),
         ]);
     }
     table.text
@@ -224,25 +228,19 @@ fn latency_table(measurement: &Measurement) -> String {
     ]);
     for bytes in sizes(medians, "latency") {
         let find = |method: &str| {
-            let here = |median: &&Median| {
-                median.bench == "latency"
-                    && median.payload_bytes == bytes
-                    && median.method == method
-            };
-            medians.iter().find(here)
+            let mut latencies = medians.iter().filter_map(AnyMedian::latency);
+            latencies.find(|median| median.payload_bytes == bytes && median.method == method)
         };
+        let (plain, ours) = (find("write"), find("ringwire"));
+        let p50 = |median: &LatencyMedian| (median.latency_ns_p50, median.ratio_to_write_p50);
+        let p99 = |median: &LatencyMedian| (median.latency_ns_p99, median.ratio_to_write_p99);
         let mut cells = vec![size(bytes)];
-        for percentile in ["p50", "p99"] {
-            let us = |median: &Median| {
-                let ns = number(median, &format!("latency_ns_{percentile}"));
-                ns.map_or_else(none, |ns| three_digits(ns / 1e3))
+        for percentile in [p50, p99] {
+            let us = |median: Option<&LatencyMedian>| {
+                median.map_or_else(none, |median| three_digits(percentile(median).0 / 1e3))
             };
-            let ratio = |median: &Median| {
-                let ratio = number(median, &format!("ratio_to_write_{percentile}"));
-                ratio.map_or_else(none, times)
-            };
-            let ours = find("ringwire");
-            cells.extend([shown(find("write"), us), shown(ours, us), shown(ours, ratio)]);
+            let ratio = ours.map_or_else(none, |ours| times(percentile(ours).1));
+            cells.extend([us(plain), us(ours), ratio]);
         }
         table.row(&cells);
     }
@@ -287,7 +285,7 @@ impl<'a> Compared<'a> {
         let others = medians.iter().copied().filter(|median| is_other_choice(&median.method));
         Compared {
             plain: find(plain),
-            best: others.max_by(|one, other| rate(one).total_cmp(&rate(other))),
+            best: others.max_by(|one, other| one.bytes_per_s.total_cmp(&other.bytes_per_s)),
             minimal: find(minimal),
             ours: find(ours),
         }
@@ -301,7 +299,7 @@ impl<'a> Compared<'a> {
     /// How many times as fast as plain ours is.
     fn times(&self) -> String {
         match (self.ours, self.plain) {
-            (Some(ours), Some(plain)) => times(rate(ours) / rate(plain)),
+            (Some(ours), Some(plain)) => times(ours.bytes_per_s / plain.bytes_per_s),
             _ => none(),
         }
     }
@@ -316,41 +314,19 @@ impl<'a> Compared<'a> {
     }
 }
 
-/// A table in Markdown.
-pub(super) struct Table {
-    pub(super) text: String,
-}
-
-impl Table {
-    /// The first column holds names, the others figures.
-    pub(super) fn new(head: &[&str]) -> Table {
-        let columns: Vec<&str> =
-            (0..head.len()).map(|column| if column == 0 { "---" } else { "---:" }).collect();
-        Table { text: format!("| {} |\n|{}|", head.join(" | "), columns.join("|")) }
-    }
-
-    pub(super) fn row(&mut self, cells: &[String]) {
-        self.text += &format!("\n| {} |", cells.join(" | "));
-    }
-}
-
 /// The sizes of payloads in this part, ascending.
-fn sizes(medians: &[Median], part: &str) -> BTreeSet<u64> {
-    let of_part = medians.iter().filter(|median| median.bench == part);
-    of_part.map(|median| median.payload_bytes).collect()
+fn sizes(medians: &[AnyMedian], part: &str) -> BTreeSet<u64> {
+    let of_part = medians.iter().filter(|median| median.bench() == part);
+    of_part.map(AnyMedian::payload_bytes).collect()
 }
 
-fn rate(median: &Median) -> f64 {
-    median.bytes_per_s.unwrap_or(f64::NAN)
+/// Those that have rates.
+fn rates(medians: &[AnyMedian]) -> impl Iterator<Item = &Median> {
+    medians.iter().filter_map(AnyMedian::rates)
 }
 
-/// A number that only some parts of the benchmark have.
-fn number(median: &Median, name: &str) -> Option<f64> {
-    median.rest.get(name).and_then(Value::as_f64)
-}
-
-fn none() -> String {
-    "–".into()
+fn fanouts(measurement: &Measurement) -> impl Iterator<Item = &FanoutMedian> {
+    measurement.report.medians.iter().filter_map(AnyMedian::fanout)
 }
 
 fn shown(median: Option<&Median>, how: impl Fn(&Median) -> String) -> String {
@@ -359,7 +335,7 @@ fn shown(median: Option<&Median>, how: impl Fn(&Median) -> String) -> String {
 
 /// A median with the slowest and the fastest run, in units of `unit` bytes a second.
 fn spread(median: &Median, unit: f64) -> String {
-    let of = |bytes: Option<f64>| bytes.map_or_else(none, |bytes| three_digits(bytes / unit));
+    let of = |bytes: f64| three_digits(bytes / unit);
     let (low, high) = (of(median.bytes_per_s_min), of(median.bytes_per_s_max));
     format!("{} ({low} … {high})", of(median.bytes_per_s))
 }
@@ -369,55 +345,14 @@ fn times(ratio: f64) -> String {
 }
 
 fn cost(median: Option<&Median>) -> String {
-    median.and_then(|median| median.cpu_s_per_gb).map_or_else(none, three_digits)
-}
-
-/// Three digits of a number, and no exponent; what has more before its point keeps them.
-pub(super) fn three_digits(value: f64) -> String {
-    if !value.is_finite() {
-        return none();
-    }
-    let before = if value.abs() < 1e-9 { 1 } else { value.abs().log10().floor() as i32 + 1 };
-    let after = (3 - before).clamp(0, 6) as usize;
-    format!("{value:.after$}")
-}
-
-/// A whole number with its thousands apart.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-const COLUMNS_MAX: usize = 100;
-
-/// Text in lines that fit.
-pub(super) fn wrapped(text: &str) -> String {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS_MAX => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines.join("\n")
+    median.map_or_else(none, |median| three_digits(median.cpu_s_per_gb))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gates::report::tests::{median, report};
-    use crate::gates::report::{Outcome, SCHEMA};
+    use crate::gates::report::tests::{fanout, latency, median, of_any, report};
+    use crate::gates::report::{Outcome, Report, SCHEMA};
 
     fn outcome(name: &str, verdict: &str) -> Outcome {
         Outcome {
@@ -431,8 +366,8 @@ mod tests {
         }
     }
 
-    fn measured(attempt: u32, medians: Vec<Median>) -> Measurement {
-        Measurement { command: "ringwire bench".into(), attempt, report: report(medians) }
+    fn measured(attempt: u32, report: Report) -> Measurement {
+        Measurement { command: "ringwire bench".into(), attempt, report }
     }
 
     fn gates(measurements: Vec<Measurement>, gates: Vec<Outcome>) -> Gates {
@@ -454,11 +389,11 @@ mod tests {
         ];
         medians[4].copied_share = Some(0.25);
         for sequential in &mut medians[6..] {
-            sequential.order = Some("sequential".into());
+            sequential.order = Order::Sequential;
         }
-        let mut tcp = measured(1, medians);
+        let mut tcp = measured(1, report(medians));
         tcp.report.host.notes = vec!["a busy machine".into(), "a busy machine".into()];
-        let again = measured(2, vec![median("tcp", "ringwire", 4096, 999.0)]);
+        let again = measured(2, report(vec![median("tcp", "ringwire", 4096, 999.0)]));
         assert_eq!(
             render(&gates(vec![tcp, again], vec![outcome("a", "pass")])),
             "\
@@ -485,21 +420,21 @@ Of 1 gates (`cargo xtask gates`) 1 passed there."
     }
 
     /// The lines of the table of this part.
-    fn rows(medians: Vec<Median>) -> Vec<String> {
-        let text = render(&gates(vec![measured(1, medians)], Vec::new()));
+    fn rows(report: Report) -> Vec<String> {
+        let text = render(&gates(vec![measured(1, report)], Vec::new()));
         text.lines().filter(|line| line.starts_with("| ")).skip(1).map(str::to_owned).collect()
     }
 
     #[test]
     fn datagrams_are_counted_one_by_one_and_in_trains() {
-        let rows = rows(vec![
+        let rows = rows(report(vec![
             median("udp", "sendmsg", 1000, 1.0),
             median("udp", "send-zc", 1000, 1.5),
             median("udp", "ringwire", 1000, 2.0),
             median("udp", "sendmsg-train", 1000, 5.0),
             median("udp", "minimal-train", 1000, 50.0),
             median("udp", "ringwire-train", 1000, 40.0),
-        ]);
+        ]));
         assert_eq!(
             rows,
             [
@@ -513,37 +448,22 @@ Of 1 gates (`cargo xtask gates`) 1 passed there."
 
     #[test]
     fn fan_out_has_the_kernels_memory_beside_its_rate() {
-        let mut ours = median("fanout", "ringwire", 1 << 20, 40.0);
-        for (name, value) in [
-            ("flows", 1000.0),
-            ("ratio_to_write", 4.5),
-            ("events_per_block", 1.0),
-            ("tcp_memory_bytes", 16_777_216.0),
-        ] {
-            ours.rest.insert(name.into(), value.into());
-        }
+        let mut ours = fanout("ringwire", 1 << 20, 40.0);
+        ours.median.ratio_to_write = Some(4.5);
+        (ours.events_per_block, ours.tcp_memory_bytes) = (Some(1.0), Some(16_777_216));
+        let report = of_any(vec![AnyMedian::Fanout(ours.into())]);
         let row = "| `ringwire` | 40.0 (36.0 … 44.0) | 4.50× | 0.0250 | 1 | 16.0 | – |";
-        assert_eq!(rows(vec![ours.clone()]), [row]);
-        let text = fanout_conditions(&measured(1, vec![ours]));
+        assert_eq!(rows(report.clone()), [row]);
+        let text = fanout_conditions(&measured(1, report));
         assert!(text.contains("one block of 1 MiB to 1,000 connections"), "{text}");
     }
 
     #[test]
     fn latency_is_in_microseconds() {
-        let mut medians =
-            vec![median("latency", "write", 64, 1.0), median("latency", "ringwire", 64, 1.0)];
-        for (median, factor) in medians.iter_mut().zip([1.0, 1.5]) {
-            for (name, value) in [
-                ("latency_ns_p50", 12_400.0),
-                ("latency_ns_p99", 21_000.0),
-                ("ratio_to_write_p50", 1.0),
-                ("ratio_to_write_p99", 1.25),
-            ] {
-                median.rest.insert(name.into(), (value * factor).into());
-            }
-        }
-        let row = "| 64 B | 12.4 | 18.6 | 1.50× | 21.0 | 31.5 | 1.88× |";
-        assert_eq!(rows(medians), [row]);
+        let medians = [("write", [1.0, 1.0]), ("ringwire", [1.5, 1.875])]
+            .map(|(method, ratios)| AnyMedian::Latency(latency(method, 64, ratios)));
+        let row = "| 64 B | 12.4 | 18.6 | 1.50× | 21.0 | 39.4 | 1.88× |";
+        assert_eq!(rows(of_any(medians.into())), [row]);
     }
 
     #[test]
@@ -561,13 +481,5 @@ Of 1 gates (`cargo xtask gates`) 1 passed there."
              none of the kernel's own interfaces reaches the goal there either; 2 failed: c; d. \
              1 could not be measured there."
         );
-    }
-
-    #[test]
-    fn numbers_have_three_digits() {
-        let shown = [0.0, 0.0372, 0.5, 9.876, 98.76, 987.6, 98_765.4].map(three_digits);
-        assert_eq!(shown, ["0.00", "0.0372", "0.500", "9.88", "98.8", "988", "98765"]);
-        assert_eq!(three_digits(f64::NAN), "–");
-        assert_eq!((grouped(7), grouped(65_536)), ("7".into(), "65,536".into()));
     }
 }

@@ -1,10 +1,12 @@
 //! The figures of wires that copy, in words and a table. Pure.
 
-use super::render::{Table, three_digits, wrapped};
-use crate::gates::wires::{Measured, Row};
+use ringwire_bench::report::wires::{Path, Verdict};
+
+use super::text::{Table, three_digits, wrapped};
+use crate::gates::report::{Row, Wires};
 
 /// What was measured on what, and a line for each kind of payload on each wire.
-pub(super) fn render(measured: &Measured) -> [String; 2] {
+pub(super) fn render(measured: &Wires) -> [String; 2] {
     let host = &measured.host;
     let conditions = format!(
         "**Wires that copy**, on kernel {}, {} × {}, commit {}, by `cargo xtask gates --wires`: \
@@ -16,7 +18,7 @@ pub(super) fn render(measured: &Measured) -> [String; 2] {
     );
     let mut table =
         Table::new(&["wire and payloads", "rows", "throughput", "CPU time", "pass", "cannot tell"]);
-    let mut kinds: Vec<(&str, &str)> = Vec::new();
+    let mut kinds: Vec<(&'static str, &'static str)> = Vec::new();
     for row in &measured.rows {
         if !kinds.contains(&kind(row)) {
             kinds.push(kind(row));
@@ -24,22 +26,25 @@ pub(super) fn render(measured: &Measured) -> [String; 2] {
     }
     for wanted in kinds {
         let rows: Vec<&Row> = measured.rows.iter().filter(|row| kind(row) == wanted).collect();
-        let of = |verdict: &str| rows.iter().filter(|row| row.verdict == verdict).count();
+        let of = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
         table.row(&[
             format!("{}, {}", wanted.0, wanted.1),
             rows.len().to_string(),
             reach(&rows, |row| (row.throughput_ratio, row.throughput_low, row.throughput_high)),
             reach(&rows, |row| (row.cpu_ratio, row.cpu_low, row.cpu_high)),
-            of("pass").to_string(),
-            of("cannot tell").to_string(),
+            of(Verdict::Pass).to_string(),
+            of(Verdict::CannotTell).to_string(),
         ]);
     }
     [wrapped(&conditions), table.text]
 }
 
-fn kind(row: &Row) -> (&str, &str) {
-    let payloads = if row.path == "changing" { "path that changes" } else { &row.payloads };
-    (&row.wire, payloads)
+fn kind(row: &Row) -> (&'static str, &'static str) {
+    let payloads = match row.path {
+        Path::Changing => "path that changes",
+        Path::Constant => row.payloads.name(),
+    };
+    (row.wire.name(), payloads)
 }
 
 /// The median row's ratio, and from where to where the intervals of all rows reach.
@@ -55,19 +60,19 @@ fn reach(rows: &[&Row], of: impl Fn(&Row) -> (f64, f64, f64)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gates::report::tests::report;
-    use crate::gates::wires::tests::row;
+    use crate::gates::report::tests::{host, row};
+    use ringwire_bench::report::wires::Shape;
 
     #[test]
     fn a_kind_of_payload_on_a_wire_is_a_line() {
-        let mut fast = row("equal", "constant", 1_024, "pass");
+        let mut fast = row(Shape::Equal, Path::Constant, 1_024, Verdict::Pass);
         (fast.throughput_ratio, fast.throughput_high, fast.cpu_low) = (1.25, 1.5, 0.5);
         let rows = vec![
-            row("equal", "constant", 64, "cannot tell"),
-            row("equal", "changing", 65_536, "pass"),
+            row(Shape::Equal, Path::Constant, 64, Verdict::CannotTell),
+            row(Shape::Equal, Path::Changing, 65_536, Verdict::Pass),
             fast,
         ];
-        let [conditions, table] = render(&Measured { host: report(Vec::new()).host, rows });
+        let [conditions, table] = render(&Wires { host: host(), rows });
         assert!(conditions.starts_with("**Wires that copy**, on kernel 6.18.44, 2 × AMD EPYC,"));
         assert_eq!(
             table.lines().skip(2).collect::<Vec<_>>(),

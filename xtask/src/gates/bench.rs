@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::goals::Part;
 use super::report::{self, Report};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -198,7 +198,8 @@ mod tests {
         let works = r#"#!/bin/sh
             while [ "$1" != --json ]; do shift; done
             echo '{"schema":1,"host":{"kernel":"6.18","cpu":"C","cpus":2,"device":"d","mtu":1,
-                "ack_us":30,"working_set_bytes":1,"commit":"c","notes":[]},"medians":[]}' > "$2"
+                "memory":"m","send_buffer":"s","ack_us":30,"working_set_bytes":1,"commit":"c",
+                "notes":[]},"medians":[]}' > "$2"
         "#;
         assert_eq!(run(works, 60).expect("measured").host.kernel, "6.18");
 

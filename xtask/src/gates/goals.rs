@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+use ringwire_bench::job::WireKind;
+use ringwire_units::size;
+
 /// A part of `ringwire bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
@@ -18,11 +21,11 @@ impl Part {
     /// All of them, in the order they are measured in.
     pub(crate) const ALL: [Part; 4] = [Part::Tcp, Part::Udp, Part::Fanout, Part::Latency];
 
-    /// The wire that its goals are stated for, as rows call it.
-    pub(crate) fn wire(self) -> &'static str {
+    /// The wire that its goals are stated for.
+    pub(crate) fn wire(self) -> WireKind {
         match self {
-            Part::Tcp | Part::Udp | Part::Fanout => "perfect",
-            Part::Latency => "loopback",
+            Part::Tcp | Part::Udp | Part::Fanout => WireKind::Perfect,
+            Part::Latency => WireKind::Loopback,
         }
     }
 
@@ -59,8 +62,24 @@ pub(crate) enum Figure {
     /// Events that tell the program that a block, handed to all connections, is free again.
     EventsPerBlock,
     /// How many times as long as `write` a call takes that finds nobody before it, at this
-    /// percentile: `p50` or `p99`.
-    TimesLatency { percentile: &'static str },
+    /// percentile.
+    TimesLatency { percentile: Percentile },
+}
+
+/// The calls that a latency is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Percentile {
+    P50,
+    P99,
+}
+
+impl Percentile {
+    fn name(self) -> &'static str {
+        match self {
+            Percentile::P50 => "p50",
+            Percentile::P99 => "p99",
+        }
+    }
 }
 
 /// A goal with its slack.
@@ -152,17 +171,8 @@ impl fmt::Display for Gate {
             Figure::TimesMinimal => write!(f, "against minimal"),
             Figure::CpuBeyondMinimal => write!(f, "CPU a quiet payload beyond minimal"),
             Figure::EventsPerBlock => write!(f, "events a block"),
-            Figure::TimesLatency { percentile } => write!(f, "{percentile} against write"),
+            Figure::TimesLatency { percentile } => write!(f, "{} against write", percentile.name()),
         }
-    }
-}
-
-/// A size as people write it.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 2] = [("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match UNITS.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
-        Some((name, unit)) => format!("{} {name}", bytes / unit),
-        None => format!("{bytes} B"),
     }
 }
 
@@ -216,7 +226,7 @@ const fn at_most_ns(part: Part, payload_bytes: u64, figure: Figure, goal: f64) -
 }
 
 /// Latency at both percentiles.
-const fn latency(payload_bytes: u64, percentile: &'static str, slack: f64) -> Gate {
+const fn latency(payload_bytes: u64, percentile: Percentile, slack: f64) -> Gate {
     let figure = Figure::TimesLatency { percentile };
     Gate { part: Part::Latency, payload_bytes, figure, goal: Goal::AtMost { goal: 1.1, slack } }
 }
@@ -260,10 +270,10 @@ pub(crate) const GATES: &[Gate] = &[
         figure: Figure::EventsPerBlock,
         goal: Goal::AtMost { goal: 1.0, slack: SLACK_EVENTS },
     },
-    latency(64, "p50", SLACK_P50),
-    latency(64, "p99", SLACK_P99),
-    latency(KIB, "p50", SLACK_P50),
-    latency(KIB, "p99", SLACK_P99),
+    latency(64, Percentile::P50, SLACK_P50),
+    latency(64, Percentile::P99, SLACK_P99),
+    latency(KIB, Percentile::P50, SLACK_P50),
+    latency(KIB, Percentile::P99, SLACK_P99),
 ];
 
 #[cfg(test)]

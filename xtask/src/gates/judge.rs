@@ -14,14 +14,17 @@
 //! Peers do not count as bare: a slow peer says nothing of the host, and a fast one shows that
 //! there was more to have.
 
-use serde_json::Value;
+use ringwire_bench::job::Order;
+use ringwire_bench::report::AnyMedian;
 
-use super::goals::{Figure, Gate, Goal, OURS, Part, QUIET, SHARE_OF_BARE, TRAINS_PER_S};
-use super::report::{Median, Report};
+use super::goals::{
+    Figure, Gate, Goal, OURS, Part, Percentile, QUIET, SHARE_OF_BARE, TRAINS_PER_S,
+};
+use super::report::Report;
 
 const MINIMAL: &str = "minimal";
 /// The order of payloads that goals are stated for, where there are many of them.
-const ORDER: &str = "shuffled";
+const ORDER: Order = Order::Shuffled;
 
 /// What became of a gate in one measurement.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,8 +131,9 @@ pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
             )),
         };
     };
-    if ours.errors > 0 {
-        return Judged::short(format!("{} of {}'s payloads failed", ours.errors, ours.method));
+    let errors = ours.rates().map_or(0, |rates| rates.errors);
+    if errors > 0 {
+        return Judged::short(format!("{errors} of {}'s payloads failed", ours.method()));
     }
     let judged = match place.figure(gate, ours) {
         Ok(figure) if gate.goal.is_met_by(figure) => Judged::of(Verdict::Pass, figure),
@@ -154,34 +158,33 @@ pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
 }
 
 /// The medians of one place.
-struct Place<'a>(Vec<&'a Median>);
+struct Place<'a>(Vec<&'a AnyMedian>);
 
 impl<'a> Place<'a> {
     fn of(gate: &Gate, report: &'a Report) -> Place<'a> {
-        let here = |median: &&Median| {
-            median.bench == gate.part.name()
-                && median.wire == gate.part.wire()
-                && median.payload_bytes == gate.payload_bytes
-                && (median.order.as_deref().is_none_or(|order| order == ORDER)
+        let here = |median: &&AnyMedian| {
+            median.bench() == gate.part.name()
+                && median.wire() == gate.part.wire()
+                && median.payload_bytes() == gate.payload_bytes
+                && (median.rates().is_none_or(|rates| rates.order == ORDER)
                     || gate.part == Part::Fanout)
         };
         Place(report.medians.iter().filter(here).collect())
     }
 
-    fn find(&self, method: &str) -> Option<&'a Median> {
-        self.0.iter().copied().find(|median| median.method == method)
+    fn find(&self, method: &str) -> Option<&'a AnyMedian> {
+        self.0.iter().copied().find(|median| median.method() == method)
     }
 
     /// The fastest of the methods that `which` takes.
-    fn best(&self, which: impl Fn(&str) -> bool) -> Option<&'a Median> {
-        let medians = self.0.iter().copied().filter(|median| which(&median.method));
+    fn best(&self, which: impl Fn(&str) -> bool) -> Option<&'a AnyMedian> {
+        let medians = self.0.iter().copied().filter(|median| which(median.method()));
         medians.max_by(|one, other| rate(one).total_cmp(&rate(other)))
     }
 
     /// What is held against the goal, or the name of what is missing for it.
-    fn figure(&self, gate: &Gate, ours: &Median) -> Result<f64, &'static str> {
-        let number = |name: &str| ours.rest.get(name).and_then(Value::as_f64);
-        let times = |other: &Median| rate(ours) / rate(other);
+    fn figure(&self, gate: &Gate, ours: &AnyMedian) -> Result<f64, &'static str> {
+        let times = |other: &AnyMedian| rate(ours) / rate(other);
         let minimal = || self.find(MINIMAL).ok_or(MINIMAL);
         match gate.figure {
             Figure::TimesPlain { plain, .. } => Ok(times(self.find(plain).ok_or(plain)?)),
@@ -190,16 +193,23 @@ impl<'a> Place<'a> {
             }
             Figure::TimesMinimal => Ok(times(minimal()?)),
             Figure::CpuBeyondMinimal => Ok(ns_beyond(ours, minimal()?)),
-            Figure::EventsPerBlock => number("events_per_block").ok_or("how many events came"),
+            Figure::EventsPerBlock => {
+                let events = ours.fanout().and_then(|fanout| fanout.events_per_block);
+                events.ok_or("how many events came")
+            }
             Figure::TimesLatency { percentile } => {
-                number(&format!("ratio_to_write_{percentile}")).ok_or("write")
+                let latency = ours.latency().ok_or("write")?;
+                Ok(match percentile {
+                    Percentile::P50 => latency.ratio_to_write_p50,
+                    Percentile::P99 => latency.ratio_to_write_p99,
+                })
             }
         }
     }
 
     /// What is stated beside a figure: rates that are goals on one host alone, the kernel's memory,
     /// and what payloads cost whose events are wanted.
-    fn beside(&self, gate: &Gate, ours: &Median) -> Option<String> {
+    fn beside(&self, gate: &Gate, ours: &AnyMedian) -> Option<String> {
         let plain = match gate.figure {
             Figure::TimesPlain { plain, .. } => plain,
             Figure::CpuBeyondMinimal => {
@@ -213,9 +223,10 @@ impl<'a> Place<'a> {
             let goal = TRAINS_PER_S / 1e6;
             return Some(format!("{per_s:.1} million datagrams/s (goal ≥ {goal:.0}, not held)"));
         }
-        let memory = |median: &Median| {
-            let mib = |name| Some(median.rest.get(name)?.as_f64()? / f64::from(1 << 20));
-            let (sockets, slab) = (mib("tcp_memory_bytes")?, mib("slab_bytes")?);
+        let memory = |median: &AnyMedian| {
+            let fanout = median.fanout()?;
+            let mib = |bytes: Option<u64>| Some(bytes? as f64 / f64::from(1 << 20));
+            let (sockets, slab) = (mib(fanout.tcp_memory_bytes)?, mib(fanout.slab_bytes)?);
             Some(format!("{sockets:.0} MiB of sockets' memory and {slab:.0} MiB of slab"))
         };
         Some(format!("{}; {plain} {}", memory(ours)?, memory(self.find(plain)?)?))
@@ -231,7 +242,7 @@ impl<'a> Place<'a> {
         let plain = rate(self.find(plain)?);
         let bare = self.best(|method| is_bare(method, gate.ours()))?;
         let (reached, needed) = (rate(bare) / plain, SHARE_OF_BARE * slack * rate(bare));
-        let said = format!("bound by the host: {} reaches {reached:.1}×", bare.method);
+        let said = format!("bound by the host: {} reaches {reached:.1}×", bare.method());
         (reached < goal).then_some(Bound { needed, said })
     }
 }
@@ -246,13 +257,13 @@ struct Bound {
 
 /// CPU time that a payload takes more with one method than with another: seconds for 10⁹ bytes are
 /// nanoseconds for one.
-fn ns_beyond(one: &Median, other: &Median) -> f64 {
-    let cost = |median: &Median| median.cpu_s_per_gb.unwrap_or(f64::NAN);
-    (cost(one) - cost(other)) * one.payload_bytes as f64
+fn ns_beyond(one: &AnyMedian, other: &AnyMedian) -> f64 {
+    let cost = |median: &AnyMedian| median.rates().map_or(f64::NAN, |rates| rates.cpu_s_per_gb);
+    (cost(one) - cost(other)) * one.payload_bytes() as f64
 }
 
-fn rate(median: &Median) -> f64 {
-    median.bytes_per_s.unwrap_or(f64::NAN)
+fn rate(median: &AnyMedian) -> f64 {
+    median.rates().map_or(f64::NAN, |rates| rates.bytes_per_s)
 }
 
 /// Why nothing was measured on the gate's wire, from the notes: `nothing can be measured: …`, or
@@ -284,8 +295,9 @@ fn refusal(notes: &[String]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::{median, report};
+    use super::super::report::tests::{fanout, latency, median, of_any, report};
     use super::*;
+    use ringwire_bench::job::WireKind;
 
     const KIB4: u64 = 4096;
 
@@ -406,9 +418,9 @@ mod tests {
                 median("tcp", "ringwire-quiet", KIB4, 1.0),
                 median("tcp", "ringwire", KIB4, 1.0),
             ];
-            medians[0].cpu_s_per_gb = Some(0.5);
-            medians[1].cpu_s_per_gb = Some(ours);
-            medians[2].cpu_s_per_gb = Some(0.53125);
+            medians[0].cpu_s_per_gb = 0.5;
+            medians[1].cpu_s_per_gb = ours;
+            medians[2].cpu_s_per_gb = 0.53125;
             judge(&gate, &report(medians))
         };
         // 4096 bytes at 0.5 s/GB are 2048 ns.
@@ -426,10 +438,9 @@ mod tests {
         let goal = Goal::AtMost { goal: 1.0, slack: 0.0 };
         let gate = Gate { part: Part::Fanout, ..gate(Figure::EventsPerBlock, goal) };
         let by = |events: Option<f64>| {
-            let mut ours = median("fanout", "ringwire", KIB4, 1.0);
-            ours.order = Some("sequential".into());
-            ours.rest.insert("events_per_block".into(), events.into());
-            judge(&gate, &report(vec![ours]))
+            let mut ours = fanout("ringwire", KIB4, 1.0);
+            ours.events_per_block = events;
+            judge(&gate, &of_any(vec![AnyMedian::Fanout(ours.into())]))
         };
         assert_eq!((by(Some(1.0)).verdict, by(Some(1.0)).figure), (Verdict::Pass, Some(1.0)));
         assert_eq!(by(Some(1.5)).verdict, Verdict::Short);
@@ -442,13 +453,12 @@ mod tests {
         let figure = Figure::TimesPlain { ours: "ringwire", plain: "write" };
         let gate = Gate { part: Part::Fanout, ..gate(figure, goal) };
         let with = |method, rate, sockets: u64| {
-            let mut median = median("fanout", method, KIB4, rate);
-            median.rest.insert("tcp_memory_bytes".into(), (sockets << 20).into());
-            median.rest.insert("slab_bytes".into(), (18_u64 << 20).into());
-            median
+            let mut median = fanout(method, KIB4, rate);
+            (median.tcp_memory_bytes, median.slab_bytes) = (Some(sockets << 20), Some(18 << 20));
+            AnyMedian::Fanout(median.into())
         };
         let judged =
-            judge(&gate, &report(vec![with("write", 1.0, 1016), with("ringwire", 6.0, 16)]));
+            judge(&gate, &of_any(vec![with("write", 1.0, 1016), with("ringwire", 6.0, 16)]));
         assert_eq!((judged.verdict, judged.figure), (Verdict::Pass, Some(6.0)));
         assert_eq!(
             judged.beside.as_deref(),
@@ -466,14 +476,10 @@ mod tests {
             part: Part::Latency,
             ..gate(Figure::TimesLatency { percentile }, goal)
         };
-        let mut ours = median("latency", "ringwire", KIB4, 1.0);
-        (ours.wire, ours.order) = ("loopback".into(), None);
-        ours.rest.insert("ratio_to_write_p50".into(), 1.05.into());
-        ours.rest.insert("ratio_to_write_p99".into(), 1.30.into());
-        let report = report(vec![ours]);
-        let judged = judge(&gate("p50"), &report);
+        let report = of_any(vec![AnyMedian::Latency(latency("ringwire", KIB4, [1.05, 1.30]))]);
+        let judged = judge(&gate(Percentile::P50), &report);
         assert_eq!((judged.verdict, judged.figure), (Verdict::Pass, Some(1.05)));
-        let judged = judge(&gate("p99"), &report);
+        let judged = judge(&gate(Percentile::P99), &report);
         assert_eq!((judged.verdict, judged.figure), (Verdict::Short, Some(1.30)));
     }
 
@@ -485,10 +491,10 @@ mod tests {
             median("tcp", "ringwire", KIB4, 9.5),
         ];
         for (bench, bytes, order) in
-            [("udp", KIB4, "shuffled"), ("tcp", 1024, "shuffled"), ("tcp", KIB4, "sequential")]
+            [("udp", KIB4, ORDER), ("tcp", 1024, ORDER), ("tcp", KIB4, Order::Sequential)]
         {
             let mut slow = median(bench, "ringwire", bytes, 0.1);
-            slow.order = Some(order.into());
+            slow.order = order;
             medians.insert(0, slow);
         }
         assert_eq!(judge(&write_9(), &report(medians)).figure, Some(9.5));
@@ -512,11 +518,12 @@ mod tests {
         let judged = judge(&write_9(), &nothing);
         assert_eq!((judged.verdict, judged.why.as_deref()), (Verdict::Skip, Some("no namespaces")));
 
-        let mut elsewhere =
-            report(vec![median("tcp", "write", KIB4, 1.0), median("tcp", "ringwire", KIB4, 1.0)]);
-        for median in &mut elsewhere.medians {
-            median.wire = "loopback".into();
-        }
+        let over_loopback = |method| {
+            let mut median = median("tcp", method, KIB4, 1.0);
+            median.wire = WireKind::Loopback;
+            median
+        };
+        let mut elsewhere = report(["write", "ringwire"].map(over_loopback).into());
         assert_eq!(judge(&write_9(), &elsewhere).verdict, Verdict::Short);
         elsewhere.host.notes =
             vec!["over loopback, which copies, instead of the perfect wire: no: rights".into()];
@@ -542,10 +549,6 @@ mod tests {
         let judged = by(&write_9(), &[("minimal", 1.0), ("ringwire", 9.0)]);
         assert_eq!(judged.verdict, Verdict::Short);
         assert_eq!(judged.why.as_deref(), Some("write was not measured here"));
-        let mut no_rate =
-            vec![median("tcp", "write", KIB4, 1.0), median("tcp", "ringwire", KIB4, 50.0)];
-        no_rate[1].bytes_per_s = None;
-        assert_eq!(judge(&write_9(), &report(no_rate)).verdict, Verdict::Short);
     }
 
     #[test]

@@ -1,69 +1,26 @@
-//! The documents: what `ringwire bench --json` writes, as far as gates and figures read it, and
-//! what `cargo xtask gates --json` writes, from which README's figures come.
+//! What `cargo xtask gates --json` writes, from which README's figures come: what became of the
+//! gates, and of what `ringwire bench --json` wrote that they came from, the medians. These are the
+//! benchmark's own types, so nothing of its JSON is declared here.
 
-use std::path::Path;
-
+use ringwire_bench::job::WireKind;
+use ringwire_bench::report::AnyMedian;
+use ringwire_bench::report::host::Host;
+use ringwire_bench::report::wires::{Path, Shape, Verdict, WireRow};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::wires;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// The version of `ringwire bench --json` that is read here.
-const BENCH_SCHEMA: u32 = 1;
 /// The version of [`Gates`].
 pub(crate) const SCHEMA: u32 = 1;
 
-/// What `ringwire bench --json` writes. Single runs are left out: medians have their spread.
+/// What `ringwire bench --json` writes, without its single runs: medians have their spread.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) schema: u32,
     pub(crate) host: Host,
-    pub(crate) medians: Vec<Median>,
-}
-
-/// What it was measured on. What is not named here is kept as it is, here and below.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Host {
-    pub(crate) kernel: String,
-    pub(crate) cpu: String,
-    pub(crate) cpus: u32,
-    pub(crate) device: String,
-    pub(crate) mtu: u32,
-    pub(crate) ack_us: u64,
-    pub(crate) working_set_bytes: u64,
-    pub(crate) commit: String,
-    #[serde(default)]
-    pub(crate) disturbed_share: f64,
-    pub(crate) notes: Vec<String>,
-    #[serde(flatten)]
-    pub(crate) rest: Map<String, Value>,
-}
-
-/// The median of one method's runs at one place. Not every part of the benchmark has all of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Median {
-    pub(crate) bench: String,
-    pub(crate) wire: String,
-    pub(crate) method: String,
-    pub(crate) payload_bytes: u64,
-    pub(crate) runs: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) order: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bytes_per_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bytes_per_s_min: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) bytes_per_s_max: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cpu_s_per_gb: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) copied_share: Option<f64>,
-    #[serde(default)]
-    pub(crate) errors: u64,
-    #[serde(flatten)]
-    pub(crate) rest: Map<String, Value>,
+    pub(crate) medians: Vec<AnyMedian>,
 }
 
 /// What `cargo xtask gates --json` writes.
@@ -79,7 +36,7 @@ pub(crate) struct Gates {
     pub(crate) measurements: Vec<Measurement>,
     /// What was measured on wires that copy, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) wires: Option<wires::Measured>,
+    pub(crate) wires: Option<Wires>,
 }
 
 /// What became of a gate.
@@ -110,17 +67,70 @@ pub(crate) struct Measurement {
     pub(crate) report: Report,
 }
 
-/// Reads the text of `ringwire bench --json`.
-pub(crate) fn parse(text: &str) -> Result<Report> {
-    let report: Report =
-        serde_json::from_str(text).map_err(Error::from("read the benchmark's JSON"))?;
-    if report.schema != BENCH_SCHEMA {
+/// What was measured on wires that copy: a row of `ringwire bench wires` for each of them, the last
+/// try of those that were measured again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Wires {
+    pub(crate) host: Host,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// What is kept of a [`WireRow`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) wire: WireKind,
+    pub(crate) payload_bytes: u64,
+    pub(crate) payloads: Shape,
+    pub(crate) path: Path,
+    pub(crate) method: String,
+    pub(crate) throughput_ratio: f64,
+    pub(crate) throughput_low: f64,
+    pub(crate) throughput_high: f64,
+    pub(crate) cpu_ratio: f64,
+    pub(crate) cpu_low: f64,
+    pub(crate) cpu_high: f64,
+    pub(crate) aa_low: f64,
+    pub(crate) aa_high: f64,
+    pub(crate) verdict: Verdict,
+}
+
+impl From<WireRow> for Row {
+    fn from(row: WireRow) -> Row {
+        Row {
+            wire: row.wire,
+            payload_bytes: row.payload_bytes,
+            payloads: row.payloads,
+            path: row.path,
+            method: row.method,
+            throughput_ratio: row.throughput_ratio,
+            throughput_low: row.throughput_low,
+            throughput_high: row.throughput_high,
+            cpu_ratio: row.cpu_ratio,
+            cpu_low: row.cpu_low,
+            cpu_high: row.cpu_high,
+            aa_low: row.aa_low,
+            aa_high: row.aa_high,
+            verdict: row.verdict,
+        }
+    }
+}
+
+/// Reads the text of `ringwire bench --json`: as [`Report`], or as the benchmark's own.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
+    let doing = "read the benchmark's JSON";
+    let Version { schema } = serde_json::from_str(text).map_err(Error::from(doing))?;
+    if schema != ringwire_bench::report::SCHEMA {
         return Err(Error::new(format!(
-            "the benchmark writes JSON of version {}, and this reads {BENCH_SCHEMA}",
-            report.schema
+            "the benchmark writes JSON of version {schema}, and this reads {}",
+            ringwire_bench::report::SCHEMA
         )));
     }
-    Ok(report)
+    serde_json::from_str(text).map_err(Error::from(doing))
+}
+
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
 }
 
 impl Gates {
@@ -137,14 +147,14 @@ impl Gates {
     }
 
     /// Reads a file of it.
-    pub(crate) fn read(path: &Path) -> Result<Gates> {
+    pub(crate) fn read(path: &std::path::Path) -> Result<Gates> {
         let text = std::fs::read_to_string(path)
             .map_err(Error::from(format_args!("read {}", path.display())))?;
         Gates::parse(&text)
     }
 
     /// Writes the document to a file.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &std::path::Path) -> Result<()> {
         let doing = || format!("write {}", path.display());
         let value = serde_json::to_value(self).map_err(Error::from(doing()))?;
         let mut text = String::new();
@@ -189,76 +199,154 @@ fn holds_objects(value: &Value) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use ringwire_bench::job::{Backing, Order, Protocol};
+    use ringwire_bench::report::fanout::FanoutMedian;
+    use ringwire_bench::report::latency::LatencyMedian;
+    use ringwire_bench::report::row::Median;
 
     /// A median of `bench` with the numbers that gates are made of.
     pub(crate) fn median(bench: &str, method: &str, payload_bytes: u64, gb_per_s: f64) -> Median {
         Median {
             bench: bench.into(),
-            wire: "perfect".into(),
+            wire: WireKind::Perfect,
+            protocol: if bench == "udp" { Protocol::Udp } else { Protocol::Tcp },
             method: method.into(),
             payload_bytes,
-            runs: 5,
-            order: Some("shuffled".into()),
-            bytes_per_s: Some(gb_per_s * 1e9),
-            bytes_per_s_min: Some(gb_per_s * 0.9e9),
-            bytes_per_s_max: Some(gb_per_s * 1.1e9),
-            cpu_s_per_gb: Some(1.0 / gb_per_s),
+            working_set_bytes: 1 << 28,
+            order: Order::Shuffled,
+            backing: Backing::Small,
+            sndbuf_bytes: None,
+            payloads_per_s: gb_per_s * 1e9 / payload_bytes as f64,
+            bytes_per_s: gb_per_s * 1e9,
+            cpu_s_per_gb: 1.0 / gb_per_s,
             copied_share: Some(0.0),
+            requests_per_payload: 1.0,
+            notifications_per_payload: 1.0,
+            release_delay_us_p50: None,
+            release_delay_us_p99: None,
             errors: 0,
-            rest: Map::new(),
+            ratio_to_write: None,
+            runs: 5,
+            bytes_per_s_min: gb_per_s * 0.9e9,
+            bytes_per_s_max: gb_per_s * 1.1e9,
+            cpu_s_per_gb_min: 0.9 / gb_per_s,
+            cpu_s_per_gb_max: 1.1 / gb_per_s,
         }
     }
 
-    /// A report of these medians.
-    pub(crate) fn report(medians: Vec<Median>) -> Report {
-        let host = Host {
+    /// A median of `bench fanout`, to 1000 connections.
+    pub(crate) fn fanout(method: &str, payload_bytes: u64, gb_per_s: f64) -> FanoutMedian {
+        let median = median("fanout", method, payload_bytes, gb_per_s);
+        FanoutMedian {
+            median: Median { order: Order::Sequential, ..median },
+            flows: 1000,
+            events_per_block: None,
+            tcp_memory_bytes: None,
+            slab_bytes: None,
+        }
+    }
+
+    /// A median of `bench latency` by these ratios to `write`.
+    pub(crate) fn latency(method: &str, payload_bytes: u64, ratios: [f64; 2]) -> LatencyMedian {
+        LatencyMedian {
+            bench: "latency".into(),
+            wire: WireKind::Loopback,
+            protocol: Protocol::Tcp,
+            method: method.into(),
+            payload_bytes,
+            runs: 5,
+            calls: 100_000,
+            latency_ns_p50: 12_400.0 * ratios[0],
+            latency_ns_p99: 21_000.0 * ratios[1],
+            ratio_to_write_p50: ratios[0],
+            ratio_to_write_p99: ratios[1],
+        }
+    }
+
+    /// The header of a report.
+    pub(crate) fn host() -> Host {
+        Host {
             kernel: "6.18.44".into(),
             cpu: "AMD EPYC".into(),
             cpus: 2,
             device: "ifb".into(),
             mtu: 65_536,
+            memory: "pages".into(),
+            send_buffer: "both".into(),
             ack_us: 30,
             working_set_bytes: 1 << 28,
             commit: "0123abcd".into(),
             disturbed_share: 0.0,
             notes: Vec::new(),
-            rest: Map::new(),
-        };
-        Report { schema: BENCH_SCHEMA, host, medians }
+        }
     }
 
-    const BENCH: &str = r#"{"schema": 1,
-        "host": {"kernel": "6.18", "cpu": "C", "cpus": 2, "device": "ifb0", "mtu": 9000,
-            "memory": "pages", "send_buffer": "both", "ack_us": 30, "working_set_bytes": 268435456,
-            "commit": "abc", "notes": ["n"]},
-        "rows": [{"run": 1}],
-        "medians": [{"bench": "tcp", "wire": "perfect", "protocol": "tcp", "method": "write",
-            "payload_bytes": 4096, "order": "shuffled", "sndbuf_bytes": null, "runs": 5,
-            "bytes_per_s": 2.5e9, "copied_share": null, "errors": 3}]}"#;
+    /// A report of these medians of methods side by side.
+    pub(crate) fn report(medians: Vec<Median>) -> Report {
+        of_any(medians.into_iter().map(|median| AnyMedian::SideBySide(median.into())).collect())
+    }
+
+    /// A report of these medians.
+    pub(crate) fn of_any(medians: Vec<AnyMedian>) -> Report {
+        Report { schema: ringwire_bench::report::SCHEMA, host: host(), medians }
+    }
+
+    /// A row of wires that copy.
+    pub(crate) fn row(payloads: Shape, path: Path, payload_bytes: u64, verdict: Verdict) -> Row {
+        Row {
+            wire: WireKind::Veth,
+            payload_bytes,
+            payloads,
+            path,
+            method: "ringwire".into(),
+            throughput_ratio: 1.0,
+            throughput_low: 0.99,
+            throughput_high: 1.01,
+            cpu_ratio: 0.9,
+            cpu_low: 0.89,
+            cpu_high: 0.91,
+            aa_low: 0.985,
+            aa_high: 1.015,
+            verdict,
+        }
+    }
+
+    /// What the benchmark would write.
+    fn written() -> Value {
+        let ours = ringwire_bench::Report::new(host(), Vec::new());
+        let mut json = serde_json::to_value(ours).expect("JSON");
+        let medians = report(vec![median("tcp", "write", 4096, 2.5)]).medians;
+        json["medians"] = serde_json::to_value(medians).expect("JSON");
+        json["rows"] = serde_json::json!([{"of another kind": 1}]);
+        json
+    }
 
     #[test]
-    fn the_benchmarks_json_is_read_and_what_is_not_read_is_kept() {
-        let report = parse(BENCH).map_err(|Error(what)| what).expect("read");
-        assert_eq!((report.host.mtu, report.host.notes.len()), (9000, 1));
-        let median = &report.medians[0];
-        assert_eq!((median.bytes_per_s, median.copied_share), (Some(2.5e9), None));
-        assert_eq!((median.errors, median.order.as_deref()), (3, Some("shuffled")));
+    fn of_the_benchmarks_json_all_but_single_runs_is_kept() {
+        let report: Report =
+            parse(&written().to_string()).map_err(|Error(what)| what).expect("read");
         let again = serde_json::to_value(&report).expect("JSON");
-        assert_eq!(again["medians"][0]["sndbuf_bytes"], Value::Null);
-        assert_eq!(again["host"]["memory"], "pages");
+        let written = written();
+        assert_eq!((&again["host"], &again["medians"]), (&written["host"], &written["medians"]));
         assert_eq!(again.get("rows"), None);
     }
 
     #[test]
     fn another_version_is_refused() {
-        let why = |text: &str| parse(text).err().map(|Error(what)| what);
-        let newer = BENCH.replace("\"schema\": 1", "\"schema\": 2");
-        assert!(why(&newer).is_some_and(|what| what.contains("version 2")));
+        let why = |text: &str| parse::<Report>(text).err().map(|Error(what)| what);
+        let mut newer = written();
+        newer["schema"] = 2.into();
+        // Before anything else that may have changed with it.
+        newer["medians"] = 7.into();
+        assert!(why(&newer.to_string()).is_some_and(|what| what.contains("version 2")));
         assert!(why("{}").is_some());
     }
 
     #[test]
     fn the_gates_json_is_read_as_it_was_written() {
+        let mut medians = report(vec![median("tcp", "write", 4096, 2.0)]).medians;
+        medians.push(AnyMedian::Fanout(fanout("ringwire", 1 << 20, 1.0).into()));
+        medians.push(AnyMedian::Latency(latency("ringwire", 64, [1.0, 1.0])));
         let gates = Gates {
             schema: SCHEMA,
             command: "cargo xtask gates".into(),
@@ -274,11 +362,11 @@ pub(crate) mod tests {
             measurements: vec![Measurement {
                 command: "ringwire bench tcp".into(),
                 attempt: 1,
-                report: report(vec![median("tcp", "write", 4096, 2.0)]),
+                report: of_any(medians),
             }],
-            wires: Some(wires::Measured {
-                host: report(Vec::new()).host,
-                rows: vec![wires::tests::row("equal", "constant", 64, "pass")],
+            wires: Some(Wires {
+                host: host(),
+                rows: vec![row(Shape::Equal, Path::Constant, 64, Verdict::Pass)],
             }),
         };
         let dir = tempfile::tempdir().expect("a directory");
@@ -288,7 +376,7 @@ pub(crate) mod tests {
         assert_eq!(Gates::parse(&text).map_err(|Error(what)| what).expect("read"), gates);
         let median =
             text.lines().find(|line| line.contains("\"method\":\"write\"")).expect("a line");
-        assert!(median.starts_with("    {") && median.ends_with('}'), "{median}");
-        assert_eq!(text.lines().count(), 24, "{text}");
+        assert!(median.starts_with("    {") && median.ends_with("},"), "{median}");
+        assert_eq!(text.lines().count(), 26, "{text}");
     }
 }

@@ -6,15 +6,17 @@
 //! One where nobody can tell is measured again as long as there is time, and is then neither passed
 //! nor failed, and said. Knows nothing of how a row comes to its verdict.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use ringwire_bench::report::wires::{Path, Shape, Verdict};
+use ringwire_bench::wires::HEADER_BYTES;
+use ringwire_units::size;
 
-use super::report::Host;
-use super::{bench, size};
-use crate::{Error, Result};
+use super::goals::OURS;
+use super::report::{Row, Wires};
+use super::{bench, report};
+use crate::error::{Error, Result};
 
 /// All of it is over by then.
 const TIME_MAX: Duration = Duration::from_secs(200);
@@ -25,54 +27,32 @@ const ROW_TIME_MIN: Duration = Duration::from_secs(12);
 /// How long to wait for an idle machine.
 const IDLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What of a row is read, and kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Row {
-    pub(crate) wire: String,
-    pub(crate) payload_bytes: u64,
-    pub(crate) payloads: String,
-    pub(crate) path: String,
-    pub(crate) method: String,
-    pub(crate) throughput_ratio: f64,
-    pub(crate) throughput_low: f64,
-    pub(crate) throughput_high: f64,
-    pub(crate) cpu_ratio: f64,
-    pub(crate) cpu_low: f64,
-    pub(crate) cpu_high: f64,
-    pub(crate) aa_low: f64,
-    pub(crate) aa_high: f64,
-    pub(crate) verdict: String,
-}
-
-/// What `ringwire bench` writes, and, with the last try of each row, what is kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Measured {
-    pub(crate) host: Host,
-    pub(crate) rows: Vec<Row>,
-}
-
-/// The header's bytes, which are in the size of a payload of two pieces, and not in that of a body.
-const HEADER_BYTES: u64 = 100;
-
 impl Row {
     /// What measures this row alone.
     fn args(&self) -> Vec<String> {
-        let kind = if self.path == "changing" { "changing" } else { self.payloads.as_str() };
-        let mut args = vec!["--wire", &self.wire, "--payloads", kind];
-        let bytes = match kind {
-            "header+body" => self.payload_bytes.saturating_sub(HEADER_BYTES),
-            _ => self.payload_bytes,
-        }
-        .to_string();
-        if kind != "mixed" {
+        let kind = match self.path {
+            Path::Changing => "changing",
+            Path::Constant => self.payloads.name(),
+        };
+        let mut args = vec!["--wire", self.wire.name(), "--payloads", kind];
+        let bytes = self.own_bytes().to_string();
+        if self.payloads != Shape::Mixed {
             args.extend(["--size", &bytes]);
         }
         args.into_iter().map(str::to_owned).collect()
     }
 
+    /// The size of a payload, or of the body of one of two pieces.
+    fn own_bytes(&self) -> u64 {
+        match self.payloads {
+            Shape::Pair => self.payload_bytes.saturating_sub(HEADER_BYTES as u64),
+            _ => self.payload_bytes,
+        }
+    }
+
     fn is_of(&self, other: &Row) -> bool {
-        (&self.wire, &self.payloads, &self.path, self.payload_bytes)
-            == (&other.wire, &other.payloads, &other.path, other.payload_bytes)
+        (self.wire, self.payloads, self.path, self.payload_bytes)
+            == (other.wire, other.payloads, other.path, other.payload_bytes)
     }
 
     /// How far `write` is from itself.
@@ -82,19 +62,18 @@ impl Row {
 
     /// A line about it.
     fn line(&self) -> String {
-        let what = match (self.path.as_str(), self.payloads.as_str()) {
-            ("changing", _) => format!("{}, changing path", size(self.payload_bytes)),
-            (_, "mixed") => "mixed".to_owned(),
-            (_, "header+body") => {
-                format!("100 B + {}", size(self.payload_bytes.saturating_sub(HEADER_BYTES)))
-            }
-            _ => size(self.payload_bytes),
+        let bytes = size(self.own_bytes());
+        let what = match (self.path, self.payloads) {
+            (Path::Changing, _) => format!("{bytes}, changing path"),
+            (_, Shape::Mixed) => "mixed".to_owned(),
+            (_, Shape::Pair) => format!("{HEADER_BYTES} B + {bytes}"),
+            (_, Shape::Equal) => bytes,
         };
         format!(
             "{} {} {what}: throughput {:.3} ({:.3} … {:.3}), CPU {:.3} ({:.3} … {:.3}), write to \
              itself {:.3} … {:.3}",
-            self.verdict,
-            self.wire,
+            self.verdict.name(),
+            self.wire.name(),
             self.throughput_ratio,
             self.throughput_low,
             self.throughput_high,
@@ -108,31 +87,31 @@ impl Row {
 }
 
 /// Measures, measures again what failed, and says what became of it.
-pub(super) fn run(program: &Path) -> Result<(Measured, ExitCode)> {
+pub(super) fn run(program: &std::path::Path) -> Result<(Wires, ExitCode)> {
     let deadline = Instant::now() + TIME_MAX;
     let left = || deadline.saturating_duration_since(Instant::now());
     bench::wait_until_idle(IDLE_WAIT_MAX);
-    let Measured { host, mut rows } = measure(program, &[], left())?;
+    let Wires { host, mut rows } = measure(program, &[], left())?;
     if rows.is_empty() {
         return Err(Error::new("the benchmark measured no wire"));
     }
-    for row in rows.iter_mut().filter(|row| row.verdict == "fail") {
+    for row in rows.iter_mut().filter(|row| row.verdict == Verdict::Fail) {
         for _ in 1..FAILURES {
-            if row.verdict == "fail" && left() > ROW_TIME_MIN {
+            if row.verdict == Verdict::Fail && left() > ROW_TIME_MIN {
                 *row = again(program, row, left())?;
             }
         }
     }
     // The nearest to an answer first.
     let mut untold: Vec<&mut Row> =
-        rows.iter_mut().filter(|row| row.verdict == "cannot tell").collect();
+        rows.iter_mut().filter(|row| row.verdict == Verdict::CannotTell).collect();
     untold.sort_by(|one, other| one.doubt().total_cmp(&other.doubt()));
     for row in untold {
         if left() < ROW_TIME_MIN {
             break;
         }
         let second = again(program, row, left())?;
-        if second.verdict == "pass" {
+        if second.verdict == Verdict::Pass {
             *row = second;
         }
     }
@@ -145,104 +124,99 @@ pub(super) fn run(program: &Path) -> Result<(Measured, ExitCode)> {
     }
     println!("{passed} passed, {failed} failed, 0 skipped");
     let code = if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) };
-    Ok((Measured { host, rows }, code))
+    Ok((Wires { host, rows }, code))
 }
 
 /// The same row, measured by itself; the old one if that gives none.
-fn again(program: &Path, row: &Row, time_max: Duration) -> Result<Row> {
+fn again(program: &std::path::Path, row: &Row, time_max: Duration) -> Result<Row> {
     eprintln!("again: {}", row.line());
     bench::wait_until_idle(IDLE_WAIT_MAX);
-    let Measured { rows, .. } = measure(program, &row.args(), time_max)?;
+    let Wires { rows, .. } = measure(program, &row.args(), time_max)?;
     Ok(rows.into_iter().find(|again| again.is_of(row)).unwrap_or_else(|| row.clone()))
 }
 
-/// Rows that pass, that fail, and of which nobody can tell. A verdict of another word fails.
+/// Rows that pass, that fail, and of which nobody can tell.
 fn counts(rows: &[Row]) -> (usize, usize, usize) {
-    let of = |verdict: &str| rows.iter().filter(|row| row.verdict == verdict).count();
-    let (passed, untold) = (of("pass"), of("cannot tell"));
-    (passed, rows.len() - passed - untold, untold)
+    let of = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
+    (of(Verdict::Pass), of(Verdict::Fail), of(Verdict::CannotTell))
 }
 
-fn measure(program: &Path, more: &[String], time_max: Duration) -> Result<Measured> {
-    let mut args: Vec<String> =
-        ["bench", "wires", "--method", "ringwire"].map(str::to_owned).into();
+fn measure(program: &std::path::Path, more: &[String], time_max: Duration) -> Result<Wires> {
+    let mut args: Vec<String> = ["bench", "wires", "--method", OURS].map(str::to_owned).into();
     args.extend_from_slice(more);
     parse(&bench::run(program, &args, time_max)?)
 }
 
-fn parse(text: &str) -> Result<Measured> {
-    let mut measured: Measured =
-        serde_json::from_str(text).map_err(Error::from("read the benchmark's JSON"))?;
-    for note in &measured.host.notes {
+fn parse(text: &str) -> Result<Wires> {
+    let ringwire_bench::Report { host, wires, .. } = report::parse(text)?;
+    for note in &host.notes {
         eprintln!("note: {note}");
     }
-    measured.rows.retain(|row| row.method == "ringwire");
-    Ok(measured)
+    let ours = wires.into_iter().filter(|row| row.method == OURS);
+    Ok(Wires { host, rows: ours.map(Row::from).collect() })
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use super::super::report::tests::{host, row};
     use super::*;
-
-    /// A row of this kind.
-    pub(crate) fn row(payloads: &str, path: &str, payload_bytes: u64, verdict: &str) -> Row {
-        Row {
-            wire: "veth".into(),
-            payload_bytes,
-            payloads: payloads.into(),
-            path: path.into(),
-            method: "ringwire".into(),
-            throughput_ratio: 1.0,
-            throughput_low: 0.99,
-            throughput_high: 1.01,
-            cpu_ratio: 0.9,
-            cpu_low: 0.89,
-            cpu_high: 0.91,
-            aa_low: 0.985,
-            aa_high: 1.015,
-            verdict: verdict.into(),
-        }
-    }
+    use ringwire_bench::job::WireKind;
+    use ringwire_bench::report::wires::WireRow;
 
     #[test]
     fn a_row_is_measured_again_by_itself() {
-        let args = |payloads, path, bytes| row(payloads, path, bytes, "fail").args().join(" ");
-        assert_eq!(args("equal", "constant", 64), "--wire veth --payloads equal --size 64");
-        assert_eq!(args("mixed", "constant", 6_903), "--wire veth --payloads mixed");
-        let pair = args("header+body", "constant", 1_124);
+        let args =
+            |payloads, path, bytes| row(payloads, path, bytes, Verdict::Fail).args().join(" ");
+        let equal = args(Shape::Equal, Path::Constant, 64);
+        assert_eq!(equal, "--wire veth --payloads equal --size 64");
+        assert_eq!(args(Shape::Mixed, Path::Constant, 6_903), "--wire veth --payloads mixed");
+        let pair = args(Shape::Pair, Path::Constant, 1_124);
         assert_eq!(pair, "--wire veth --payloads header+body --size 1024");
-        let changing = args("equal", "changing", 65_536);
+        let changing = args(Shape::Equal, Path::Changing, 65_536);
         assert_eq!(changing, "--wire veth --payloads changing --size 65536");
     }
 
     #[test]
     fn what_nobody_can_tell_is_neither_passed_nor_failed() {
-        let rows = ["pass", "fail", "cannot tell", "pass", "odd"]
-            .map(|verdict| row("equal", "constant", 64, verdict));
-        assert_eq!(counts(&rows), (2, 2, 1));
+        let rows = [Verdict::Pass, Verdict::Fail, Verdict::CannotTell, Verdict::Pass]
+            .map(|verdict| row(Shape::Equal, Path::Constant, 64, verdict));
+        assert_eq!(counts(&rows), (2, 1, 1));
         assert_eq!(
             rows[2].line(),
             "cannot tell veth 64 B: throughput 1.000 (0.990 … 1.010), CPU 0.900 (0.890 … 0.910), \
              write to itself 0.985 … 1.015"
         );
-        let pair = row("header+body", "constant", 1_124, "pass").line();
+        let pair = row(Shape::Pair, Path::Constant, 1_124, Verdict::Pass).line();
         assert!(pair.starts_with("pass veth 100 B + 1 KiB: "), "{pair}");
     }
 
     #[test]
     fn rows_of_other_methods_are_not_held() {
-        let text = r#"{"schema": 1, "host": {"kernel": "6.18", "cpu": "C", "cpus": 2,
-            "device": "lo", "mtu": 9000, "ack_us": 0, "working_set_bytes": 1,
-            "commit": "abc", "notes": []}, "medians": [], "rows": [
-            {"wire": "veth", "payload_bytes": 64, "throughput_ratio": 1, "throughput_low": 1,
-             "throughput_high": 1, "cpu_ratio": 1, "cpu_low": 1, "cpu_high": 1, "aa_low": 1,
-             "aa_high": 1, "verdict": "pass", "method": "ringwire", "payloads": "equal",
-             "path": "constant"},
-            {"wire": "veth", "payload_bytes": 64, "throughput_ratio": 1, "throughput_low": 1,
-             "throughput_high": 1, "cpu_ratio": 1, "cpu_low": 1, "cpu_high": 1, "aa_low": 1,
-             "aa_high": 1, "verdict": "fail", "method": "send-zc", "payloads": "equal",
-             "path": "constant"}]}"#;
-        let Measured { rows, .. } = parse(text).map_err(|Error(what)| what).expect("read");
+        let mut report = ringwire_bench::Report::new(host(), Vec::new());
+        report.wires = ["ringwire", "send-zc"]
+            .map(|method| WireRow {
+                wire: WireKind::Veth,
+                payload_bytes: 64,
+                throughput_ratio: 1.0,
+                throughput_low: 1.0,
+                throughput_high: 1.0,
+                cpu_ratio: 1.0,
+                cpu_low: 1.0,
+                cpu_high: 1.0,
+                aa_low: 1.0,
+                aa_high: 1.0,
+                verdict: if method == "ringwire" { Verdict::Pass } else { Verdict::Fail },
+                aa_cpu_low: 1.0,
+                aa_cpu_high: 1.0,
+                method: method.into(),
+                rounds: 200,
+                turn_bytes: 64_000,
+                payloads: Shape::Equal,
+                path: Path::Constant,
+            })
+            .into();
+        let text = serde_json::to_string(&report).expect("JSON");
+        let Wires { rows, .. } = parse(&text).map_err(|Error(what)| what).expect("read");
         assert_eq!((rows.len(), counts(&rows)), (1, (1, 0, 0)));
         assert!(parse("{}").is_err());
     }

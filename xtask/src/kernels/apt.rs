@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::tool;
+use super::tool::{output, tool};
 use super::version::{self, Kernel};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Where Debian has the kernels that people run, newest last: the suites of its archive.
 const SUITES: [&str; 5] = ["bullseye", "bookworm", "bookworm-backports", "trixie-backports", "sid"];
@@ -240,18 +240,6 @@ fn make_dir(path: &Path) -> Result<()> {
 /// Runs a command whose words nobody needs unless it fails.
 fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)
-}
-
-/// What a command says.
-pub(super) fn output(command: &mut Command) -> Result<String> {
-    let shown = command.get_program().to_string_lossy().into_owned();
-    let ended = command.output().map_err(Error::from(format_args!("run {shown}")))?;
-    if ended.status.success() {
-        return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    let shown = crate::cargo::shown(command);
-    Err(Error::new(format!("`{shown}` ended with {}\n{}", ended.status, said.trim_end())))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use super::console;
 use super::image::Image;
 use super::modules::Module;
 use super::steps::Step;
-use crate::{Error, Result, workspace};
+use crate::error::{Error, Result};
+use crate::workspace::workspace;
 
 /// Programs of the host's that tests run, or scripts; what is missing here, tests say.
 const PROGRAMS: [&str; 11] = [

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use cpio::newc::{Builder, ModeFileType};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Files by their absolute paths.
 #[derive(Default)]

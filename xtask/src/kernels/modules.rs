@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use object::{Object as _, ObjectSection as _};
 
-use super::{apt, tool};
-use crate::{Error, Result};
+use super::tool::{output, tool};
+use crate::error::{Error, Result};
 
 /// What tests make networks of, and what sockets with TLS need. What a kernel has built in, or has
 /// not, is left out: the tests say what they lack.
@@ -83,7 +83,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if ended.status.success() {
         Ok(ended.stdout)
     } else {
-        apt::output(&mut command).map(String::into_bytes)
+        output(&mut command).map(String::into_bytes)
     }
 }
 

@@ -11,11 +11,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::console;
-use super::frames::{End, Frame, Frames};
+use super::frames::{Frame, Frames};
+use super::ran::{Ended, Heard, Ran};
 use super::report::OfStep;
 use super::steps::Step;
-use super::tool;
-use crate::{Error, Result};
+use super::tool::tool;
+use crate::error::{Error, Result};
 
 /// How long a guest may take until its first word.
 const BOOT_MAX: Duration = Duration::from_secs(300);
@@ -27,32 +28,6 @@ const SLACK: Duration = Duration::from_secs(120);
 /// Who can do something about a QEMU that does not work.
 const HINT: &str = "hint: this is about the host, not the kernel: a guest takes 8 GiB of memory \
                     (see `dmesg` for processes that were killed), and QEMU 7.2 or newer";
-
-/// What a guest came to.
-pub(super) struct Ran {
-    pub(super) heard: Heard,
-    pub(super) ended: Ended,
-    /// What the kernel said to its console.
-    pub(super) console: String,
-}
-
-impl Ran {
-    /// How a step ended, if it did.
-    pub(super) fn end(&self, step: usize) -> Option<&End> {
-        self.heard.ends.iter().find(|end| end.step == step)
-    }
-}
-
-/// How a guest ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// With all steps.
-    Well,
-    /// Before, for a reason of its own.
-    Early(String),
-    /// Before, for a reason that is not the kernel's.
-    NotByItself(String),
-}
 
 /// What a guest boots from, and where its words go.
 pub(super) struct Guest<'a> {
@@ -181,19 +156,6 @@ fn ended(last: Last, status: Option<ExitStatus>, booted: bool, words: &str) -> E
         true => Ended::Early(why),
         false => Ended::NotByItself(format!("{why}, before it had booted\n{words}\n{HINT}")),
     }
-}
-
-/// What a guest has told.
-#[derive(Default)]
-pub(super) struct Heard {
-    /// What the kernel calls itself.
-    pub(super) release: String,
-    /// Modules that could not be loaded, and why.
-    pub(super) lacks: Vec<String>,
-    /// In the order of the steps, as far as it came.
-    pub(super) ends: Vec<End>,
-    /// The step that has begun and not ended.
-    pub(super) running: Option<usize>,
 }
 
 impl Heard {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::frames::End;
-use super::qemu::{Ended, Ran};
+use super::ran::{Ended, Ran};
 use super::steps::{CANNOT, Kind, Step, groups};
 use crate::test::tally::{Tally, parse_skips};
 
@@ -332,7 +332,7 @@ pub(super) fn words_of_failures(log: &str, lines_max: usize) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::qemu::Heard;
+    use super::super::ran::Heard;
     use super::*;
 
     fn step(kind: Kind) -> Step {

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const PREFIX: &str = "kernels-";
 

@@ -1,5 +1,6 @@
 //! What is done in a guest: a table of programs, and scripts for the rest. Pure.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,15 @@ pub(super) struct Step {
     pub(super) programs: Vec<PathBuf>,
     /// For how long it may run, on an emulated processor.
     pub(super) limit: Duration,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Tests | Kind::Command => write!(f, "{}", self.group),
+            _ => write!(f, "{}, {}", self.group, self.name),
+        }
+    }
 }
 
 /// How the end of a step is read.
@@ -41,13 +51,14 @@ pub(super) const CANNOT: i32 = 77;
 
 /// The test programs: what they are called here, the file that they begin in, and for how many
 /// minutes they may run. What looks at the kernel is in it, what is the same on all of them is not.
-const PROGRAMS: [(&str, &str, u64); 15] = [
+const PROGRAMS: [(&str, &str, u64); 16] = [
     ("facts", "crates/ringwire/tests/kernel/main.rs", 20),
     ("selection", "crates/ringwire/tests/selection.rs", 10),
     ("arena", "crates/ringwire/tests/arena.rs", 15),
     ("filtered", "crates/ringwire/tests/filtered.rs", 10),
     ("paths", "crates/ringwire/tests/paths.rs", 15),
-    ("unit", "crates/ringwire/src/lib.rs", 20),
+    ("unit", "crates/ringwire/src/lib.rs", 10),
+    ("sys-unit", "crates/ringwire-sys/src/lib.rs", 20),
     ("wires", "crates/ringwire-wire/tests/wires.rs", 10),
     ("perfect", "crates/ringwire-wire/tests/perfect.rs", 20),
     ("wire-unit", "crates/ringwire-wire/src/lib.rs", 10),
@@ -60,7 +71,8 @@ const PROGRAMS: [(&str, &str, u64); 15] = [
 ];
 
 /// What of the workspace is built for a guest.
-const PACKAGES: [&str; 4] = ["ringwire", "ringwire-wire", "ringwire-cli", "ringwire-doctor"];
+const PACKAGES: [&str; 5] =
+    ["ringwire", "ringwire-sys", "ringwire-wire", "ringwire-cli", "ringwire-doctor"];
 
 /// What cargo builds for these groups, or for all where there is none: the tests, and `ringwire`,
 /// which one of them needs.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::report::{OfKernel, OfStep, Report};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Where they are shown, from the workspace's directory.
 pub(crate) const PAPER: &str = "docs/KERNELS.md";

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::report::{OfKernel, Report};
 use super::scratch::lock;
 use super::table::{self, PAPER};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What was seen, from the workspace's directory; the paper is made of it.
 pub(crate) const JSON: &str = "docs/kernels.json";

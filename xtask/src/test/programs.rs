@@ -33,7 +33,7 @@ impl AsUser {
 const SAME_FOR_ALL: &[&str] = &["contract::soundness", "contract::stalls"];
 
 /// In the order in which they are started: the longest first.
-const PROGRAMS: [(&str, AsUser); 33] = [
+const PROGRAMS: [(&str, AsUser); 38] = [
     ("crates/ringwire-cli/tests/two_gib/main.rs", No("size, and peers that fail")),
     ("crates/ringwire/tests/uring.rs", YesBut(SAME_FOR_ALL, "locked memory: rings, arenas, sends")),
     ("crates/ringwire/tests/msg_zerocopy.rs", YesBut(SAME_FOR_ALL, "locked memory: sends")),
@@ -60,7 +60,10 @@ const PROGRAMS: [(&str, AsUser); 33] = [
     ("crates/ringwire/tests/no_alloc_copy.rs", No("what is allocated is the same for all")),
     ("crates/ringwire/tests/kernel/main.rs", Yes("limits, and what the kernel charges to whom")),
     ("crates/ringwire-wire/src/lib.rs", YesBut(&["perfect::"], "making namespaces")),
-    ("crates/ringwire/src/lib.rs", Yes("arenas and registrations under a limit")),
+    ("crates/ringwire-core/src/lib.rs", No("no kernel")),
+    ("crates/ringwire-arena/src/lib.rs", No("no kernel")),
+    ("crates/ringwire-sys/src/lib.rs", Yes("registrations and engines under a limit")),
+    ("crates/ringwire/src/lib.rs", Yes("engines under a limit")),
     ("crates/ringwire/tests/arena.rs", Yes("arenas under a limit")),
     ("crates/ringwire/tests/filtered.rs", Yes("filters, which only root sets without giving up")),
     ("crates/ringwire/tests/selection.rs", Yes("engines under limits")),
@@ -68,7 +71,9 @@ const PROGRAMS: [(&str, AsUser); 33] = [
     ("crates/ringwire-bench/src/lib.rs", Yes("the perfect wire in a user namespace")),
     ("crates/ringwire-cli/src/main.rs", Yes("others' files")),
     ("crates/ringwire-reach/src/lib.rs", No("addresses and sockets are the same for all")),
+    ("crates/ringwire-soak/src/main.rs", No("words, tables and counts; it soaks elsewhere")),
     ("crates/ringwire-threads/src/lib.rs", No("words")),
+    ("crates/ringwire-units/src/lib.rs", No("words")),
     ("crates/ringwire-doctor/src/lib.rs", Yes("what a user may look at")),
     ("crates/ringwire-doctor/tests/judged.rs", No("judges facts from files")),
     ("crates/ringwire-peers/src/main.rs", No("speaks with whoever started it")),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Nothing takes so long that works, on any machine: what does hangs.
 const TIME_MAX: Duration = Duration::from_secs(15 * 60);

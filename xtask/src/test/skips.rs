@@ -11,7 +11,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::tally::{Skip, parse_skips};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 pub(super) struct Skips {
     dir: TempDir,

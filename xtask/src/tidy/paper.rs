@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::Sources;
-use super::{Finding, Tree};
-use crate::Error;
+use super::tree::{Finding, Tree};
+use crate::error::Error;
 use crate::figures;
 use crate::gates::report::Gates;
 use crate::kernels;
@@ -195,12 +195,18 @@ pub(crate) fn figures_are_measured(tree: &Tree, _: &Sources) -> Vec<Finding> {
 /// What a ring counts and what it logs is in one document, so that an operator who meets a name
 /// finds what it means.
 pub(crate) fn what_a_ring_tells_is_listed(tree: &Tree, sources: &Sources) -> Vec<Finding> {
-    const LIBRARY: &str = "crates/ringwire/src/";
-    const STATS: &str = "crates/ringwire/src/stats.rs";
+    const LIBRARY: [&str; 4] = [
+        "crates/ringwire-arena/src/",
+        "crates/ringwire-core/src/",
+        "crates/ringwire-sys/src/",
+        "crates/ringwire/src/",
+    ];
+    const STATS: &str = "crates/ringwire-core/src/stats.rs";
     const LIST: &str = "docs/STATS.md";
     let list = tree.get(LIST).unwrap_or_default();
     let mut findings = Vec::new();
-    for (path, source) in sources.iter().filter(|(path, _)| path.starts_with(LIBRARY)) {
+    let tells = |path: &str| LIBRARY.iter().any(|library| path.starts_with(library));
+    for (path, source) in sources.iter().filter(|(path, _)| tells(path)) {
         let words: Vec<&str> = source.words.iter().map(|word| word.text.as_str()).collect();
         for (at, word) in source.words.iter().enumerate().filter(|(_, word)| !word.test) {
             let said = match &words[at..] {
@@ -270,6 +276,15 @@ pub(crate) fn crates_are_described(tree: &Tree, _: &Sources) -> Vec<Finding> {
     findings
 }
 
+/// Every crate is held to the workspace's lints, which are part of what must hold.
+pub(crate) fn crates_are_linted(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let manifests = tree.files.iter().filter(|(path, text)| {
+        path.ends_with("/Cargo.toml") && !text.contains("\n[lints]\nworkspace = true\n")
+    });
+    let what = "does not take the workspace's lints";
+    manifests.map(|(path, _)| Finding::new(path, 1, what)).collect()
+}
+
 /// The tables of kernels are those of what was seen.
 pub(crate) fn kernels_are_as_seen(tree: &Tree, _: &Sources) -> Vec<Finding> {
     let paper = tree.get(kernels::PAPER).unwrap_or_default();
@@ -311,7 +326,7 @@ pub(crate) fn no_foreign_place(tree: &Tree, _: &Sources) -> Vec<Finding> {
     ];
 
     let mut findings = Vec::new();
-    for (path, text) in &tree.files {
+    for (path, text) in tree.files.iter().filter(|(path, _)| *path != "Cargo.lock") {
         for (at, line) in text.lines().enumerate() {
             for url in line.split("://").skip(1) {
                 let host = url.split(['/', ' ', '"', ')', '>', '`']).next().unwrap_or_default();
@@ -456,14 +471,14 @@ mod tests {
     #[test]
     fn counters_and_messages_are_listed() {
         let rule = what_a_ring_tells_is_listed;
-        let stats = ("crates/ringwire/src/stats.rs", "pub struct S {\n    pub sent: u64,\n}");
+        let stats = ("crates/ringwire-core/src/stats.rs", "pub struct S {\n    pub sent: u64,\n}");
         let code = "fn f() {\n    tracing::warn!(%e, \"it is {x:?} \\\n          late\");\n}";
         let code = ("crates/ringwire/src/lib.rs", code);
         let list = ("docs/STATS.md", "| `sent` | u |\n| warn | it is … late | `e` |");
         assert_eq!(found(rule, &[stats, code, list]), NONE);
         let shorter = ("docs/STATS.md", "| `sent` | u |\n| info | it is … late | `e` |");
         assert_eq!(found(rule, &[stats, code, shorter]), ["crates/ringwire/src/lib.rs:2"]);
-        assert_eq!(found(rule, &[stats]), ["crates/ringwire/src/stats.rs:2"]);
+        assert_eq!(found(rule, &[stats]), ["crates/ringwire-core/src/stats.rs:2"]);
         assert_eq!(found(rule, &[("a/src/stats.rs", stats.1)]), NONE);
     }
 
@@ -480,6 +495,14 @@ mod tests {
         let private = without.replace("[dep", "publish = false\n[dep");
         assert_eq!(found(rule, &[(path, private.as_str())]), NONE);
         assert_eq!(found(rule, &[("xtask/Cargo.toml", without.as_str())]), NONE);
+    }
+
+    #[test]
+    fn crates_without_lints_are_found() {
+        let rule = crates_are_linted;
+        let linted = ("crates/a/Cargo.toml", "[package]\n\n[lints]\nworkspace = true\n");
+        assert_eq!(found(rule, &[linted, ("Cargo.toml", "[workspace]\n")]), NONE);
+        assert_eq!(found(rule, &[(linted.0, "[package]\n")]), ["crates/a/Cargo.toml:1"]);
     }
 
     #[test]

@@ -1,46 +1,55 @@
-//! Rust files as words, and which of them are a test's: no regular expression over raw text can
-//! tell code from a comment, a string, or a module under `#[cfg(test)]`.
+//! Rust files, parsed, and which of them and of their parts are a test's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, LineColumn, Span, TokenStream, TokenTree};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+use syn::{Expr, Lit, Meta, Token};
 
-use super::Tree;
+use super::tree::Tree;
 
 /// A word of code: an identifier, a sign, a literal, or a bracket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Word {
     pub(crate) text: String,
     pub(crate) line: usize,
-    /// Inside an item under `#[cfg(test)]` or `#[test]`.
+    /// Inside of something under `#[cfg(test)]` or `#[test]`.
     pub(crate) test: bool,
 }
 
 /// A file of Rust.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Source {
     pub(crate) words: Vec<Word>,
+    /// What the parser made of it.
+    pub(crate) file: Option<syn::File>,
     /// The whole file is a test's: it lies in `tests/` or `benches/`, or is a module of such.
     pub(crate) test: bool,
     /// Some crate has it as a module.
     pub(crate) reachable: bool,
-    /// What the tokenizer says about it, if it is no Rust.
+    /// What the parser says about it, if it is no Rust.
     pub(crate) error: Option<(usize, String)>,
-    modules: Vec<Module>,
+    pub(crate) modules: Vec<Module>,
+    tests: Vec<Range<LineColumn>>,
 }
 
-#[derive(Debug)]
-struct Module {
+/// A module that lies in another file than the one that declares it.
+pub(crate) struct Module {
     /// The names of the inline modules around it, and its own.
-    path: Vec<String>,
+    pub(crate) path: Vec<String>,
     /// What `#[path]` says.
     file: Option<String>,
-    test: bool,
+    pub(crate) test: bool,
 }
 
 /// All Rust files of the tree.
 pub(crate) struct Sources {
     files: BTreeMap<String, Source>,
+    /// Where crates begin that are no tests.
+    roots: Vec<String>,
 }
 
 impl Sources {
@@ -52,6 +61,8 @@ impl Sources {
             .keys()
             .filter_map(|path| root(tree, path).map(|test| (path.clone(), test, true)))
             .collect();
+        let roots = open.iter().filter(|(_, test, _)| !test).map(|(path, ..)| path.clone());
+        let roots = roots.collect();
         while let Some((path, test, is_root)) = open.pop() {
             let Some(source) = files.get_mut(&path) else { continue };
             // A file that is both a test's and not is judged as not.
@@ -67,11 +78,20 @@ impl Sources {
                 }
             }
         }
-        Sources { files }
+        Sources { files, roots }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Source)> {
         self.files.iter().map(|(path, source)| (path.as_str(), source))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<(&str, &Source)> {
+        self.files.get_key_value(path).map(|(path, source)| (path.as_str(), source))
+    }
+
+    /// Where crates begin that are no tests.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = (&str, &Source)> {
+        self.roots.iter().filter_map(|path| self.get(path))
     }
 }
 
@@ -119,7 +139,7 @@ fn root(tree: &Tree, path: &str) -> Option<bool> {
 
 impl Module {
     /// Where the file of this module, which `from` declares, may lie.
-    fn candidates(&self, from: &str, from_is_root: bool) -> Vec<String> {
+    pub(crate) fn candidates(&self, from: &str, from_is_root: bool) -> Vec<String> {
         let (dir, name) = from.rsplit_once('/').unwrap_or(("", from));
         if let Some(file) = &self.file {
             return vec![format!("{dir}/{file}")];
@@ -138,154 +158,147 @@ fn join(dir: &str, name: &str) -> String {
 impl Source {
     pub(crate) fn parse(text: &str) -> Source {
         let mut source = Source::default();
+        let fails = |error: &dyn ToString, span: Span| Some((span.start().line, error.to_string()));
         match text.parse::<TokenStream>() {
-            Ok(tokens) => source.walk(tokens, false, &[]),
-            Err(error) => {
-                source.error = Some((error.span().start().line, error.to_string()));
+            Ok(tokens) => {
+                match syn::parse2::<syn::File>(tokens.clone()) {
+                    Ok(file) => {
+                        let mut look = Look::default();
+                        look.visit_file(&file);
+                        let Look { modules, tests, .. } = look;
+                        source.tests = tests;
+                        let modules = modules.into_iter();
+                        let modules = modules
+                            .map(|(module, span)| Module { test: source.is_test(span), ..module });
+                        source.modules = modules.collect();
+                        source.file = Some(file);
+                    }
+                    Err(error) => source.error = fails(&error, error.span()),
+                }
+                source.push(tokens);
             }
+            Err(error) => source.error = fails(&error, error.span()),
         }
         source
     }
 
-    fn walk(&mut self, tokens: TokenStream, outer_test: bool, inside: &[String]) {
-        let mut test = outer_test;
-        let mut file = None;
-        let tokens: Vec<_> = tokens.into_iter().collect();
-        let mut at = 0;
-        while at < tokens.len() {
-            if let Some((inner, attribute, length)) = attribute(&tokens[at..]) {
-                let words = idents(attribute.clone());
-                test |= is_test(&words);
-                if inner && is_test(&words) {
-                    // `#![cfg(test)]`: everything here.
-                    return self.rest(&tokens, true, inside);
-                }
-                file = path_of(attribute).or(file);
-                for token in &tokens[at..at + length] {
-                    self.push(token, test, inside);
-                }
-                at += length;
-                continue;
-            }
-            if let Some(name) = module_name(&tokens[at..]) {
-                let mut path = inside.to_vec();
-                path.push(name.clone());
-                match &tokens[at + 2] {
-                    TokenTree::Group(body) => {
-                        self.push(&tokens[at], test, inside);
-                        self.push(&tokens[at + 1], test, inside);
-                        self.walk(body.stream(), test, &path);
-                    }
-                    _ => self.modules.push(Module { path, file: file.take(), test }),
-                }
-                at += 3;
-                (test, file) = (outer_test, None);
-                continue;
-            }
-            let token = &tokens[at];
-            self.push(token, test, inside);
-            at += 1;
-            // The end of an item, and of what its attributes say.
-            let ends = match token {
-                TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
-                TokenTree::Punct(sign) => sign.as_char() == ';',
-                _ => false,
-            };
-            if ends {
-                (test, file) = (outer_test, None);
-            }
-        }
+    /// Whether this part of the file is a test's, also where the file is not.
+    pub(crate) fn is_test(&self, span: Span) -> bool {
+        self.is_test_at(span.start())
     }
 
-    fn rest(&mut self, tokens: &[TokenTree], test: bool, inside: &[String]) {
+    fn is_test_at(&self, at: LineColumn) -> bool {
+        self.tests.iter().any(|test| test.contains(&at))
+    }
+
+    fn push(&mut self, tokens: TokenStream) {
         for token in tokens {
-            self.push(token, test, inside);
-        }
-    }
-
-    fn push(&mut self, token: &TokenTree, test: bool, inside: &[String]) {
-        let word = |text: &str, line| Word { text: text.to_owned(), line, test };
-        match token {
-            TokenTree::Group(group) => {
-                let (open, close) = match group.delimiter() {
-                    Delimiter::Parenthesis => ("(", ")"),
-                    Delimiter::Brace => ("{", "}"),
-                    Delimiter::Bracket => ("[", "]"),
-                    Delimiter::None => ("", ""),
-                };
-                self.words.push(word(open, group.span_open().start().line));
-                self.walk(group.stream(), test, inside);
-                self.words.push(word(close, group.span_close().start().line));
+            match token {
+                TokenTree::Group(group) => {
+                    let (open, close) = match group.delimiter() {
+                        Delimiter::Parenthesis => ("(", ")"),
+                        Delimiter::Brace => ("{", "}"),
+                        Delimiter::Bracket => ("[", "]"),
+                        Delimiter::None => ("", ""),
+                    };
+                    self.word(open.to_owned(), group.span_open());
+                    self.push(group.stream());
+                    self.word(close.to_owned(), group.span_close());
+                }
+                other => self.word(other.to_string(), other.span()),
             }
-            other => self.words.push(word(&other.to_string(), other.span().start().line)),
         }
     }
+
+    fn word(&mut self, text: String, span: Span) {
+        let at = span.start();
+        self.words.push(Word { text, line: at.line, test: self.is_test_at(at) });
+    }
 }
 
-/// `#[…]` or `#![…]` at the front: whether it is the inner one, what is in it, and its length.
-fn attribute(tokens: &[TokenTree]) -> Option<(bool, TokenStream, usize)> {
-    let is = |token: Option<&TokenTree>, sign: char| match token {
-        Some(TokenTree::Punct(punct)) => punct.as_char() == sign,
-        _ => false,
+/// Looks for what is a test's, and for modules.
+#[derive(Default)]
+struct Look<'a> {
+    /// What the attribute that is looked at may be of: the innermost is last.
+    around: Vec<&'a dyn Spanned>,
+    /// The names of the inline modules that are looked into.
+    inside: Vec<String>,
+    tests: Vec<Range<LineColumn>>,
+    modules: Vec<(Module, Span)>,
+}
+
+/// Everything that may have an attribute.
+macro_rules! remember {
+    ($($visit:ident($node:ty);)*) => {
+        $(fn $visit(&mut self, node: &'a $node) {
+            self.around.push(node);
+            visit::$visit(self, node);
+            self.around.pop();
+        })*
     };
-    if !is(tokens.first(), '#') {
-        return None;
+}
+
+impl<'a> Visit<'a> for Look<'a> {
+    remember! {
+        visit_arm(syn::Arm);
+        visit_expr(Expr);
+        visit_field(syn::Field);
+        visit_field_value(syn::FieldValue);
+        visit_foreign_item(syn::ForeignItem);
+        visit_impl_item(syn::ImplItem);
+        visit_item(syn::Item);
+        visit_stmt(syn::Stmt);
+        visit_trait_item(syn::TraitItem);
+        visit_variant(syn::Variant);
     }
-    let inner = is(tokens.get(1), '!');
-    let at = if inner { 2 } else { 1 };
-    match tokens.get(at)? {
-        TokenTree::Group(group) if group.delimiter() == Delimiter::Bracket => {
-            Some((inner, group.stream(), at + 1))
+
+    fn visit_attribute(&mut self, attribute: &'a syn::Attribute) {
+        if !is_test(&attribute.meta) {
+            return;
         }
-        _ => None,
+        self.tests.push(match self.around.last() {
+            Some(node) => node.span().start()..node.span().end(),
+            // `#![cfg(test)]`: the whole file.
+            None => LineColumn { line: 0, column: 0 }..LineColumn { line: usize::MAX, column: 0 },
+        });
     }
-}
 
-/// `mod name` at the front, with a body or a file of its own.
-fn module_name(tokens: &[TokenTree]) -> Option<String> {
-    let [TokenTree::Ident(keyword), TokenTree::Ident(name), after, ..] = tokens else {
-        return None;
-    };
-    let body = match after {
-        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
-        TokenTree::Punct(sign) => sign.as_char() == ';',
-        _ => false,
-    };
-    (keyword == "mod" && body).then(|| name.to_string())
-}
-
-fn idents(tokens: TokenStream) -> Vec<String> {
-    let mut words = Vec::new();
-    for token in tokens {
-        match token {
-            TokenTree::Group(group) => words.extend(idents(group.stream())),
-            TokenTree::Ident(ident) => words.push(ident.to_string()),
-            _ => {}
+    fn visit_item_mod(&mut self, item: &'a syn::ItemMod) {
+        self.inside.push(item.ident.to_string());
+        if item.content.is_none() {
+            let path = self.inside.clone();
+            let file = item.attrs.iter().find_map(|attribute| path_of(&attribute.meta));
+            self.modules.push((Module { path, file, test: false }, item.ident.span()));
         }
+        visit::visit_item_mod(self, item);
+        self.inside.pop();
     }
-    words
 }
 
-/// `test`, `cfg(test)`, `cfg(all(test, …))`; not `cfg(not(test))`.
-fn is_test(words: &[String]) -> bool {
-    match words.first().map(String::as_str) {
-        Some("test") => true,
-        Some("cfg") => {
-            let test = words.iter().position(|word| word == "test");
-            test.is_some_and(|at| words[at - 1] != "not" && !words.contains(&"any".to_owned()))
+/// `test`, and a `cfg` that holds in tests only.
+fn is_test(meta: &Meta) -> bool {
+    let inner = |list: &syn::MetaList| {
+        list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).unwrap_or_default()
+    };
+    match meta {
+        Meta::Path(path) => path.is_ident("test"),
+        Meta::List(list) if list.path.is_ident("cfg") || list.path.is_ident("all") => {
+            inner(list).iter().any(is_test)
+        }
+        Meta::List(list) if list.path.is_ident("any") => {
+            let inner = inner(list);
+            !inner.is_empty() && inner.iter().all(is_test)
         }
         _ => false,
     }
 }
 
 /// `path = "file.rs"`.
-fn path_of(attribute: TokenStream) -> Option<String> {
-    let mut tokens = attribute.into_iter();
-    match (tokens.next()?, tokens.next()?, tokens.next()?) {
-        (TokenTree::Ident(name), TokenTree::Punct(_), TokenTree::Literal(file))
-            if name == "path" =>
-        {
-            Some(file.to_string().trim_matches('"').to_owned())
+fn path_of(meta: &Meta) -> Option<String> {
+    let Meta::NameValue(meta) = meta else { return None };
+    match &meta.value {
+        Expr::Lit(syn::ExprLit { lit: Lit::Str(file), .. }) if meta.path.is_ident("path") => {
+            Some(file.value())
         }
         _ => None,
     }
@@ -308,6 +321,18 @@ mod tests {
         let words = test_words(text);
         let words: Vec<_> = words.iter().filter(|word| *word != "test").collect();
         assert_eq!(words, ["t1", "t2", "t4", "t5", "t8", "t9", "t10"]);
+    }
+
+    #[test]
+    fn a_part_of_an_item_can_be_a_tests() {
+        let text = "struct S { #[cfg(test)] t1: u8, t2: u8 }\n\
+            fn f(s: S) { #[cfg(test)] t3(); t4();\n\
+            match s { #[cfg(test)] _ if t5 => {} _ => t6() } S { #[cfg(test)] t1: 1, t2: t7 } }\n\
+            impl S { #[cfg(test)] const T: u8 = t8; } trait T { #[cfg(test)] fn t9(); fn t10(); }";
+        let words = test_words(text);
+        let words: Vec<_> = words.iter().filter(|word| *word != "test").collect();
+        assert_eq!(words, ["t1", "t3", "t5", "t1", "t8", "t9"]);
+        assert!(Source::parse("#![cfg(test)] fn f() {}").words.iter().all(|word| word.test));
     }
 
     #[test]

@@ -14,76 +14,30 @@
 //! in them.
 
 mod memory;
+mod set;
 mod spread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::job::{Backing, Job, Measurement, Order, Protocol, Settings};
 use crate::measure::{self, Tally};
-use crate::median;
 use crate::net::{Flow, Net};
 use crate::plan::{Plan, SEND_BUFFERS};
-use crate::row::{Median, Row};
-use crate::runner::Watch;
+use crate::report::fanout::{Fanout, FanoutMedian, FanoutRow};
+use crate::report::median;
+use crate::report::row::Row;
 use crate::side;
+use crate::watch::Watch;
 use memory::KernelMemory;
+use set::Set;
+pub use set::{BLOCK_BYTES, FLOWS};
 use spread::{MAKERS, Spread};
 
-/// Connections, where the process may have as many descriptors.
-pub const FLOWS: usize = 1000;
-/// The block.
-pub const BLOCK_BYTES: usize = 1 << 20;
 /// Descriptors that are not of flows, and then some.
 const OTHER_DESCRIPTORS: u64 = 200;
 /// Descriptors of a flow: its own, and the ring's duplicate, on two sets of flows.
 const DESCRIPTORS_A_FLOW: u64 = 4;
-
-/// One run: some rounds of one method.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FanoutRow {
-    /// A payload is one flow's copy of the block.
-    #[serde(flatten)]
-    pub row: Row,
-    /// Connections that got the block.
-    pub flows: u32,
-}
-
-/// The medians of one method.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FanoutMedian {
-    /// As in a row.
-    #[serde(flatten)]
-    pub median: Median,
-    /// Connections that got the block.
-    pub flows: u32,
-    /// Events that told the program that its block is free, for each block; null where the calls
-    /// themselves do.
-    pub events_per_block: Option<f64>,
-    /// Memory that the kernel charged to TCP sockets for one block to all of them, with no byte
-    /// acknowledged; null where it could not be read.
-    pub tcp_memory_bytes: Option<u64>,
-    /// Slab memory that it took for that.
-    pub slab_bytes: Option<u64>,
-}
-
-/// All of `bench fanout`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fanout {
-    /// Every run.
-    pub rows: Vec<FanoutRow>,
-    /// One for each method.
-    pub medians: Vec<FanoutMedian>,
-}
-
-/// Flows with one setting of the send buffer.
-struct Set {
-    /// 0 or 1: its place among the sets.
-    index: usize,
-    sndbuf_bytes: Option<u64>,
-    flows: Vec<Flow>,
-}
 
 /// Measures what `plan` asks for over `net`, the perfect wire.
 ///
@@ -337,7 +291,7 @@ mod tests {
         let [plain, minimal, ringwire] = &fanout.medians[..] else { panic!("{fanout:?}") };
         assert_eq!((plain.median.method.as_str(), plain.flows), ("write", 20));
         assert_eq!((ringwire.median.method.as_str(), ringwire.flows), ("ringwire", 20));
-        // One notification tells of all 20; a plain program needs none.
+        // One notification reports all 20; a plain program needs none.
         assert_eq!((plain.events_per_block, ringwire.events_per_block), (None, Some(1.0)));
         assert_eq!(
             (minimal.median.method.as_str(), minimal.events_per_block),

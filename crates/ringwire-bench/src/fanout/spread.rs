@@ -1,5 +1,6 @@
 //! The ways to hand one block to many connections.
 
+use ringwire::SendOptions;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -10,9 +11,10 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use super::{BLOCK_BYTES, FLOWS, Set};
+use super::set::{BLOCK_BYTES, FLOWS, Set};
 use crate::error::{Error, STUCK_AFTER};
 use crate::job::Backing;
+use crate::measure::requests;
 use crate::memory::Region;
 use crate::net::Flow;
 use crate::raw::{Completion, How, RawRing};
@@ -272,7 +274,7 @@ struct Ringwire {
     block: Block,
     notifier: Notifier,
     events: Events,
-    /// What each flow's kernel had accepted when the wire was told last.
+    /// What each flow's kernel had accepted when it was last reported to the wire.
     told: Vec<Vec<u64>>,
     /// What of the present round no kernel has accepted.
     left_bytes: u64,
@@ -282,8 +284,8 @@ struct Ringwire {
 
 /// Flows that get the block between two turns.
 const A_TURN: usize = 64;
-/// How long a turn waits before the wire is told what was accepted: it acknowledges what it is told
-/// of sooner than what it has to find out.
+/// How long a turn waits before it reports to the wire what was accepted: the wire acknowledges
+/// reported bytes sooner than those that it has to find out about.
 const A_LOOK: Duration = Duration::from_micros(100);
 
 impl Ringwire {
@@ -299,10 +301,8 @@ impl Ringwire {
         let mut ring = builder.arena(&arena).build()?;
         let mut socks = Vec::new();
         for set in sets {
-            let attach = |flow: &Flow| -> Result<Socket, Error> {
-                let dup = flow.as_fd().try_clone_to_owned();
-                Ok(ring.attach(dup.map_err(|e| Error::io("duplicating a socket", e))?)?)
-            };
+            let attach =
+                |flow: &Flow| -> Result<Socket, Error> { Ok(ring.attach(flow.duplicate()?)?) };
             socks.push(set.flows.iter().map(attach).collect::<Result<Vec<_>, _>>()?);
         }
         let mut block = arena.alloc(BLOCK_BYTES)?;
@@ -321,9 +321,10 @@ impl Ringwire {
         })
     }
 
-    /// One turn, which waits for at most `wait`; then tells the wire what these flows accepted.
+    /// One turn, which waits for at most `wait`; then reports to the wire what these flows
+    /// accepted.
     fn turn(&mut self, set: &Set, flows: Range<usize>, wait: Duration) -> Result<(), Error> {
-        self.ring.turn(wait, &mut self.events)?;
+        self.ring.turn(Some(wait), &mut self.events)?;
         for event in self.events.drain() {
             match event {
                 Event::Notified { failed: 0, .. } => self.notified += 1,
@@ -365,13 +366,17 @@ impl Spread for Ringwire {
         for from in (0..flows).step_by(A_TURN) {
             let some = from..flows.min(from + A_TURN);
             for sock in &self.socks[set.index][some.clone()] {
-                let sent = self.ring.send_quiet(*sock, self.block.clone(), self.notifier);
+                let sent = self.ring.send_with(
+                    *sock,
+                    self.block.clone(),
+                    SendOptions::new().on(self.notifier).quiet(),
+                );
                 sent.map_err(|refused| refused.why)?;
             }
             self.turn(set, some, Duration::ZERO)?;
         }
         self.ring.flush(self.notifier)?;
-        let mut waits = ringwire::Patience::new(Instant::now(), STUCK_AFTER);
+        let mut waits = ringwire_core::running::Patience::new(Instant::now(), STUCK_AFTER);
         while self.left_bytes > 0 {
             self.turn(set, 0..flows, A_LOOK)?;
             if waits.slice(Instant::now()).is_none() {
@@ -382,7 +387,7 @@ impl Spread for Ringwire {
     }
 
     fn wait_until_free(&mut self, set: &Set) -> Result<u64, Error> {
-        let mut waits = ringwire::Patience::new(Instant::now(), STUCK_AFTER);
+        let mut waits = ringwire_core::running::Patience::new(Instant::now(), STUCK_AFTER);
         while self.notified == 0 {
             let Some(slice) = waits.slice(Instant::now()) else {
                 return Err(Error::Stuck("the block was never free again".into()));
@@ -394,6 +399,6 @@ impl Spread for Ringwire {
 
     fn counted(&self, _set: &Set) -> (u64, u64) {
         let stats = self.ring.stats();
-        (stats.requests + stats.direct_copies, stats.notifications)
+        (requests(&stats), stats.notifications)
     }
 }

@@ -210,17 +210,24 @@ pub(super) fn lines(id: &str, title: &str, sizes: &[u64], lines: &[Line]) -> Opt
                     @let middle = frame.path(line.points.iter().map(|p| (p.x, p.y)));
                     path.line d=(middle) stroke-dasharray=[dash(line.look)] {}
                 }
-                @for point in &line.points {
-                    g {
-                        title { (line.name) ", " (point.title) }
-                        (whisker(&frame, point))
-                        (mark(&frame, line.look, point))
-                    }
-                }
+                (points_of(&frame, line))
             }
         }
     };
     Some(drawing(id, title, HEIGHT, &content))
+}
+
+/// The points of a line, each with what it says.
+fn points_of(frame: &Frame, line: &Line) -> Markup {
+    html! {
+        @for point in &line.points {
+            g {
+                title { (line.name) ", " (point.title) }
+                (whisker(frame, point))
+                (mark(frame, line.look, point))
+            }
+        }
+    }
 }
 
 fn whisker(frame: &Frame, point: &Point) -> Markup {
@@ -268,13 +275,7 @@ pub(super) fn intervals(
             g class=(line.look.class()) {
                 @let middle = frame.path(line.points.iter().map(|p| (p.x, p.y)));
                 path.line d=(middle) stroke-dasharray=[dash(line.look)] {}
-                @for point in &line.points {
-                    g {
-                        title { (line.name) ", " (point.title) }
-                        (whisker(&frame, point))
-                        (mark(&frame, line.look, point))
-                    }
-                }
+                (points_of(&frame, line))
             }
         }
     };

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::median::is_plain;
+use crate::report::median::is_plain;
 
 /// The version of the document that this reads.
 pub(super) const SCHEMA: u64 = 1;

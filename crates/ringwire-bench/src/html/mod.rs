@@ -21,6 +21,7 @@ mod tests;
 pub(crate) mod words;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use ringwire_units::grouped;
 use serde_json::Value;
 
 use chart::{Bar, Line, Look, Point};
@@ -330,7 +331,7 @@ fn describe(study: &Study) -> String {
         facts.push(format!("working set {}", words::size(bytes)));
     }
     if let Some(flows) = alike("flows").and_then(Value::as_u64) {
-        facts.push(format!("{} flows", words::grouped(flows)));
+        facts.push(format!("{} flows", grouped(flows)));
     }
     let runs = study.cells.iter().filter_map(|cell| cell.rate(study.counts_datagrams()));
     let runs: Vec<usize> = runs.map(|spread| spread.runs).collect();
@@ -349,7 +350,7 @@ fn fact(key: &str, value: &Value) -> String {
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.into(),
         Value::Number(number) => match number.as_u64() {
             Some(bytes) if key.ends_with("_bytes") => words::size(bytes),
-            Some(whole) => words::grouped(whole),
+            Some(whole) => grouped(whole),
             None => number.to_string(),
         },
         Value::String(text) => text.clone(),

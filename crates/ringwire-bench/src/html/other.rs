@@ -172,33 +172,46 @@ fn show(interval: Interval) -> String {
 }
 
 fn wire_table(rows: &[&Wire]) -> Markup {
+    let row = |row: &&Wire| {
+        let same = row.same.map_or("–".into(), |(low, high)| format!("{low:.3} to {high:.3}"));
+        let cells = [
+            html! { (show(row.throughput)) },
+            html! { (row.cpu.map_or("–".into(), show)) },
+            html! { (same) },
+            verdict(row.verdict),
+        ];
+        table_row(row.payload_bytes, row.method, &cells)
+    };
+    table(["throughput", "CPU time", "write to itself", "verdict"], rows.iter().map(row))
+}
+
+/// A table of figures by size and method.
+fn table(names: [&str; 4], rows: impl Iterator<Item = Markup>) -> Markup {
     html! {
         table {
             thead {
                 tr {
                     th scope="col" { "payload" }
                     th.name scope="col" { "method" }
-                    @for name in ["throughput", "CPU time", "write to itself", "verdict"] {
+                    @for name in names {
                         th scope="col" { (name) }
                     }
                 }
             }
             tbody {
-                @for row in rows {
-                    tr {
-                        td { (words::size(row.payload_bytes)) }
-                        th scope="row" { (row.method) }
-                        td { (show(row.throughput)) }
-                        td { (row.cpu.map_or("–".into(), show)) }
-                        td {
-                            @match row.same {
-                                Some((low, high)) => { (format!("{low:.3} to {high:.3}")) }
-                                None => "–"
-                            }
-                        }
-                        td { (verdict(row.verdict)) }
-                    }
-                }
+                @for row in rows { (row) }
+            }
+        }
+    }
+}
+
+fn table_row(payload_bytes: u64, method: &str, cells: &[Markup]) -> Markup {
+    html! {
+        tr {
+            td { (words::size(payload_bytes)) }
+            th scope="row" { (method) }
+            @for cell in cells {
+                td { (cell) }
             }
         }
     }
@@ -215,29 +228,14 @@ fn verdict(verdict: &str) -> Markup {
 }
 
 fn latency_table(rows: &[Latency]) -> Markup {
-    html! {
-        table {
-            thead {
-                tr {
-                    th scope="col" { "payload" }
-                    th.name scope="col" { "method" }
-                    @for name in ["median, ns", "to write", "99th percentile, ns", "to write"] {
-                        th scope="col" { (name) }
-                    }
-                }
-            }
-            tbody {
-                @for row in rows {
-                    tr {
-                        td { (words::size(row.payload_bytes)) }
-                        th scope="row" { (row.method) }
-                        td { (words::three_digits(row.p50_ns)) }
-                        td { (row.ratios.map_or("–".into(), |(half, _)| words::times(half))) }
-                        td { (words::three_digits(row.p99_ns)) }
-                        td { (row.ratios.map_or("–".into(), |(_, most)| words::times(most))) }
-                    }
-                }
-            }
-        }
-    }
+    let row = |row: &Latency| {
+        let cells = [
+            words::three_digits(row.p50_ns),
+            row.ratios.map_or("–".into(), |(half, _)| words::times(half)),
+            words::three_digits(row.p99_ns),
+            row.ratios.map_or("–".into(), |(_, most)| words::times(most)),
+        ];
+        table_row(row.payload_bytes, row.method, &cells.map(|cell| html! { (cell) }))
+    };
+    table(["median, ns", "to write", "99th percentile, ns", "to write"], rows.iter().map(row))
 }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::data::{self, Cell, Spread, Study};
 use super::{Page, heading, rate_scale, words};
-use crate::median::is_plain;
+use crate::report::median::is_plain;
 
 impl Page<'_> {
     /// Methods down, sizes across.

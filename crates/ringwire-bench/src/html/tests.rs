@@ -4,21 +4,15 @@ use scraper::{Html, Selector};
 use serde_json::{Value, json};
 
 use super::render;
-use crate::job::{Backing, Order, Protocol, WireKind};
-use crate::median::medians;
-use crate::row::Row;
+use crate::job::Protocol;
+use crate::report::median::medians;
+use crate::report::row::Row;
+use crate::report::tests as example;
 
 fn row(method: &str, payload_bytes: u64, run: u32, gigabytes: f64) -> Row {
     Row {
-        bench: "tcp".into(),
-        wire: WireKind::Perfect,
-        protocol: Protocol::Tcp,
         method: method.into(),
         payload_bytes,
-        working_set_bytes: 256 << 20,
-        order: Order::Shuffled,
-        backing: Backing::Small,
-        sndbuf_bytes: None,
         run,
         payloads_per_s: gigabytes * 1e9 / payload_bytes as f64,
         bytes_per_s: gigabytes * 1e9,
@@ -27,8 +21,7 @@ fn row(method: &str, payload_bytes: u64, run: u32, gigabytes: f64) -> Row {
         requests_per_payload: 0.5,
         notifications_per_payload: 0.25,
         release_delay_us_p50: Some(55.0),
-        release_delay_us_p99: None,
-        errors: 0,
+        ..example::row()
     }
 }
 

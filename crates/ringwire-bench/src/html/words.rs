@@ -1,25 +1,11 @@
 //! Numbers and names as the page writes them. Pure.
 
+use ringwire_units::{exact, grouped};
+
 /// A size in bytes, exact: in binary units where it is a whole number of them.
 pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match UNITS.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
-        Some((name, unit)) => format!("{} {name}", grouped(bytes / unit)),
-        None => format!("{} B", grouped(bytes)),
-    }
-}
-
-/// A whole number with its thousands apart.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let (number, unit) = exact(bytes);
+    format!("{} {unit}", grouped(number))
 }
 
 /// Three digits of a number, and no exponent; what has more before its point keeps them.

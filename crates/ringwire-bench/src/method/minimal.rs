@@ -2,14 +2,15 @@
 //!
 //! Payloads are gathered into one request of up to 256 registered pieces, adjoining ones merged, up
 //! to half of what the send buffer may be charged and 4 MiB. One request is without a result at a
-//! time, and chains of notifications are cut every 64 KiB. No payload is owned, limited or told of.
+//! time, and chains of notifications are cut every 64 KiB. No payload is owned, limited or
+//! reported.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::recipe::{Loop, Recipe, SMALL_PAGES};
 use super::uring::{Books, Registered, number};
-use super::{Loop, Recipe, SMALL_PAGES};
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Clock, Tally};

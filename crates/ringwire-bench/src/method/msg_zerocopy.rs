@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::gathered::payloads_a_call;
+use super::recipe::{ANY_PAGES, Loop, Recipe};
 use super::uring::no_room;
-use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Job, Protocol};
 use crate::measure::{Clock, Tally};

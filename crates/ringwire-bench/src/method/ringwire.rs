@@ -1,20 +1,20 @@
 //! ringwire through its public API: one `send` a payload, nothing gathered by the caller; and
-//! `send_train` of datagrams that lie in one piece.
+//! `send_train` of datagrams that lie in one piece (a GSO batch).
 //!
-//! On 4 KiB pages payloads are parts of registered blocks, on huge ones `Bytes` of plain memory.
-//! A socket of trains is told beforehand how they are cut (`UDP_SEGMENT`), so that no request has
-//! to say it.
+//! On 4 KiB pages payloads are parts of registered blocks, on huge ones `Bytes` of plain memory. A
+//! socket of trains has an option set beforehand that says how they are cut (`UDP_SEGMENT`), so
+//! that no request has to say it.
 
-use std::os::fd::AsFd;
+use ringwire::SendOptions;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, EngineChoice, Event, Events, IntoPayload, PayloadId, Ring, Socket};
+use ringwire::{EngineChoice, Event, Events, IntoPayload, PayloadId, Ring, Socket};
 
-use super::{ANY_PAGES, Loop, Recipe};
+use super::recipe::{ANY_PAGES, Loop, Recipe};
 use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Backing, Job, Protocol};
-use crate::measure::{Delays, Tally};
+use crate::measure::{Tally, Timed};
 use crate::net::Flow;
 use crate::stage::Stage;
 use crate::sys;
@@ -70,8 +70,7 @@ struct Ringwire {
 impl Ringwire {
     fn new(stage: &Rc<Stage>, flow: Flow, trains: bool) -> Result<Ringwire, Error> {
         let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(stage.arena()?).build()?;
-        let socket = flow.as_fd().try_clone_to_owned();
-        let sock = ring.attach(socket.map_err(|e| Error::io("duplicating a socket", e))?)?;
+        let sock = ring.attach(flow.duplicate()?)?;
         let events = Events::with_capacity(16 << 10);
         let segment = None;
         Ok(Ringwire { stage: stage.clone(), ring, sock, flow, trains, segment, events, at: 0 })
@@ -79,11 +78,11 @@ impl Ringwire {
 }
 
 /// What a run has under way, and what came of the rest.
+#[derive(Default)]
 struct Run {
     under_way: u64,
     tally: Tally,
-    /// The payload whose release is timed, if one is.
-    timed: Option<(PayloadId, Instant)>,
+    timed: Timed<PayloadId>,
 }
 
 impl Run {
@@ -97,17 +96,8 @@ impl Run {
                 }
                 Event::Released { id, payload, copied } => {
                     self.under_way -= 1;
-                    match copied {
-                        Copied::No => self.tally.uncopied_bytes += payload.len() as u64,
-                        Copied::Yes => self.tally.copied_bytes += payload.len() as u64,
-                        Copied::Unknown => {}
-                    }
-                    if let Some((timed, since)) = self.timed
-                        && timed == id
-                    {
-                        self.tally.delays.add(since.elapsed());
-                        self.timed = None;
-                    }
+                    self.tally.add_released(copied, payload.len() as u64);
+                    self.timed.released(&id, &mut self.tally.delays);
                 }
                 Event::Failed { accepted: part, .. } => {
                     accepted += part;
@@ -168,15 +158,14 @@ impl Ringwire {
         }
         let segment = self.trains.then_some(job.payload_bytes as u16);
         let before = self.ring.stats();
-        let tally = Tally { delays: Delays::default(), ..Tally::default() };
-        let mut run = Run { under_way: 0, tally, timed: None };
+        let mut run = Run::default();
         let started = Instant::now();
         let mut now = started;
         let mut at = self.at % payloads.len();
         while now - started < time {
-            if run.timed.is_none() && run.under_way < window {
+            if run.timed.is_free() && run.under_way < window {
                 let id = self.send(payloads[at].clone(), segment)?;
-                run.timed = Some((id, now));
+                run.timed.sent(id, now);
                 at = if at + 1 == payloads.len() { 0 } else { at + 1 };
                 run.under_way += 1;
             }
@@ -193,8 +182,7 @@ impl Ringwire {
             self.turn(&mut run)?;
         }
         let after = self.ring.stats();
-        run.tally.requests = after.requests + after.direct_copies;
-        run.tally.requests -= before.requests + before.direct_copies;
+        run.tally.add_requests(&before, &after);
         run.tally.notifications = after.notifications - before.notifications;
         self.flow.drain()?;
         Ok(run.tally)
@@ -208,13 +196,13 @@ impl Ringwire {
     ) -> Result<PayloadId, Error> {
         let sent = match segment {
             None => self.ring.send(self.sock, payload),
-            Some(bytes) => self.ring.send_train(self.sock, None, bytes, payload),
+            Some(bytes) => self.ring.send_with(self.sock, payload, SendOptions::new().train(bytes)),
         };
         sent.map_err(|error| error.why.into())
     }
 
     fn turn(&mut self, run: &mut Run) -> Result<(), Error> {
-        self.ring.turn(STUCK_AFTER, &mut self.events)?;
+        self.ring.turn(Some(STUCK_AFTER), &mut self.events)?;
         if self.events.is_empty() {
             return Err(Error::Stuck(format!("{} payloads were never released", run.under_way)));
         }

@@ -4,19 +4,18 @@
 //! Invariant: the window is a whole number of batches, and every batch is flushed when it is full,
 //! so a full window always has a notification to wait for.
 
-use std::os::fd::AsFd;
+use ringwire::SendOptions;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringwire::{
-    Copied, Deadline, EngineChoice, Event, Events, IntoPayload, Notifier, Ring, Socket,
-};
+use ringwire::{EngineChoice, Events, IntoPayload, Notifier, Ring, Socket};
 
+use super::batches::Batches;
+use super::recipe::{ANY_PAGES, Loop, Recipe};
 use super::ringwire::window;
-use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Backing, Job, Protocol};
-use crate::measure::{Delays, Tally};
+use crate::measure::Tally;
 use crate::net::Flow;
 use crate::stage::Stage;
 use crate::walk::Layout;
@@ -47,21 +46,11 @@ struct Quiet {
 impl Quiet {
     fn new(stage: &Rc<Stage>, flow: Flow) -> Result<Quiet, Error> {
         let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(stage.arena()?).build()?;
-        let socket = flow.as_fd().try_clone_to_owned();
-        let sock = ring.attach(socket.map_err(|e| Error::io("duplicating a socket", e))?)?;
+        let sock = ring.attach(flow.duplicate()?)?;
         let notifier = ring.notifier(0)?;
         let (stage, events) = (stage.clone(), Events::with_capacity(64));
         Ok(Quiet { stage, ring, sock, notifier, flow, events, at: 0, accepted: 0 })
     }
-}
-
-/// What a run has under way, and what came of the rest.
-#[derive(Default)]
-struct Run {
-    under_way: u64,
-    tally: Tally,
-    /// The batch whose release is timed, if one is.
-    timed: Option<(u32, Instant)>,
 }
 
 impl Loop for Quiet {
@@ -93,8 +82,7 @@ impl Quiet {
         let window = window(job.payload_bytes, &self.stage, job.settings.backing);
         let batch = (window / BATCHES).max(1);
         let before = self.ring.stats();
-        let tally = Tally { delays: Delays::default(), ..Tally::default() };
-        let mut run = Run { tally, ..Run::default() };
+        let mut run = Batches::default();
         let started = Instant::now();
         let mut now = started;
         let mut at = self.at % payloads.len();
@@ -102,13 +90,15 @@ impl Quiet {
             while run.under_way < batch * BATCHES {
                 for _ in 0..batch {
                     let payload = payloads[at].clone();
-                    let sent = self.ring.send_quiet(self.sock, payload, self.notifier);
+                    let sent = self.ring.send_with(
+                        self.sock,
+                        payload,
+                        SendOptions::new().on(self.notifier).quiet(),
+                    );
                     sent.map_err(|error| error.why)?;
                     at = if at + 1 == payloads.len() { 0 } else { at + 1 };
                 }
-                run.under_way += batch;
-                let seq = self.ring.flush(self.notifier)?;
-                run.timed = run.timed.or(Some((seq, now)));
+                run.flushed(self.ring.flush(self.notifier)?, batch, now);
             }
             self.turn(&mut run)?;
             now = Instant::now();
@@ -118,19 +108,18 @@ impl Quiet {
             self.turn(&mut run)?;
         }
         let after = self.ring.stats();
-        run.tally.requests = after.requests + after.direct_copies;
-        run.tally.requests -= before.requests + before.direct_copies;
+        run.tally.add_requests(&before, &after);
         run.tally.notifications = after.notifications - before.notifications;
         self.flow.drain()?;
         Ok(run.tally)
     }
 
-    fn turn(&mut self, run: &mut Run) -> Result<(), Error> {
-        // With nothing queued only a notification can come; else the acknowledger is to be told
-        // soon of what was accepted.
+    fn turn(&mut self, run: &mut Batches) -> Result<(), Error> {
+        // With nothing queued only a notification can come; else the acknowledger should soon learn
+        // what was accepted.
         let queued = self.ring.socket_stats(self.sock)?.queued_bytes > 0;
-        let deadline = if queued { Deadline::Now } else { STUCK_AFTER.into() };
-        self.ring.turn(deadline, &mut self.events)?;
+        let timeout = if queued { Duration::ZERO } else { STUCK_AFTER };
+        self.ring.turn(Some(timeout), &mut self.events)?;
         if !queued && self.events.is_empty() && self.accepted == self.accepted_bytes()? {
             return Err(Error::Stuck(format!("{} payloads were never released", run.under_way)));
         }
@@ -139,23 +128,7 @@ impl Quiet {
         run.tally.bytes += accepted;
         self.flow.accepted(accepted);
         for event in self.events.drain() {
-            let Event::Notified { seq, payloads, bytes, copied, failed, .. } = event else {
-                continue;
-            };
-            run.under_way -= payloads;
-            run.tally.payloads += payloads - failed;
-            run.tally.errors += failed;
-            match copied {
-                Copied::No => run.tally.uncopied_bytes += bytes,
-                Copied::Yes => run.tally.copied_bytes += bytes,
-                Copied::Unknown => {}
-            }
-            if let Some((timed, since)) = run.timed
-                && timed == seq
-            {
-                run.tally.delays.add(since.elapsed());
-                run.timed = None;
-            }
+            run.take(&event);
         }
         Ok(())
     }

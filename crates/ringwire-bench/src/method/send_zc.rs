@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::recipe::{ANY_PAGES, Loop, Recipe};
 use super::uring::{Books, Registered, number};
-use super::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Clock, Tally};

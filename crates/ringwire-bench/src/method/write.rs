@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{ANY_PAGES, Loop, Recipe};
+use super::recipe::{ANY_PAGES, Loop, Recipe};
 use crate::error::Error;
 use crate::job::{Job, Protocol};
 use crate::measure::{Clock, LOOK_BYTES, Tally};

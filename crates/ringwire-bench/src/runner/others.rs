@@ -1,13 +1,15 @@
 //! The parts that do not measure methods side by side: wires that copy, fan-out, latency.
 
 use crate::error::Error;
-use crate::host::Host;
+use crate::host;
 use crate::job::{WireKind, WireSpec};
-use crate::latency::{self, Latencies};
+use crate::latency;
 use crate::net::Net;
 use crate::plan::Plan;
-use crate::row::Report;
-use crate::runner::Watch;
+use crate::report::Report;
+use crate::report::host::Host;
+use crate::report::latency::Latencies;
+use crate::watch::Watch;
 use crate::wires::{Case, Kind};
 use crate::{fanout, wires};
 
@@ -56,7 +58,7 @@ pub(super) fn wires(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error>
                 continue;
             }
         };
-        let host = || Host::new(&Plan { wire: spec, ..plan.clone() }, &net);
+        let host = || host::over(&Plan { wire: spec, ..plan.clone() }, &net);
         let report = match &mut report {
             Some(report) => {
                 report.host.device += &format!(", {}", net.device().0);
@@ -104,7 +106,7 @@ fn wires_host(host: Host, net: &Net) -> Host {
 pub(super) fn fanout(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
     let plan = Plan { wire: WireSpec { kind: WireKind::Perfect, ..plan.wire }, ..plan.clone() };
     let net = Net::new(plan.wire)?;
-    let mut report = Report::new(Host::new(&plan, &net), Vec::new());
+    let mut report = Report::new(host::over(&plan, &net), Vec::new());
     report.host.working_set_bytes = fanout::BLOCK_BYTES as u64;
     let mut noting = Noting { watch, notes: Vec::new() };
     report.fanout = fanout::measure(&plan, &net, &mut noting)?;
@@ -138,7 +140,7 @@ pub(super) fn latency(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Erro
     let kind = if plan.wire.kind.copies() { plan.wire.kind } else { WireKind::Loopback };
     let spec = WireSpec { kind, ..plan.wire };
     let net = Net::new(spec)?;
-    let host = Host::new(&Plan { wire: spec, ..plan.clone() }, &net);
+    let host = host::over(&Plan { wire: spec, ..plan.clone() }, &net);
     let mut report = Report::new(wires_host(host, &net), Vec::new());
     let sizes = if plan.sizes.is_empty() { latency::SIZES.to_vec() } else { plan.sizes.clone() };
     let mut rows = Vec::new();

@@ -2,45 +2,23 @@
 //!
 //! All sides send the same blocks in the same order, and a turn sends whole *units*, so that turns
 //! have equal bytes whatever payloads they are made of: a unit is one payload, or a whole cycle of
-//! mixed ones. Must not know who sends, nor into what.
+//! mixed ones. Must not know the sender, nor the wire.
 
 use ringwire::{Arena, Block};
-use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-
-/// The kind of payloads of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Shape {
-    /// All of one size.
-    #[serde(rename = "equal")]
-    Equal,
-    /// From 64 B to 1 MiB, most of them small, in an order drawn once.
-    #[serde(rename = "mixed")]
-    Mixed,
-    /// Two pieces each: a header of 100 bytes, and a body.
-    #[serde(rename = "header+body")]
-    Pair,
-}
-
-impl Shape {
-    /// Its name, as the rows have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Shape::Equal => "equal",
-            Shape::Mixed => "mixed",
-            Shape::Pair => "header+body",
-        }
-    }
-}
+use crate::report::wires::Shape;
 
 /// Memory that payloads are cut from: more than a core's own caches, so that it is read anew.
 pub const WORKING_SET_BYTES: u64 = 16 << 20;
 /// Payloads at most: they cost more than their bytes.
 const PAYLOADS_MAX: u64 = 8192;
 
+/// Bytes of the header of a payload of two pieces.
+pub const HEADER_BYTES: usize = 100;
+
 /// A header as servers write them, status line and all.
-static HEADER: [u8; 100] = *b"HTTP/1.1 200 OK\r\nserver: bench1\r\n\
+static HEADER: [u8; HEADER_BYTES] = *b"HTTP/1.1 200 OK\r\nserver: bench1\r\n\
     content-type: application/octet-stream\r\ncontent-length: 1234567\r\n\r\n";
 
 /// How many payloads of each size a cycle of mixed ones has: about as many bytes of each of the

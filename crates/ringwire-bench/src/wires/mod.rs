@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  load.rs    what is sent: payloads of one size, mixed ones, headers with bodies
-//!  sides.rs   who sends it: write, ringwire, zero copy without a policy
+//!  sides.rs   the senders: write, ringwire, zero copy without a policy
 //!  mod.rs     what their turns come to, and the path that copies every other second
 //! ```
 //!
@@ -16,16 +16,15 @@ mod sides;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use self::load::Load;
-pub use self::load::{Shape, WORKING_SET_BYTES};
+pub use self::load::{HEADER_BYTES, WORKING_SET_BYTES};
 use self::sides::{Line, Ringwire, SendZc, Writes};
 use crate::alternate::{Alternation, Far, Side, Sink, Turns};
 use crate::error::Error;
-use crate::job::{Protocol, WireKind};
+use crate::job::Protocol;
 use crate::net::Net;
 use crate::ratio::Interval;
+use crate::report::wires::{Path, Shape, Verdict, WireRow};
 
 /// Payload sizes, from a message to a file's chunk.
 pub const SIZES: [u64; 9] =
@@ -44,16 +43,6 @@ pub const THROUGHPUT_MIN: f64 = 0.98;
 pub const CPU_MAX: f64 = 1.02;
 /// A measurement in which `write` differs from itself by more than this says nothing.
 const DOUBT: f64 = 0.02;
-
-/// Whether the path stays as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Path {
-    /// It does.
-    Constant,
-    /// It copies every other second, because somebody captures its packets then.
-    Changing,
-}
 
 /// A kind of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,61 +106,6 @@ const CHANGING: [u64; 2] = [64 << 10, 1 << 20];
 const CHANGE: Duration = Duration::from_secs(1);
 /// How long it is measured: so many times both.
 const CHANGING_FOR: Duration = Duration::from_secs(6);
-
-/// What can be said of one wire and size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
-    /// Not slower, as far as the interval tells.
-    #[serde(rename = "pass")]
-    Pass,
-    /// Slower, or dearer, beyond doubt.
-    #[serde(rename = "fail")]
-    Fail,
-    /// The machine is too restless.
-    #[serde(rename = "cannot tell")]
-    CannotTell,
-}
-
-/// One method at one size over one wire, relative to `write`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WireRow {
-    /// The wire.
-    pub wire: WireKind,
-    /// The size of a payload; see `payloads`.
-    pub payload_bytes: u64,
-    /// Throughput over that of `write`.
-    pub throughput_ratio: f64,
-    /// 2.5th percentile of it.
-    pub throughput_low: f64,
-    /// 97.5th percentile of it.
-    pub throughput_high: f64,
-    /// CPU time over that of `write`, of the whole process.
-    pub cpu_ratio: f64,
-    /// 2.5th percentile of it.
-    pub cpu_low: f64,
-    /// 97.5th percentile of it.
-    pub cpu_high: f64,
-    /// Throughput of `write` over that of itself: 2.5th percentile.
-    pub aa_low: f64,
-    /// 97.5th percentile of it.
-    pub aa_high: f64,
-    /// What can be said.
-    pub verdict: Verdict,
-    /// CPU time of `write` over that of itself: 2.5th percentile.
-    pub aa_cpu_low: f64,
-    /// 97.5th percentile of it.
-    pub aa_cpu_high: f64,
-    /// The method: `ringwire`, or `send-zc` to compare with.
-    pub method: String,
-    /// Alternations.
-    pub rounds: u32,
-    /// Bytes of one turn.
-    pub turn_bytes: u64,
-    /// The kind of payloads. `payload_bytes` is the mean of mixed ones, and has the header in it.
-    pub payloads: Shape,
-    /// What becomes of the path.
-    pub path: Path,
-}
 
 /// Ratios as intervals, ready to be judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -336,7 +270,7 @@ fn alternate(
 mod tests {
     use super::*;
     use crate::error::when_memory_is_back;
-    use crate::job::WireSpec;
+    use crate::job::{WireKind, WireSpec};
 
     fn interval(low: f64, high: f64) -> Interval {
         Interval { ratio: (low + high) / 2.0, low, high }
@@ -438,7 +372,7 @@ mod tests {
             let (_, after) = rest.split_once(field).unwrap_or_else(|| panic!("{field} in {row}"));
             rest = after;
         }
-        // So few rounds tell nothing.
+        // So few rounds show nothing.
         assert!(row.contains("\"verdict\":\"cannot tell\""), "{row}");
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, STUCK_AFTER};
 use crate::net::Flow;
 use crate::raw::{Completion, How, RawRing, iovec};
 
-/// A connection, and whom to tell what it has accepted.
+/// A connection, and the flow to which accepted bytes are reported, if there is one.
 #[derive(Clone)]
 pub(super) struct Line {
     pub stream: Rc<TcpStream>,
@@ -144,7 +144,7 @@ impl Ringwire {
     }
 
     fn turn(&mut self, wait: Duration) -> Result<(), Error> {
-        self.ring.turn(wait, &mut self.events)?;
+        self.ring.turn(Some(wait), &mut self.events)?;
         if self.events.is_empty() && !wait.is_zero() {
             let payloads = self.under_way.payloads;
             return Err(Error::Stuck(format!("{payloads} payloads were never released")));
@@ -206,7 +206,8 @@ impl Side for Ringwire {
     }
 }
 
-/// One SEND_ZC a payload, each waited for: what a program does that was told to use zero copy.
+/// One SEND_ZC a payload, each waited for: what a program does whose author was told to use zero
+/// copy.
 pub(super) struct SendZc {
     ring: RawRing,
     line: Line,

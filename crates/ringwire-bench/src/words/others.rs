@@ -1,12 +1,15 @@
 //! In words: one block to many, one payload at a time, and wires that copy.
 
-use crate::fanout::FanoutMedian;
-use crate::html::words::{grouped, size, three_digits, times};
+use ringwire_units::grouped;
+
+use super::groups::grouped_by;
+use crate::html::words::{size, three_digits, times};
 use crate::job::WireKind;
-use crate::latency::LatencyMedian;
-use crate::median::{Verdict, compare, is_plain};
-use crate::row::Report;
-use crate::wires::{self, Shape, WireRow};
+use crate::report::Report;
+use crate::report::fanout::FanoutMedian;
+use crate::report::latency::LatencyMedian;
+use crate::report::median::{Comparison, compare, is_plain};
+use crate::report::wires::{Shape, Verdict, WireRow};
 
 /// The tables, with an empty line before each.
 pub(super) fn tables(report: &Report) -> Vec<String> {
@@ -77,9 +80,9 @@ fn fanout_verdict(medians: &[FanoutMedian]) -> Option<String> {
     let ours = medians.iter().find(|fanout| fanout.median.method == "ringwire")?;
     let ratio = times(ours.median.ratio_to_write?);
     let verdict = match compare(&ours.median, &plain.median) {
-        Verdict::Faster => "faster",
-        Verdict::Slower => "slower",
-        Verdict::Overlap => "runs overlap, no difference shown",
+        Comparison::Faster => "faster",
+        Comparison::Slower => "slower",
+        Comparison::Overlap => "runs overlap, no difference shown",
     };
     let held = |fanout: &FanoutMedian| {
         let (tcp, slab) = (megabytes(fanout.tcp_memory_bytes), megabytes(fanout.slab_bytes));
@@ -148,14 +151,7 @@ fn name(wire: WireKind) -> &'static str {
 
 /// The rows of each wire, in the order in which they were measured.
 fn by_wire(rows: &[WireRow]) -> Vec<Vec<&WireRow>> {
-    let mut wires: Vec<Vec<&WireRow>> = Vec::new();
-    for row in rows {
-        match wires.iter_mut().find(|wire| wire[0].wire == row.wire) {
-            Some(wire) => wire.push(row),
-            None => wires.push(vec![row]),
-        }
-    }
-    wires
+    grouped_by(rows, |row| row.wire)
 }
 
 /// A wire, and when it copies.
@@ -200,24 +196,16 @@ fn wire_table(rows: &[&WireRow]) -> Vec<String> {
             row.method,
             format!("{:.3} … {:.3}", row.aa_low, row.aa_high),
             format!("{:.3} … {:.3}", row.aa_cpu_low, row.aa_cpu_high),
-            said(row.verdict),
+            row.verdict.name(),
         )
     }));
     lines
 }
 
-fn said(verdict: wires::Verdict) -> &'static str {
-    match verdict {
-        wires::Verdict::Pass => "pass",
-        wires::Verdict::Fail => "fail",
-        wires::Verdict::CannotTell => "cannot tell",
-    }
-}
-
 fn wire_verdict(rows: &[&WireRow]) -> Option<String> {
-    use wires::Verdict::{CannotTell, Fail, Pass};
+    use Verdict::{CannotTell, Fail, Pass};
     let ours = || rows.iter().filter(|row| row.method == "ringwire");
-    let sizes = |verdict: wires::Verdict| -> Vec<String> {
+    let sizes = |verdict: Verdict| -> Vec<String> {
         ours().filter(|row| row.verdict == verdict).map(|row| payloads(row)).collect()
     };
     let parts: Vec<String> =
@@ -235,8 +223,8 @@ fn wire_verdict(rows: &[&WireRow]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::{Latencies, LatencyRow};
-    use crate::row::tests::report as every_kind;
+    use crate::report::latency::{Latencies, LatencyRow};
+    use crate::report::tests::report as every_kind;
 
     #[test]
     fn every_part_has_a_table() {
@@ -276,11 +264,11 @@ mod tests {
             ..report.wires[0].clone()
         };
         report.wires = vec![
-            wire(64, wires::Verdict::Pass, "ringwire"),
-            wire(1024, wires::Verdict::CannotTell, "ringwire"),
-            wire(65_536, wires::Verdict::Fail, "ringwire"),
-            wire(1 << 20, wires::Verdict::Fail, "ringwire"),
-            wire(64, wires::Verdict::Fail, "send-zc"),
+            wire(64, Verdict::Pass, "ringwire"),
+            wire(1024, Verdict::CannotTell, "ringwire"),
+            wire(65_536, Verdict::Fail, "ringwire"),
+            wire(1 << 20, Verdict::Fail, "ringwire"),
+            wire(64, Verdict::Fail, "send-zc"),
         ];
         let call = |method: &str, p50, p99| LatencyRow {
             method: method.into(),

@@ -14,6 +14,7 @@ use ringwire_bench::measure::{Tally, around, process_cpu};
 use ringwire_bench::net::Net;
 use ringwire_bench::plan::Bench;
 use ringwire_bench::ratio::{Interval, Round};
+use ringwire_bench::report::fanout::FanoutMedian;
 use ringwire_bench::{Error, Plan, Watch, fanout};
 use ringwire_wire::{Family, loopback, skip};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -117,7 +118,7 @@ fn one_block_to_many_takes_the_kernels_memory_once_and_copies_take_it_each_time(
     };
     let [plain, minimal, ringwire] = &fanout.medians[..] else { panic!("{fanout:?}") };
     assert_eq!(u64::from(plain.flows), FLOWS);
-    let mib = |row: &fanout::FanoutMedian| row.tcp_memory_bytes.expect("looked at") >> 20;
+    let mib = |row: &FanoutMedian| row.tcp_memory_bytes.expect("looked at") >> 20;
     // A MiB a flow, and its packets' heads; each processor keeps up to one for itself
     // (SK_MEMORY_PCPU_RESERVE).
     let processors = std::thread::available_parallelism().unwrap().get() as u64;

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringwire::Patience;
+use ringwire_core::running::Patience;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::poll::poll_for;

@@ -11,10 +11,9 @@ use ringwire_reach::{Lookup, Target, Unresolved};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::FOREVER;
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::poll::poll_until;
+use crate::poll::{FOREVER, poll_until};
 use crate::signals::Signals;
 
 /// After what time it is said what is being waited for.

@@ -45,16 +45,13 @@ use self::waiting::Waiting;
 use crate::args::Recv;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::poll::poll_until;
+use crate::poll::{FOREVER, poll_until};
 use crate::protocol::{self, ReceiverId, Role};
 use crate::signals::Signals;
 use crate::threads;
 
 /// How long to wait with the next `accept` when the last one found no descriptor or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
-
-/// Longer than anybody waits.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Runs the receiver to its end.
 pub(crate) fn run(

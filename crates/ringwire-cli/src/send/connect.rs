@@ -14,7 +14,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringwire::Running;
+use ringwire_core::running::Running;
 use ringwire_reach::{Connecting, Resolving, Target, Unreached, Unresolved};
 use rustix::event::{PollFd, PollFlags};
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ringwire_reach::Target;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::ALIVE_EVERY;
+use super::receiver::ALIVE_EVERY;
 use crate::protocol::{
     self, FRAME_BYTES_MAX, FromReceiver, FromSender, GREETING_BYTES, ReceiverId, Role, Wrong,
 };

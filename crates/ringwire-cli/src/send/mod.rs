@@ -46,10 +46,6 @@ use crate::units::show_size;
 /// Replies that may wait for the ring's thread; the listening thread waits beyond that.
 const REPLIES_MAX: usize = 1024;
 
-/// A receiver that has heard nothing for so long hears that we are alive. Well below the 30 s after
-/// which `ringwire recv` ends a silent transfer by default.
-const ALIVE_EVERY: Duration = Duration::from_secs(5);
-
 /// Runs the sender to its end.
 pub(crate) fn run(args: &Send, signals: &Signals, output: &Output) -> Result<Exit, Failure> {
     check_engine(args)?;
@@ -149,7 +145,7 @@ fn transfer(
     if let Some(why) = &why {
         output.note(why);
     }
-    let engine = summary::engine(ring.engine(), why.as_deref());
+    let engine = summary::engine(ring.engine().name(), why.as_deref());
     let waker = ring.waker().map_err(cannot)?;
     let (mut names, mut ears, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
     for Connected { shown, stream } in connected {

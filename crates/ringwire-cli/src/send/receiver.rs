@@ -1,6 +1,7 @@
 //! One receiver as the sender sees it: what it was sent, what it said, how it ended. Pure.
 //!
-//! Neighbours: `transfer.rs` tells it what happens and takes the steps it names.
+//! Neighbours: `transfer.rs` tells it what happens and takes the steps it names;
+//! `greeting.rs`, before there is a transfer, takes from here how long one may hear nothing.
 //!
 //! Invariants: `receipts.len() <= files`; a receipt's number is the count of those before it.
 
@@ -8,6 +9,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::protocol::{FromReceiver, Status, Wrong};
+
+/// A receiver that has heard nothing for so long hears that we are alive. Well below the 30 s after
+/// which `ringwire recv` ends a silent transfer by default.
+pub(super) const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// What to do about what a receiver said.
 #[derive(Debug, PartialEq, Eq)]

@@ -21,12 +21,12 @@ use std::sync::mpsc::{Receiver as Channel, TryRecvError};
 use std::time::{Duration, Instant};
 
 use ringwire::{
-    Block, Error, Event, Events, Notifier, OnDeadline, Piece, Ring, Running, Socket, Stats,
+    Block, Error, Event, Events, Notifier, OnDeadline, Piece, Ring, SendOptions, Socket, Stats,
 };
+use ringwire_core::running::Running;
 
-use super::ALIVE_EVERY;
 use super::reader::{Read, Returns};
-use super::receiver::{Receiver, Step};
+use super::receiver::{ALIVE_EVERY, Receiver, Step};
 use super::replies::Heard;
 use super::source::Planned;
 use super::window::{Late, Position, Window};
@@ -165,7 +165,7 @@ impl<'a> Transfer<'a> {
                 }
                 self.hand_over(now)?;
             }
-            let _ = self.ring.turn(look_at, &mut events)?;
+            let _ = self.ring.turn(Some(look_at.saturating_duration_since(now)), &mut events)?;
             now = Instant::now();
             for event in events.drain() {
                 self.on_event(now, &event);
@@ -183,7 +183,7 @@ impl<'a> Transfer<'a> {
         let sent_after = self.sent_at.map_or(ended_after, |at| at - self.started);
         drop(self.progress);
         let stats = self.ring.stats();
-        self.ring.shutdown(FAREWELL, OnDeadline::Abort);
+        self.ring.shutdown(Some(FAREWELL), OnDeadline::Abort);
         Ok(Outcome {
             receivers: self.receivers,
             failure: self.failure,
@@ -306,7 +306,7 @@ impl<'a> Transfer<'a> {
             number = Some(*block_number);
         }
         self.ring
-            .send_quiet(self.sockets[receiver], pieces, self.notifier)
+            .send_with(self.sockets[receiver], pieces, SendOptions::new().on(self.notifier).quiet())
             .map_err(|refused| refused.why)?;
         self.window.lend(self.ran_until(now), receiver, bytes, number);
         self.receivers[receiver].on_lent(now);

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
-use super::netlink::Netlink;
-use super::{host, said, sys};
+use super::rtnetlink::Rtnetlink;
+use super::words::said;
+use super::{host, sys};
 use crate::facts::Interface;
 
-pub(super) fn look(netlink: &Netlink) -> io::Result<Vec<Interface>> {
+pub(super) fn look(netlink: &Rtnetlink) -> io::Result<Vec<Interface>> {
     // Any socket answers for all interfaces of its namespace.
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     Ok(netlink.links()?.iter().map(|link| interface(link, socket.as_fd())).collect())

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringwire::Patience;
+use ringwire_core::running::Patience;
 use ringwire_wire::{Family, Perfect};
 
 use super::sender::{self, Sender};
@@ -37,7 +37,7 @@ impl Looked {
     }
 }
 
-/// Makes an arena and a ring, and sends by them. The ring is for whoever sends next.
+/// Makes an arena and a ring, and sends by them. The ring is for the caller that sends next.
 pub(super) fn look(wire: Seen<Perfect>, time_max: Duration) -> (Seen<Sender>, Looked) {
     let patience = Patience::new(Instant::now(), time_max.saturating_sub(TO_TELL));
     let (arena, arena_facts) = match sender::arena(ARENA_BYTES) {

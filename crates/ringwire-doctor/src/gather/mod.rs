@@ -1,11 +1,12 @@
 //! Looking: each file asks one part of the system, and writes down what it answered.
 //!
 //! ```text
-//! host.rs      files of /proc and /sys, limits      netlink.rs  rtnetlink, on a socket
-//! uring.rs     io_uring, MSG_ZEROCOPY, by trying    xfrm.rs     IPsec, on a socket
-//! live.rs      sending into the perfect wire        links.rs    interfaces, with ethtool's part
-//! path.rs      the destination, on request          sender.rs   sending through ringwire
-//! sys.rs       the unsafe part
+//! host.rs   files of /proc and /sys, limits    rtnetlink.rs  routes and links, on a socket
+//! uring.rs  io_uring, MSG_ZEROCOPY, by trying  xfrm.rs       IPsec, on a socket
+//! live.rs   sending into the perfect wire      links.rs      interfaces, with ethtool's part
+//! path.rs   the destination, on request        sender.rs     sending through ringwire
+//! sys.rs    the unsafe part                    packets.rs    packet sockets
+//! words.rs  what could not be found out
 //! ```
 //! Invariants: nothing here judges, nothing changes the host, and everything ends within a bounded
 //! time. What cannot be seen is a fact too.
@@ -13,28 +14,29 @@
 mod host;
 mod links;
 mod live;
-mod netlink;
 mod packets;
 mod path;
+mod rtnetlink;
 mod sender;
 mod sys;
 mod uring;
+mod words;
 mod xfrm;
 
-use std::borrow::Borrow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use ringwire::Running;
+use ringwire_core::running::Running;
 use ringwire_reach::Unresolved;
 use ringwire_wire::Perfect;
 
 use crate::facts::{Facts, Path, Seen};
 use live::Looked;
-use netlink::Netlink;
 use path::Reached;
+use rtnetlink::Rtnetlink;
+use words::{said, too_long};
 
 pub use path::{Asked, Framing, Heard};
 
@@ -66,7 +68,7 @@ pub fn examine(asked: Option<&Asked>) -> Result<Facts, Unresolved> {
     // account after its end, and sometimes long after (K15).
     let (uring, zerocopy) = (uring::look(), uring::zerocopy());
     let (looked, reached) = send(wire, to, &mut running, live_max);
-    let links = Netlink::open();
+    let links = Rtnetlink::open();
     let kernel = host::kernel();
     let interfaces = links.as_ref().map_err(said).and_then(|link| links::look(link).map_err(said));
     let path = asked.zip(reached).map(|(asked, reached)| path_of(&links, asked, reached));
@@ -89,7 +91,7 @@ pub fn examine(asked: Option<&Asked>) -> Result<Facts, Unresolved> {
     })
 }
 
-fn path_of(links: &io::Result<Netlink>, asked: &Asked, reached: Reached) -> Path {
+fn path_of(links: &io::Result<Rtnetlink>, asked: &Asked, reached: Reached) -> Path {
     let Reached { address, connection } = reached;
     let routed = links.as_ref().map_err(said).and_then(|link| link.route(address).map_err(said));
     let encrypted = routed.as_ref().map_err(Clone::clone).and_then(|(route, from)| {
@@ -102,14 +104,6 @@ fn path_of(links: &io::Result<Netlink>, asked: &Asked, reached: Reached) -> Path
         route: routed.map(|(route, _)| route),
         encrypted,
         connection,
-    }
-}
-
-fn said(error: impl Borrow<io::Error>) -> String {
-    match error.borrow().kind() {
-        // A socket's own limit of time has passed.
-        io::ErrorKind::WouldBlock => too_long(),
-        _ => error.borrow().to_string(),
     }
 }
 
@@ -127,7 +121,7 @@ fn within<T: Send + 'static>(
     wait(&told, running, time_max).unwrap_or_else(|| Err(too_long()))
 }
 
-/// What another thread tells until we ran so long; `None` if it does not.
+/// What another thread reports until we ran so long; `None` if it does not.
 fn wait<T>(told: &mpsc::Receiver<T>, running: &mut Running, time_max: Duration) -> Option<T> {
     loop {
         match told.recv_timeout(running.slice(Instant::now(), time_max)?) {
@@ -170,8 +164,4 @@ fn send(
 fn spawn(work: impl FnOnce() + Send + 'static) -> Seen<()> {
     let thread = ringwire_threads::start("probe", work);
     thread.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
-}
-
-fn too_long() -> String {
-    "it did not come to an end in time\n\nhint: try again when this machine is less busy".into()
 }

@@ -1,7 +1,7 @@
 //! Packet sockets: of this network namespace, and of others as far as processes are in them.
 //!
-//! Neighbours: `mod.rs` calls; `judge/host.rs` knows for whom a packet is copied. What the kernel's
-//! table says is parsed by pure functions, and tested with texts.
+//! Neighbours: `mod.rs` calls; `judge/host.rs` knows which of them have packets copied. What the
+//! kernel's table says is parsed by pure functions, and tested with texts.
 
 use std::collections::HashSet;
 use std::fs;

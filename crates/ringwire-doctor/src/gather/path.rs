@@ -8,7 +8,7 @@ use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringwire::Patience;
+use ringwire_core::running::Patience;
 use ringwire_reach::{Target, Unresolved, wait_for_addresses, wait_for_connection};
 
 use super::sender::Sender;

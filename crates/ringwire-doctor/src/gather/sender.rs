@@ -7,7 +7,8 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ringwire::{Arena, Block, Event, Events, OnDeadline, Patience, Payload, Ring, Stats};
+use ringwire::{Arena, Block, Event, Events, OnDeadline, Payload, Ring, Stats};
+use ringwire_core::running::Patience;
 
 use crate::facts::{ArenaFacts, Engine, Sample, Seen};
 
@@ -70,7 +71,7 @@ impl Sender {
 
     /// Which engine it is.
     pub(super) fn engine(&self) -> Engine {
-        Engine { name: self.ring.engine().into(), why: self.ring.why() }
+        Engine { name: self.ring.engine().name().into(), why: self.ring.why() }
     }
 
     /// Sends `greeting`, then `bytes` bytes, and waits until all memory is back, or the patience is
@@ -122,7 +123,7 @@ impl Sender {
             }
             let slice = patience.slice(Instant::now());
             self.ring
-                .turn(slice.unwrap_or_default(), &mut self.events)
+                .turn(Some(slice.unwrap_or_default()), &mut self.events)
                 .map_err(|error| error.to_string())?;
             for event in self.events.drain() {
                 match event {
@@ -153,7 +154,7 @@ impl Sender {
 
     /// Ends the ring, without leaving memory with the kernel if that can be helped.
     pub(super) fn end(self) {
-        self.ring.shutdown(Instant::now() + END, OnDeadline::Abort);
+        self.ring.shutdown(Some(END), OnDeadline::Abort);
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn look() -> Uring {
 }
 
 fn patient(make: impl Fn() -> io::Result<IoUring>) -> io::Result<IoUring> {
-    let mut patience = ringwire::Patience::new(Instant::now(), PATIENCE);
+    let mut patience = ringwire_core::running::Patience::new(Instant::now(), PATIENCE);
     loop {
         // Asked before it is tried: a pause of our own ends with one more try.
         let again = patience.slice(Instant::now()).is_some();

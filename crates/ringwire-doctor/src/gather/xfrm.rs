@@ -1,23 +1,15 @@
 //! IPsec: how many policies packets that leave are held against, and whether one encrypts what goes
 //! to a destination.
 //!
-//! Neighbours: `netlink.rs` opens the socket, `mod.rs` asks. All of it takes CAP_NET_ADMIN over the
-//! namespace. Reading what the kernel answers is pure, and tested with policies that are not at
-//! hand. Must not know what encryption costs.
+//! Neighbours: `mod.rs` asks. All of it takes CAP_NET_ADMIN over the namespace. Reading what the
+//! kernel answers is pure, and tested with policies that are not at hand. Must not know what
+//! encryption costs.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
-use rustix::net::{RecvFlags, SendFlags};
-
-use super::netlink;
-
-// linux/netlink.h
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLMSG_HEAD_BYTES: usize = 16;
+use ringwire_wire::netlink::{self, HEAD_BYTES, Netlink, half, word};
 
 // linux/xfrm.h
 const XFRM_MSG_NEWPOLICY: u16 = 0x13;
@@ -49,77 +41,53 @@ pub(super) struct Flow {
 
 /// How many policies of IPsec outgoing packets are held against.
 pub(super) fn policies() -> io::Result<u32> {
-    let Some(socket) = open()? else { return Ok(0) };
+    let Some(netlink) = open()? else { return Ok(0) };
+    let mut count = None;
     // One u32 of no flags.
-    ask(&socket, XFRM_MSG_GETSPDINFO, NLM_F_REQUEST, 4)?;
-    let mut answer = [0; 256];
-    let (filled, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    outbound(answer.get(..filled).unwrap_or_default())
+    netlink.exchange(&request(XFRM_MSG_GETSPDINFO, NLM_F_REQUEST, 4), |message| {
+        count = Some(outbound(message)?);
+        Ok(())
+    })?;
+    count.ok_or(io::ErrorKind::InvalidData.into())
 }
 
 /// Whether a policy encrypts what goes this way by TCP: of those that select it, the first one.
 pub(super) fn encrypts(flow: &Flow) -> io::Result<bool> {
-    let Some(socket) = open()? else { return Ok(false) };
-    ask(&socket, XFRM_MSG_GETPOLICY, NLM_F_REQUEST | NLM_F_DUMP, POLICY_ID_BYTES)?;
+    let Some(netlink) = open()? else { return Ok(false) };
+    let all = request(XFRM_MSG_GETPOLICY, NLM_F_REQUEST | NLM_F_DUMP, POLICY_ID_BYTES);
     let mut first: Option<Selecting> = None;
-    let mut buffer = vec![0; netlink::ANSWER_BYTES];
-    loop {
-        let (filled, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        for message in messages(buffer.get(..filled).unwrap_or_default()) {
-            match half(message, 4)? {
-                NLMSG_DONE => return Ok(first.is_some_and(|policy| policy.encrypts)),
-                NLMSG_ERROR => return Err(refusal(message)),
-                XFRM_MSG_NEWPOLICY => {
-                    let policy = selecting(message, flow)?;
-                    first = first.into_iter().chain(policy).min_by_key(|one| one.priority);
-                }
-                _ => {}
-            }
+    netlink.exchange(&all, |message| {
+        if netlink::kind(message)? == XFRM_MSG_NEWPOLICY {
+            let policy = selecting(message, flow)?;
+            first = first.into_iter().chain(policy).min_by_key(|one| one.priority);
         }
-    }
+        Ok(())
+    })?;
+    Ok(first.is_some_and(|policy| policy.encrypts))
 }
 
 /// A socket, or none on a kernel without IPsec.
-fn open() -> io::Result<Option<OwnedFd>> {
-    match netlink::open(Some(rustix::net::netlink::XFRM)) {
+fn open() -> io::Result<Option<Netlink>> {
+    match Netlink::open(Some(rustix::net::netlink::XFRM)) {
         Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Ok(None),
         opened => opened.map(Some),
     }
 }
 
-/// Sends a request with a body of zeros.
-fn ask(socket: &OwnedFd, kind: u16, flags: u16, body_bytes: usize) -> io::Result<()> {
-    let bytes = NLMSG_HEAD_BYTES + body_bytes;
+/// A request with a body of zeros.
+fn request(kind: u16, flags: u16, body_bytes: usize) -> Vec<u8> {
+    let bytes = HEAD_BYTES + body_bytes;
     // Length, type, flags, sequence number, port.
     let mut request = Vec::with_capacity(bytes);
     request.extend((bytes as u32).to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(flags.to_ne_bytes());
     request.resize(bytes, 0);
-    rustix::net::send(socket, &request, SendFlags::empty())?;
-    Ok(())
-}
-
-fn word(bytes: &[u8], at: usize) -> io::Result<u32> {
-    let four = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-    four.map(u32::from_ne_bytes).ok_or(io::ErrorKind::InvalidData.into())
-}
-
-fn half(bytes: &[u8], at: usize) -> io::Result<u16> {
-    let two = bytes.get(at..at + 2).and_then(|bytes| bytes.try_into().ok());
-    two.map(u16::from_ne_bytes).ok_or(io::ErrorKind::InvalidData.into())
+    request
 }
 
 fn byte(bytes: &[u8], at: usize) -> io::Result<u8> {
     bytes.get(at).copied().ok_or(io::ErrorKind::InvalidData.into())
-}
-
-/// The error that a message of the type `NLMSG_ERROR` carries.
-fn refusal(message: &[u8]) -> io::Error {
-    word(message, NLMSG_HEAD_BYTES).map_or_else(
-        |error| error,
-        |errno| io::Error::from_raw_os_error((errno as i32).wrapping_neg()),
-    )
 }
 
 /// What begins with its own length, one after the other, each at a multiple of four bytes.
@@ -134,10 +102,6 @@ fn pieces(bytes: &[u8], length: impl Fn(&[u8]) -> io::Result<usize>) -> Vec<&[u8
     found
 }
 
-fn messages(bytes: &[u8]) -> Vec<&[u8]> {
-    pieces(bytes, |rest| Ok(word(rest, 0)? as usize))
-}
-
 /// The values of attributes, by type.
 fn attributes(bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let all = pieces(bytes, |rest| Ok(usize::from(half(rest, 0)?)));
@@ -146,17 +110,14 @@ fn attributes(bytes: &[u8]) -> Vec<(u16, &[u8])> {
 
 /// The number in the kernel's answer.
 fn outbound(answer: &[u8]) -> io::Result<u32> {
-    match half(answer, 4)? {
-        NLMSG_ERROR => Err(refusal(answer)),
-        XFRM_MSG_NEWSPDINFO => {
-            // After the head a u32 of flags.
-            let rest = answer.get(NLMSG_HEAD_BYTES + 4..).unwrap_or_default();
-            let info = attributes(rest).into_iter().find(|(kind, _)| *kind == XFRMA_SPD_INFO);
-            // `xfrmu_spdinfo`: how many come in, then how many go out.
-            word(info.map(|(_, value)| value).unwrap_or_default(), 4)
-        }
-        _ => Err(io::ErrorKind::InvalidData.into()),
+    if netlink::kind(answer)? != XFRM_MSG_NEWSPDINFO {
+        return Err(io::ErrorKind::InvalidData.into());
     }
+    // After the head a u32 of flags.
+    let rest = answer.get(HEAD_BYTES + 4..).unwrap_or_default();
+    let info = attributes(rest).into_iter().find(|(kind, _)| *kind == XFRMA_SPD_INFO);
+    // `xfrmu_spdinfo`: how many come in, then how many go out.
+    word(info.map(|(_, value)| value).unwrap_or_default(), 4)
 }
 
 /// A policy that selects a flow.
@@ -170,7 +131,7 @@ struct Selecting {
 
 /// The policy in this message, if it selects `flow`.
 fn selecting(message: &[u8], flow: &Flow) -> io::Result<Option<Selecting>> {
-    let policy = message.get(NLMSG_HEAD_BYTES..).unwrap_or_default();
+    let policy = message.get(HEAD_BYTES..).unwrap_or_default();
     // `struct xfrm_userpolicy_info` begins with its `struct xfrm_selector`.
     let port = |at: usize| {
         let wanted = half(policy, at)?;
@@ -256,8 +217,6 @@ mod tests {
         // Behind another attribute.
         let behind = words(&[0, attribute(8, 2), 99, attribute(28, 1), 5, 3, 0, 0, 0, 0]);
         assert_eq!(outbound(&message(0x24, &behind)).unwrap(), 3);
-        let refused = message(2, &words(&[(-libc::EPERM) as u32, 0]));
-        assert_eq!(outbound(&refused).unwrap_err().raw_os_error(), Some(libc::EPERM));
         for broken in [&[][..], &message(0x24, &[0; 4]), &message(9, &[]), &[0; 7]] {
             assert!(outbound(broken).is_err(), "{broken:?}");
         }

@@ -1,4 +1,4 @@
-//! Memory, buffers, IOMMU, TLS, and who looks on. Pure.
+//! Memory, buffers, IOMMU, TLS, and packet captures. Pure.
 
 use super::engines;
 use super::version::taps_reach_everywhere;
@@ -6,8 +6,6 @@ use super::words::{first_line, hint_of, limit, size};
 use crate::facts::{Buffers, Facts, Memory, PacketSocket};
 use crate::report::Check;
 
-/// A `MSG_ZEROCOPY` send that is not over takes about this much of optmem (K: measured 740–830).
-pub(super) const OPTMEM_SEND_BYTES: u64 = 830;
 /// For rings, and for what is sent from unregistered memory; an arena comes on top. The arena's own
 /// hint says the same.
 const SENDS_BYTES: u64 = 16 << 20;
@@ -84,7 +82,7 @@ pub(super) fn optmem(facts: &Facts) -> Check {
     let Some(bytes) = facts.memory.optmem_max else {
         return unreadable(name, "net.core.optmem_max", needed, facts.memory.net_settings);
     };
-    let sends = bytes / OPTMEM_SEND_BYTES;
+    let sends = bytes / engines::OPTMEM_SEND_BYTES;
     let found = format!(
         "net.core.optmem_max is {}: about {sends} sends of msg-zerocopy under way at a time on a \
          socket",

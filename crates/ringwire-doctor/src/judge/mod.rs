@@ -3,7 +3,7 @@
 //! ```text
 //! version.rs  the kernel's version, and bugs that apply to it     links.rs   interfaces
 //! engines.rs  io_uring, MSG_ZEROCOPY, what ringwire chose         path.rs    the destination
-//! host.rs     memory, buffers, IOMMU, TLS, who looks on           advice.rs  what follows
+//! host.rs     memory, buffers, IOMMU, TLS, captures              advice.rs  what follows
 //! ```
 //! Invariants: the order of checks does not depend on how they come out; a check that is not `ok`
 //! has a hint, and one that is has none; only what keeps zero copy from being had is a `FAIL`.

@@ -1,16 +1,14 @@
 //! Numbers and errors as words. Pure.
 
+use ringwire_units::exact;
 use rustix::io::Errno;
 
 /// `bytes` in the largest unit that leaves it whole: `64 MiB`, `96 KiB`, `100 bytes`.
 pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    for (unit, shift) in UNITS {
-        if bytes >> shift > 0 && bytes.trailing_zeros() >= shift {
-            return format!("{} {unit}", bytes >> shift);
-        }
+    match exact(bytes) {
+        (number, "B") => format!("{number} bytes"),
+        (number, unit) => format!("{number} {unit}"),
     }
-    format!("{bytes} bytes")
 }
 
 /// A limit that may not be there.

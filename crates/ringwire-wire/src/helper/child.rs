@@ -26,10 +26,9 @@ use rustix::net::{
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use super::{Count, FDS_MAX, NEAR, OP_OPEN, OP_READ, OP_SOCKET, REQUEST_BYTES_MAX, Step};
-
-/// A reply's step and its errno.
-pub(super) const REPLY_BYTES: usize = 5;
+use super::talk::{
+    Count, FDS_MAX, NEAR, OP_OPEN, OP_READ, OP_SOCKET, REPLY_BYTES, REQUEST_BYTES_MAX, Step,
+};
 
 /// What to write into the id maps of a user namespace so that its root is this process's user.
 pub(super) struct IdMaps {

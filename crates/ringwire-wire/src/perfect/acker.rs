@@ -1,10 +1,10 @@
 //! The acknowledger: a thread that acknowledges what the flows of one wire have sent.
 //!
-//! Every `ack_every` it looks at each flow. What has been sent it tells without the sockets' locks
-//! (`sent.rs`), from what the sender says it has written ([`Written`](super::Written)) and from two
-//! ioctls. Where bytes are under way and nothing moves for 50 µs, as can be when a sender waits
-//! inside of one large request, TCP_INFO tells, which takes the socket's lock: never while a sender
-//! runs.
+//! Every `ack_every` it looks at each flow. It works out what has been sent without the sockets'
+//! locks (`sent.rs`), from what the sender says it has written ([`Written`]) and
+//! from two ioctls. Where bytes are under way and nothing moves for 50 µs, as can be when a sender
+//! waits inside of one large request, TCP_INFO says it, which takes the socket's lock: never while
+//! a sender runs.
 //!
 //! Flows of which everything said is acknowledged, and on which nothing has happened lately, are
 //! looked at a few at a time, so a thousand idle ones cost little. If nothing happens on any for
@@ -19,18 +19,19 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::net::SendFlags;
 use rustix::thread::CpuSet;
 
-use super::flow::{Shared, Written};
+use super::alarm::Alarm;
+use super::connection::Shared;
 use super::sent::{Reading, Sent};
 use super::sys::{self, CpuClock};
+use super::written::Written;
 
 #[cfg(test)]
 mod stepped;
@@ -80,27 +81,10 @@ impl AckerUse {
     }
 }
 
-/// A raw socket on which whole packets go to the local address of one family.
-#[derive(Clone)]
-pub(super) struct Raw(Arc<OwnedFd>);
-
-impl Raw {
-    /// Sends on `socket`, which is raw and connected to the local address.
-    pub(super) fn new(socket: OwnedFd) -> Raw {
-        Raw(Arc::new(socket))
-    }
-
-    /// Sends one packet. It may get lost, as packets do: what depends on it looks whether it came.
-    pub(super) fn send(&self, packet: &[u8]) {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = rustix::net::send(&*self.0, packet, flags);
-    }
-}
-
 /// Keeps the calling thread on one processor, numbered as in `/proc/cpuinfo`.
 ///
 /// An acknowledgement wakes the sender that waited for it, and the scheduler likes to put it on
-/// the processor of its waker, which is the acknowledger's. So who measures puts the sender on one
+/// the processor of its waker, which is the acknowledger's. So a measurement puts the sender on one
 /// processor and the acknowledger on another
 /// ([`PerfectBuilder::acker_cpu`](super::PerfectBuilder::acker_cpu)).
 ///
@@ -115,21 +99,15 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &cpus)?)
 }
 
-/// Has cache lines of its own.
-#[repr(align(128))]
-struct Lone<T>(T);
-
 /// What the wire, its flows and the thread share.
 pub(super) struct Acker {
-    /// Read by senders for every write, so away from what the thread keeps writing.
-    sleeps: Lone<AtomicBool>,
+    alarm: Arc<Alarm>,
     ack_every_nanos: AtomicU64,
     stop: AtomicBool,
     /// There are new flows, or closed ones.
     changed: AtomicBool,
     /// Flows that the thread has not taken in yet.
     new_flows: Mutex<Vec<Arc<Shared>>>,
-    thread: OnceLock<Thread>,
     clock: OnceLock<CpuClock>,
     spin_nanos: AtomicU64,
     looks: AtomicU64,
@@ -142,12 +120,11 @@ impl Acker {
     /// What is shared, before there is a thread.
     pub(super) fn new(ack_every: Duration) -> Arc<Acker> {
         let acker = Acker {
-            sleeps: Lone(AtomicBool::new(false)),
+            alarm: Arc::new(Alarm::new()),
             ack_every_nanos: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             changed: AtomicBool::new(false),
             new_flows: Mutex::default(),
-            thread: OnceLock::new(),
             clock: OnceLock::new(),
             spin_nanos: AtomicU64::new(0),
             looks: AtomicU64::new(0),
@@ -172,15 +149,19 @@ impl Acker {
             }
         })?;
         is_pinned.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
-        // Nobody can have a flow yet, so nobody misses it.
-        let _ = self.thread.set(handle.thread().clone());
+        self.alarm.is_for(handle.thread());
         Ok(handle)
     }
 
     pub(super) fn set_ack_every(&self, ack_every: Duration) {
         let nanos = u64::try_from(ack_every.as_nanos()).unwrap_or(u64::MAX);
         self.ack_every_nanos.store(nanos, Ordering::Relaxed);
-        self.unpark();
+        self.alarm.unpark();
+    }
+
+    /// What its thread is woken by.
+    pub(super) fn alarm(&self) -> &Arc<Alarm> {
+        &self.alarm
     }
 
     pub(super) fn ack_every(&self) -> Duration {
@@ -195,35 +176,13 @@ impl Acker {
     /// Says that a flow is closed.
     pub(super) fn forget_closed(&self) {
         self.changed.store(true, Ordering::Release);
-        self.unpark();
+        self.alarm.unpark();
     }
 
     /// Has the thread abort the flows that are left, and end.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.unpark();
-    }
-
-    fn unpark(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
-    /// Wakes the thread if it sleeps. That it is just about to is not seen; it wakes by itself
-    /// soon.
-    #[inline]
-    pub(super) fn wake(&self) {
-        if self.sleeps.0.load(Ordering::Relaxed) {
-            self.wake_slowly();
-        }
-    }
-
-    #[cold]
-    fn wake_slowly(&self) {
-        if self.sleeps.0.swap(false, Ordering::Relaxed) {
-            self.unpark();
-        }
+        self.alarm.unpark();
     }
 
     pub(super) fn used(&self) -> AckerUse {
@@ -417,9 +376,9 @@ impl<T: Time> Looker<T> {
     }
 
     fn sleep(&self) {
-        self.acker.sleeps.0.store(true, Ordering::Relaxed);
+        self.acker.alarm.set_sleeps(true);
         self.time.park(SLEEP);
-        self.acker.sleeps.0.store(false, Ordering::Relaxed);
+        self.acker.alarm.set_sleeps(false);
     }
 
     fn publish(&self) {

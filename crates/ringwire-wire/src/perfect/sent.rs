@@ -1,4 +1,4 @@
-//! How much a TCP socket has sent, told from outside and without its lock. Pure.
+//! How much a TCP socket has sent, worked out from outside and without its lock. Pure.
 //!
 //! Of the socket's numbers, in bytes since the connection's beginning,
 //! `una <= nxt <= write` (acknowledged, sent, taken), two differences can be read at any time:

@@ -2,12 +2,13 @@
 //! connection, the looks at it, and a thread's processor clock.
 #![expect(unsafe_code, reason = "socket options, ioctls and a clock that rustix lacks")]
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use rustix::io::{self, Errno};
+use rustix::io;
 
 use super::segment::{WINDOW_BYTES, WINDOW_SCALE};
+use crate::socket;
 pub(super) use crate::socket::sys::{tcp_info, unacknowledged, unsent};
 
 // linux/tcp.h
@@ -82,18 +83,8 @@ pub(super) fn finish_repair(
 }
 
 fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the kernel reads the value's bytes while the call runs. Every `T` here is an integer
-    // or a `repr(C)` structure of them without padding.
-    let answered = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            option,
-            (&raw const *value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    if answered == 0 { Ok(()) } else { Err(last_error()) }
+    // SAFETY: every `T` here is an integer or a `repr(C)` structure of them without padding.
+    unsafe { socket::sys::set(socket, libc::IPPROTO_TCP, option, value) }
 }
 
 /// A thread's processor clock, which any thread of the process can read.
@@ -118,10 +109,6 @@ impl CpuClock {
         let answered = unsafe { libc::clock_gettime(self.0, &raw mut time) };
         (answered == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

@@ -11,12 +11,13 @@
 //! System calls are counted by strace, when this test runs once more under it: those of its thread,
 //! between marks that it leaves in the trace.
 
+use crate::support::AT_ONCE;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringwire::{
-    Arena, Block, Deadline, Event, Events, IntoPayload as _, Limits, Payload, Ring, Socket, Stats,
+    Arena, Block, Event, Events, IntoPayload as _, Limits, Payload, Ring, Socket, Stats,
 };
 use ringwire_wire::{Family, Flow, Perfect, acknowledged_bytes, skip};
 
@@ -159,7 +160,7 @@ impl Rig {
 
     /// Returns whether something is left to send.
     fn turn(&mut self, seen: &mut Seen) -> bool {
-        let turned = self.ring.turn(Deadline::Now, &mut self.events).expect("the ring works");
+        let turned = self.ring.turn(AT_ONCE, &mut self.events).expect("the ring works");
         for event in self.events.drain() {
             match event {
                 Event::Sent { .. } => seen.sent += 1,

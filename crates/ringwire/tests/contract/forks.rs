@@ -2,11 +2,14 @@
 //! process of its own.
 
 use crate::contract::runs_here;
+use crate::support::AT_ONCE;
+use crate::support::FOREVER;
+use ringwire::SendOptions;
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::process::Command;
 
-use ringwire::{Arena, Deadline, Error, Events, OnDeadline, Registration, Socket, TaskRun};
+use ringwire::{Arena, Error, Events, OnDeadline, Registration, Socket, TaskRun};
 use ringwire_wire::{Family, loopback};
 
 use super::builder;
@@ -41,7 +44,7 @@ impl Parent {
         block.put(&noise(1, MIB / 2));
         driver.send(sock, block.freeze());
         driver.send(sock, noise(2, MIB / 2));
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         assert!(driver.ring.stats().in_flight_bytes > 0);
         Parent { driver, arena, sock, far }
     }
@@ -53,7 +56,7 @@ impl Parent {
         let heard = hear(self.far);
         self.driver.until_released(&[id]);
         self.driver.until("all released", |driver| driver.ring.stats().in_flight_payloads == 0);
-        let _ = self.driver.turn(Deadline::Now);
+        let _ = self.driver.turn(AT_ONCE);
         let expected = [noise(1, MIB / 2), noise(2, MIB / 2), noise(3, 1000)].concat();
         assert_same(&heard.join().unwrap().bytes, &expected);
     }
@@ -69,9 +72,9 @@ fn is_not_at_home<T: std::fmt::Debug>(said: Result<T, Error>) {
 fn nothing_comes_of_it(driver: &mut Driver, sock: Socket) {
     let mut events = Events::new();
     for _ in 0..3 {
-        is_not_at_home(driver.ring.turn(Deadline::Now, &mut events));
+        is_not_at_home(driver.ring.turn(AT_ONCE, &mut events));
     }
-    is_not_at_home(driver.ring.turn(Deadline::Never, &mut events));
+    is_not_at_home(driver.ring.turn(FOREVER, &mut events));
     is_not_at_home(driver.ring.attach(loopback::tcp_pair(Family::V4).unwrap().0));
     is_not_at_home(driver.ring.detach(sock));
     is_not_at_home(driver.ring.waker());
@@ -80,13 +83,13 @@ fn nothing_comes_of_it(driver: &mut Driver, sock: Socket) {
     let id = driver.ring.send(sock, noise(9, 1000)).unwrap();
     driver.ring.cancel(id).unwrap();
     let notifier = driver.ring.notifier(1).unwrap();
-    driver.ring.send_on(sock, noise(9, 1000), notifier).unwrap();
+    driver.ring.send_with(sock, noise(9, 1000), SendOptions::new().on(notifier)).unwrap();
     driver.ring.flush(notifier).unwrap();
     driver.ring.remove(notifier).unwrap();
     driver.ring.finish(sock).unwrap();
     driver.ring.close(sock).unwrap();
     let _ = (driver.ring.as_fd(), driver.ring.stats(), driver.ring.why(), driver.ring.engine());
-    is_not_at_home(driver.ring.turn(Deadline::Now, &mut events));
+    is_not_at_home(driver.ring.turn(AT_ONCE, &mut events));
     assert!(events.is_empty());
 }
 
@@ -120,7 +123,7 @@ fn a_ring_in_a_child_refuses_and_can_be_dropped() {
             });
             in_a_child(|| {
                 let ring = driver.take().expect("as it was").ring;
-                let report = ring.shutdown(Deadline::Never, OnDeadline::Abort);
+                let report = ring.shutdown(FOREVER, OnDeadline::Abort);
                 assert_eq!((report.aborted_sockets, report.released_payloads), (0, 0));
             });
             // Blocks and the arena are the child's own, by value.

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringwire::{
-    Arena, Block, Deadline, Error, Event, Events, IntoPayload, Notifier, Payload, Piece, Ring,
-    SendOptions, Socket, Stats, Thresholds,
+    Arena, Block, Error, Event, Events, IntoPayload, Notifier, Payload, Piece, Ring, SendOptions,
+    Socket, Stats, Thresholds,
 };
 use ringwire_wire::{Family, loopback, skip};
 
@@ -259,8 +259,14 @@ impl Pair {
                     self.ring.send_with(self.sock, payload, options.train(1_400).to(*to))
                 }
                 (_, Manner::Plain, _) => self.ring.send(self.sock, payload),
-                (_, Manner::Notified, _) => self.ring.send_on(self.sock, payload, self.notifier),
-                (_, Manner::Quiet, _) => self.ring.send_quiet(self.sock, payload, self.notifier),
+                (_, Manner::Notified, _) => {
+                    self.ring.send_with(self.sock, payload, SendOptions::new().on(self.notifier))
+                }
+                (_, Manner::Quiet, _) => self.ring.send_with(
+                    self.sock,
+                    payload,
+                    SendOptions::new().on(self.notifier).quiet(),
+                ),
             };
             sent.expect("below the limits");
         }
@@ -273,7 +279,7 @@ impl Pair {
         let deadline = Instant::now() + Duration::from_secs(120);
         while releases > 0 || notifications > 0 {
             assert!(Instant::now() < deadline, "{}: {releases} releases to come", row.name);
-            let _ = self.ring.turn(Deadline::Now, &mut self.events).expect("the ring works");
+            let _ = self.ring.turn(Some(Duration::ZERO), &mut self.events).expect("the ring works");
             for event in self.events.drain() {
                 match event {
                     Event::Released { payload, .. } => {

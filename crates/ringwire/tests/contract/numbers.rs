@@ -1,11 +1,12 @@
 //! What only the engine `msg-zerocopy` has to get right: whose the numbers in an error queue are,
 //! and that a descriptor which is watched by edges comes to rest.
 
+use crate::support::AT_ONCE;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use ringwire::{Copied, Deadline, Errno, Reason, Route};
+use ringwire::{Copied, Errno, Reason, Route};
 use ringwire_wire::{
     Family, Side, Veth, acknowledged_bytes, held, loopback, set_option, set_zerocopy, skip,
     window_is_shut, written_bytes,
@@ -315,7 +316,7 @@ fn the_descriptor_comes_to_rest() {
     driver.until("the last acknowledgement", |_| {
         acknowledged_bytes(&watched).unwrap() > 64 * KIB as u64
     });
-    let _ = driver.turn(Deadline::Now);
+    let _ = driver.turn(AT_ONCE);
     assert!(!readable(&driver));
     SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
@@ -326,7 +327,7 @@ fn the_descriptor_comes_to_rest() {
     // A reset is two events. Who asks TCP waits until it is through with a packet: both are there.
     acknowledged_bytes(&watched).unwrap();
     for _ in 0..3 {
-        let turned = driver.turn(Deadline::Now);
+        let turned = driver.turn(AT_ONCE);
         assert!(!turned.backlog);
         assert!(!readable(&driver), "the socket's error wakes for ever");
     }

@@ -6,12 +6,13 @@
 //! early shows in what the peer reads. What the peer reads, and when, is up to the tests.
 
 use crate::contract::runs_here;
+use crate::support::AT_ONCE;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use ringwire::{Deadline, OnDeadline, PayloadId, Reason, Ring, Route, Socket};
+use ringwire::{OnDeadline, PayloadId, Reason, Ring, Route, Socket};
 use ringwire_wire::{held, set_option, skip, unacknowledged_bytes};
 use socket2::SockRef;
 
@@ -104,7 +105,7 @@ impl Careless {
     }
 
     pub(crate) fn turn(&mut self) {
-        let _ = self.driver.turn(Deadline::Now);
+        let _ = self.driver.turn(AT_ONCE);
         self.overwrite();
     }
 
@@ -152,7 +153,7 @@ impl Careless {
         assert_same(&seen, &expected.concat());
         self.until("all released", |careless| careless.out.is_empty());
         self.driver.assert_at_rest();
-        let report = self.driver.ring.shutdown(Deadline::Now, OnDeadline::Leave);
+        let report = self.driver.ring.shutdown(AT_ONCE, OnDeadline::Leave);
         assert_eq!(report.leaked_payloads, 0);
     }
 }
@@ -374,7 +375,7 @@ fn notifications_that_a_stranger_has_taken_are_not_missed_at_the_end() {
     let seen = read_exactly(&mut far, 50_000).unwrap();
     assert_same(&seen, &noise(1, 50_000));
     take_what_was_sent(&stranger);
-    let report = ring.driver.ring.shutdown(Deadline::Now, OnDeadline::Leave);
+    let report = ring.driver.ring.shutdown(AT_ONCE, OnDeadline::Leave);
     assert_eq!(report.leaked_payloads, 0, "{report:?}");
 }
 
@@ -490,7 +491,7 @@ fn memory_of_options_keeps_nothing_back_from_a_broken_connection() {
             drop(far);
         }
         ring.until("all released", |ring| ring.out.is_empty());
-        let report = ring.driver.ring.shutdown(Deadline::Now, OnDeadline::Leave);
+        let report = ring.driver.ring.shutdown(AT_ONCE, OnDeadline::Leave);
         assert_eq!(report.leaked_payloads, 0);
     }
 }

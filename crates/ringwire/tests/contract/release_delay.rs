@@ -8,12 +8,13 @@
 //! io_uring alone does then.
 
 use crate::contract::runs_here;
+use crate::support::AT_ONCE;
 use std::io::{self, ErrorKind, Read as _};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire::{Arena, Deadline, Event, Events, Force, IntoPayload, Registration, SendOptions};
+use ringwire::{Arena, Event, Events, Force, IntoPayload, Registration, SendOptions};
 use ringwire_wire::{Family, Side, Veth, acknowledged_bytes, skip, unacknowledged_bytes};
 use socket2::SockRef;
 
@@ -189,7 +190,7 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
             ring.send_with(sock, blocks[sent % 16].clone(), copied).unwrap();
             sent += 1;
         }
-        let _ = ring.turn(PATIENCE, &mut events).unwrap();
+        let _ = ring.turn(Some(PATIENCE), &mut events).unwrap();
         released += events.drain().filter(|e| matches!(e, Event::Released { .. })).count();
         let room = SockRef::from(&ours).send_buffer_size().unwrap();
         warm = sent >= WARM_SENDS && room >= ROOM_BYTES;
@@ -207,7 +208,8 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
     let mut accepted = 0;
     while accepted < 16 {
         assert!(Instant::now() < guard, "{accepted} of 16");
-        let _ = ring.turn(guard, &mut events).unwrap();
+        let _ =
+            ring.turn(Some(guard.saturating_duration_since(Instant::now())), &mut events).unwrap();
         for event in events.drain() {
             match event {
                 Event::Sent { .. } => accepted += 1,
@@ -220,7 +222,7 @@ fn sixteen_sends_of_64_kib_are_accepted_on_a_warmed_connection_without_acknowled
     println!("warm after {sent} sends of 64 KiB; arena: {:?}", arena.why());
     assert_eq!(ring.stats().in_flight_payloads, ENGINE.zero_copied(16));
     ring.abort(sock).unwrap();
-    let _ = ring.turn(Deadline::Now, &mut events).unwrap();
+    let _ = ring.turn(AT_ONCE, &mut events).unwrap();
     drop(ring);
     wire.withhold_acks(false).unwrap();
     drop(wire);

@@ -7,23 +7,24 @@
 //! give. Then the peer reads, and every case says what it must see. `soundness/canary.rs` shows
 //! that the rig would notice: it does the same without ringwire, wrongly, and must be caught.
 
-#[path = "../../examples/soak/book.rs"]
-mod book;
 mod canary;
 mod exit;
-#[path = "../../examples/soak/pattern.rs"]
+#[path = "../../../ringwire-soak/src/pattern.rs"]
 mod pattern;
 mod peer;
 mod rig;
+#[path = "../../../ringwire-soak/src/tracker.rs"]
+mod tracker;
 
 use crate::contract::runs_here;
+use crate::support::AT_ONCE;
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use ringwire::{Arena, Deadline, Errno, Error, OnDeadline, Payload, Piece, Registration};
+use ringwire::{Arena, Errno, Error, OnDeadline, Payload, Piece, Registration};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -80,12 +81,13 @@ fn a_dropped_ring() {
             let mut stream = sender.stream(setup, seed(round, 0));
             sender.load(&mut stream.near);
             let accepted = sender.turn_until_stuck(&stream.near)?;
-            let (leaked_before, in_flight) = (ringwire::leaked().1, stream.near.unacknowledged());
+            let (leaked_before, in_flight) =
+                (ringwire::leaked().bytes, stream.near.unacknowledged());
             tally.event(in_flight);
 
             let Sender { ring, arena, .. } = sender;
             drop(ring);
-            let leaked = ringwire::leaked().1 - leaked_before;
+            let leaked = ringwire::leaked().bytes - leaked_before;
             if ENGINE.zero_copy {
                 assert!(leaked >= in_flight, "{leaked} bytes leaked, {in_flight} in flight");
             }
@@ -300,7 +302,7 @@ fn a_ring_shut_down() {
         let Sender { ring, arena, .. } = sender;
         let arena = arena.expect("still there");
         if round % 8 < 4 {
-            let report = ring.shutdown(Deadline::Now, OnDeadline::Abort);
+            let report = ring.shutdown(AT_ONCE, OnDeadline::Abort);
             rig::scribble(&arena);
             // A copy that was accepted is nobody's, and there is nothing to break a connection for.
             let broken = payloads > 0;
@@ -314,7 +316,7 @@ fn a_ring_shut_down() {
             assert_eq!(whole, !broken, "{} bytes", stream.peer.bytes);
             tally.saw(&stream.peer);
         } else {
-            let report = ring.shutdown(Deadline::Now, OnDeadline::Leave);
+            let report = ring.shutdown(AT_ONCE, OnDeadline::Leave);
             rig::scribble(&arena);
             let all = report.released_payloads + report.leaked_payloads + report.unsent_payloads;
             assert_eq!((all, report.aborted_sockets), (payloads, 0));

@@ -7,13 +7,14 @@
 //! asserted.
 
 use crate::contract::runs_here;
+use crate::support::AT_ONCE;
 use std::io::{ErrorKind, Read as _};
 use std::net::UdpSocket;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire::{Deadline, Errno, Error, Limits, OnStall, PayloadId, Socket};
+use ringwire::{Errno, Error, Limits, OnStall, PayloadId, Socket};
 use ringwire_wire::{Family, acknowledged_bytes};
 use rustix::thread::gettid;
 
@@ -50,11 +51,14 @@ fn wait_for_stall(driver: &mut Driver, sock: Socket, named: usize) {
 /// Turns until the ring has looked for silent peers so often that twice the time is over after
 /// which it names one.
 fn look(driver: &mut Driver) {
-    let mut due = driver.turn(Deadline::Now).turn_by.expect("something is in flight");
+    let mut due = driver.turn(AT_ONCE).turn_by.expect("something is in flight");
     for _ in 0..16 {
         let before = due;
         while due == before {
-            due = driver.turn(Deadline::At(before)).turn_by.expect("something is in flight");
+            due = driver
+                .turn(before.saturating_duration_since(Instant::now()))
+                .turn_by
+                .expect("something is in flight");
         }
     }
 }
@@ -187,7 +191,7 @@ fn an_abort_breaks_a_connection_on_which_another_thread_waits_to_read() {
         });
         let id = driver.send(sock, noise(1, TOO_MUCH));
         let waits = told.recv().unwrap();
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         driver.until("it waits", |_| sleeps(waits));
         driver.ring.abort(sock).unwrap();
         driver.until_released(&[id]);
@@ -209,7 +213,7 @@ fn a_turn_that_waited_knows_how_late_it_is() {
         // Sent apart from the wait, so that the wait is in its age.
         let id = driver.send(sock, noise(1, TOO_MUCH));
         let sent = Instant::now();
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         let waker = driver.ring.waker().unwrap();
         let turning = gettid();
         let waking = thread::spawn(move || {
@@ -246,21 +250,21 @@ fn an_idle_ring_has_no_time_to_turn_by() {
     every_way(OnStall::Report, HOURS, |driver, what| {
         let (near, far) = narrow_pair(Family::V4);
         let sock = driver.ring.attach(near).unwrap();
-        assert_eq!(driver.turn(Deadline::Now).turn_by, None, "{what}");
+        assert_eq!(driver.turn(AT_ONCE).turn_by, None, "{what}");
         let id = driver.send(sock, noise(1, TOO_MUCH));
         let before = Instant::now();
-        let turn_by = driver.turn(Deadline::Now).turn_by.expect("something is in flight");
+        let turn_by = driver.turn(AT_ONCE).turn_by.expect("something is in flight");
         let look = HOURS / 8;
         assert!(before + look <= turn_by && turn_by <= Instant::now() + look, "{what}");
         let heard = hear(far);
         driver.until_released(&[id]);
-        assert_eq!(driver.turn(Deadline::Now).turn_by, None, "{what}");
+        assert_eq!(driver.turn(AT_ONCE).turn_by, None, "{what}");
         // UDP too, over which nothing is acknowledged.
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         let udp = driver.ring.attach(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
         let id = driver.send_to(udp, peer.local_addr().unwrap(), noise(2, 1000));
         driver.until_released(&[id]);
-        assert_eq!(driver.turn(Deadline::Now).turn_by, None, "{what}");
+        assert_eq!(driver.turn(AT_ONCE).turn_by, None, "{what}");
         driver.ring.close(sock).unwrap();
         driver.until("closed", |driver| driver.ring.stats().sockets == 1);
         assert_same(&heard.join().unwrap().bytes, &noise(1, TOO_MUCH));

@@ -5,6 +5,7 @@
 //! they came out of the kernel that cut the trains.
 
 use crate::contract::runs_here;
+use crate::support::AT_ONCE;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 
@@ -12,9 +13,7 @@ use super::builder;
 use crate::ENGINE;
 use crate::support::valve::{Valve, on_one_processor};
 use crate::support::{COPY, Driver, PATIENCE, ZERO_COPY, assert_same, noise};
-use ringwire::{
-    Arena, Deadline, Errno, PayloadId, Piece, Registration, SendOptions, Socket, Thresholds,
-};
+use ringwire::{Arena, Errno, PayloadId, Piece, Registration, SendOptions, Socket, Thresholds};
 use ringwire_wire::{Family, Perfect, Side, Veth, loopback, set_option, skip};
 use socket2::SockRef;
 
@@ -396,7 +395,9 @@ fn the_sockets_own_options_keep_their_meaning() {
     let cork = us.try_clone().unwrap();
     set_option(&cork, SOL_UDP, UDP_CORK, 1).unwrap();
     let link = Link::new(&mut driver, us, peer, true);
-    assert!(driver.ring.send_train(link.sock, None, 100, vec![0; 1000]).is_err());
+    assert!(
+        driver.ring.send_with(link.sock, vec![0; 1000], SendOptions::new().train(100)).is_err()
+    );
     let ids: Vec<PayloadId> = (0..3).map(|at| driver.send(link.sock, noise(at, 100))).collect();
     driver.until("sent", |driver| ids.iter().all(|&id| driver.fate(id).sent.is_some()));
     link.expect_nothing("corked");
@@ -449,7 +450,7 @@ fn wait_for_room(thresholds: Thresholds, train: bool) {
     };
     let what = format!("{thresholds:?}, train: {train}");
     for _ in 0..5 {
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
     }
     let sent = driver.ring.socket_stats(link.sock).unwrap().accepted_bytes;
     assert!(sent < 1000 * COUNT as u64, "{what}: all fits, and nothing waits for room");

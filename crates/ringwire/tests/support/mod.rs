@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringwire::{
-    Copied, Deadline, Errno, Error, Event, Events, IntoPayload, Notifier, Payload, PayloadId, Ring,
+    Copied, Errno, Error, Event, Events, IntoPayload, Notifier, Payload, PayloadId, Ring,
     RingBuilder, SendOptions, Socket, TaskRun, Thresholds, Turned,
 };
 use ringwire_wire::Family;
@@ -33,6 +33,13 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 /// After how long a test that hangs ends. What it waits for comes within seconds, on the busiest
 /// host too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A turn does not wait.
+pub(crate) const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
+
+/// A turn waits until something has happened.
+#[allow(dead_code, reason = "not every test program waits so")]
+pub(crate) const FOREVER: Option<Duration> = None;
 
 /// How often a condition is looked at that no event need announce.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -127,7 +134,8 @@ impl Driver {
         payload: impl IntoPayload,
         notifier: Notifier,
     ) -> PayloadId {
-        let id = self.ring.send_on(sock, payload, notifier).expect("taken");
+        let id =
+            self.ring.send_with(sock, payload, SendOptions::new().on(notifier)).expect("taken");
         self.know(id)
     }
 
@@ -147,8 +155,8 @@ impl Driver {
     }
 
     /// One turn, and a check of what it said.
-    pub(crate) fn turn(&mut self, deadline: impl Into<Deadline>) -> Turned {
-        let turned = self.ring.turn(deadline, &mut self.events).expect("the ring works");
+    pub(crate) fn turn(&mut self, timeout: impl Into<Option<Duration>>) -> Turned {
+        let turned = self.ring.turn(timeout.into(), &mut self.events).expect("the ring works");
         for event in self.events.drain() {
             let told = match event {
                 Event::Sent { id, bytes } => {
@@ -235,7 +243,7 @@ impl Driver {
     /// Nothing is in flight, everything was explained, and nothing more is said.
     pub(crate) fn assert_at_rest(&mut self) {
         let said = self.told.len();
-        let turned = self.turn(Deadline::Now);
+        let turned = self.turn(AT_ONCE);
         assert!(!turned.backlog);
         assert_eq!(self.told[said..], [], "after everything was released");
         let stats = self.ring.stats();

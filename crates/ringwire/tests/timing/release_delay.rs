@@ -201,7 +201,7 @@ fn ours(wire: &Veth, engine: Engine, case: Case, registered: bool) -> Delays {
                 Err(error) => panic!("{error}"),
             }
         }
-        let _ = ring.turn(Duration::from_millis(1), &mut events).unwrap();
+        let _ = ring.turn(Some(Duration::from_millis(1)), &mut events).unwrap();
         acks.look();
         for event in events.drain() {
             match event {
@@ -215,7 +215,7 @@ fn ours(wire: &Veth, engine: Engine, case: Case, registered: bool) -> Delays {
         }
     }
     ring.close(sock).unwrap();
-    let _ = ring.turn(Duration::ZERO, &mut events).unwrap();
+    let _ = ring.turn(Some(Duration::ZERO), &mut events).unwrap();
     assert_eq!(ring.stats().unknown_completions, 0);
     let released: Vec<Instant> = released.into_iter().map(Option::unwrap).collect();
     let delays = acks.delays(payload_bytes, &released);

@@ -4,17 +4,19 @@
 //! The kernel's slots never appeared in a release, and what did notifies every request; so there is
 //! no column without notifications here, and `send-zc-registered` is the one with.
 
-use std::os::fd::AsFd;
+use ringwire::SendOptions;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ringwire::{Copied, EngineChoice, Event, Events, Notifier, Ring, Socket, Thresholds};
+use ringwire::{EngineChoice, Events, Notifier, Ring, Socket, Thresholds};
 
 use crate::error::{Error, STUCK_AFTER};
 use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Clock, Tally};
+use crate::method::batches::Batches;
+use crate::method::recipe::{ANY_PAGES, Loop, Recipe, SMALL_PAGES};
 use crate::method::uring::{Books, number};
-use crate::method::{ANY_PAGES, Loop, Recipe, SMALL_PAGES};
 use crate::net::Flow;
 use crate::raw::{How, RawRing};
 use crate::stage::Stage;
@@ -117,15 +119,6 @@ struct Notified {
     at: usize,
 }
 
-/// What a run has under way, and what came of the rest.
-#[derive(Default)]
-struct Run {
-    under_way: u64,
-    tally: Tally,
-    /// The flush that is timed.
-    timed: Option<(u32, Instant)>,
-}
-
 impl Notified {
     fn new(stage: &Rc<Stage>, flow: Flow, flush: Flush) -> Result<Notified, Error> {
         // As in 2022: every size is sent without a copy, though small ones do not gain by it.
@@ -135,37 +128,21 @@ impl Notified {
             .arena(stage.arena()?)
             .thresholds(thresholds)
             .build()?;
-        let socket = flow.as_fd().try_clone_to_owned();
-        let sock = ring.attach(socket.map_err(|e| Error::io("duplicating a socket", e))?)?;
+        let sock = ring.attach(flow.duplicate()?)?;
         let notifier = ring.notifier(0)?;
         let (stage, events) = (stage.clone(), Events::with_capacity(4096));
         Ok(Notified { stage, ring, sock, notifier, flush, events, at: 0 })
     }
 
-    fn turn(&mut self, run: &mut Run) -> Result<(), Error> {
-        self.ring.turn(STUCK_AFTER, &mut self.events)?;
+    fn turn(&mut self, run: &mut Batches) -> Result<(), Error> {
+        self.ring.turn(Some(STUCK_AFTER), &mut self.events)?;
         if self.events.is_empty() {
             return Err(Error::Stuck(format!("{} payloads were never released", run.under_way)));
         }
         for event in self.events.drain() {
-            let Event::Notified { seq, payloads, bytes, copied, failed, .. } = event else {
-                continue;
-            };
-            run.under_way -= payloads;
-            run.tally.payloads += payloads - failed;
-            run.tally.errors += failed;
-            run.tally.bytes += bytes;
-            run.tally.notifications += 1;
-            match copied {
-                Copied::No => run.tally.uncopied_bytes += bytes,
-                Copied::Yes => run.tally.copied_bytes += bytes,
-                Copied::Unknown => {}
-            }
-            if let Some((timed, since)) = run.timed
-                && timed == seq
-            {
-                run.tally.delays.add(since.elapsed());
-                run.timed = None;
+            if let Some(bytes) = run.take(&event) {
+                run.tally.bytes += bytes;
+                run.tally.notifications += 1;
             }
         }
         Ok(())
@@ -180,7 +157,7 @@ impl Loop for Notified {
             Flush::Train => datagrams_a_train(job.payload_bytes as usize),
         };
         let before = self.ring.stats();
-        let mut run = Run::default();
+        let mut run = Batches::default();
         let mut at = self.at % blocks.len();
         let mut clock = Clock::start(time);
         while clock.runs() {
@@ -188,12 +165,14 @@ impl Loop for Notified {
                 for _ in 0..a_flush {
                     let block = blocks[at].clone();
                     at = if at + 1 == blocks.len() { 0 } else { at + 1 };
-                    let sent = self.ring.send_quiet(self.sock, block, self.notifier);
+                    let sent = self.ring.send_with(
+                        self.sock,
+                        block,
+                        SendOptions::new().on(self.notifier).quiet(),
+                    );
                     sent.map_err(|error| error.why)?;
                 }
-                run.under_way += a_flush as u64;
-                let seq = self.ring.flush(self.notifier)?;
-                run.timed.get_or_insert((seq, clock.now()));
+                run.flushed(self.ring.flush(self.notifier)?, a_flush as u64, clock.now());
             }
             self.turn(&mut run)?;
         }
@@ -202,8 +181,7 @@ impl Loop for Notified {
             self.turn(&mut run)?;
         }
         let after = self.ring.stats();
-        run.tally.requests = after.requests + after.direct_copies;
-        run.tally.requests -= before.requests + before.direct_copies;
+        run.tally.add_requests(&before, &after);
         Ok(run.tally)
     }
 

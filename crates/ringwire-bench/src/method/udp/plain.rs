@@ -5,12 +5,12 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::Carries;
+use super::carries::Carries;
 use crate::error::Error;
 use crate::job::{Job, Protocol};
 use crate::measure::{Clock, Tally};
 use crate::method::msg_zerocopy::Books;
-use crate::method::{ANY_PAGES, Loop, Recipe};
+use crate::method::recipe::{ANY_PAGES, Loop, Recipe};
 use crate::net::Flow;
 use crate::stage::Stage;
 use crate::sys;

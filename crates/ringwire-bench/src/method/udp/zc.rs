@@ -7,12 +7,12 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Carries;
+use super::carries::Carries;
 use crate::error::Error;
 use crate::job::{Backing, Job, Protocol};
 use crate::measure::{Clock, Tally};
+use crate::method::recipe::{ANY_PAGES, Loop, Recipe, SMALL_PAGES};
 use crate::method::uring::{Books, Registered, number};
-use crate::method::{ANY_PAGES, Loop, Recipe, SMALL_PAGES};
 use crate::net::Flow;
 use crate::raw::{How, RawRing, iovec};
 use crate::stage::Stage;

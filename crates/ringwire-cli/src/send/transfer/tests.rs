@@ -80,7 +80,7 @@ fn who_has_taken_all_is_waited_for_only_when_it_owes_a_receipt() {
             transfer.on_read(read);
             transfer.hand_over(now).unwrap();
             while transfer.ring.stats().in_flight_payloads > 0 {
-                let _ = transfer.ring.turn(SECOND, &mut Events::new()).unwrap();
+                let _ = transfer.ring.turn(Some(SECOND), &mut Events::new()).unwrap();
             }
             transfer.look(now).unwrap();
         };

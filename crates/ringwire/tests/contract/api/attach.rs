@@ -1,6 +1,8 @@
 //! What can be attached, and what is said of stale handles and of what a socket cannot do.
 
 use super::*;
+use crate::support::AT_ONCE;
+use ringwire::SendOptions;
 
 #[test]
 fn only_tcp_and_udp_can_be_attached() {
@@ -43,7 +45,7 @@ fn udp_lite_cannot_be_attached() {
             assert!(refusal.starts_with("a socket of IP protocol 136 is not available: "));
         }
         // Linux 7 has none any more.
-        Err(why) if why.raw_os_error() == Some(Errno::PROTONOSUPPORT.raw_os_error()) => {}
+        Err(why) if why.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {}
         Err(why) => skip(test, &why.to_string()),
     }
 }
@@ -69,7 +71,7 @@ fn a_ring_says_what_it_cannot_be() {
     assert_eq!(text(odd), "misuse: completion_entries must be a power of two");
     let ring = build(builder());
     let name = ENGINE.name;
-    assert_eq!(ring.engine(), name);
+    assert_eq!(ring.engine().name(), name);
     assert_eq!(format!("{ring:?}"), format!("Ring {{ engine: {name:?}, .. }}"));
     // To be interrupted was asked for: that is nothing to explain.
     let deferred = ring.why();
@@ -103,7 +105,7 @@ fn a_stale_socket_is_a_misuse_of_every_call() {
         let mut other = Driver::build(builder());
         stale.push(attach_tcp(&mut other).0);
         // New sockets take the places of those that are gone.
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         let fresh: Vec<Socket> = (0..4).map(|_| attach_tcp(driver).0).collect();
 
         let notifier = driver.ring.notifier(1).unwrap();
@@ -111,8 +113,18 @@ fn a_stale_socket_is_a_misuse_of_every_call() {
         for sock in stale {
             let ring = &mut driver.ring;
             assert_eq!(send_text(ring.send(sock, noise(1, 10))), STALE, "{what}");
-            assert_eq!(send_text(ring.send_on(sock, noise(1, 10), notifier)), STALE);
-            assert_eq!(send_text(ring.send_quiet(sock, noise(1, 10), notifier)), STALE);
+            assert_eq!(
+                send_text(ring.send_with(sock, noise(1, 10), SendOptions::new().on(notifier))),
+                STALE
+            );
+            assert_eq!(
+                send_text(ring.send_with(
+                    sock,
+                    noise(1, 10),
+                    SendOptions::new().on(notifier).quiet()
+                )),
+                STALE
+            );
             assert_eq!(send_text(ring.send_to(sock, to, noise(1, 10))), STALE);
             assert_eq!(text(ring.finish(sock)), STALE);
             assert_eq!(text(ring.close(sock)), STALE);
@@ -145,10 +157,18 @@ fn a_stale_notifier_is_a_misuse_of_every_call() {
             let ring = &mut driver.ring;
             assert_eq!(text(ring.flush(notifier)), STALE, "{what}");
             assert_eq!(text(ring.remove(notifier)), STALE);
-            let refused = ring.send_on(sock, noise(1, 10), notifier).unwrap_err();
+            let refused =
+                ring.send_with(sock, noise(1, 10), SendOptions::new().on(notifier)).unwrap_err();
             assert_eq!(refused.why.to_string(), STALE);
             assert_eq!(refused.payload.into_piece().unwrap().into_vec().unwrap(), noise(1, 10));
-            assert_eq!(send_text(ring.send_quiet(sock, noise(1, 10), notifier)), STALE);
+            assert_eq!(
+                send_text(ring.send_with(
+                    sock,
+                    noise(1, 10),
+                    SendOptions::new().on(notifier).quiet()
+                )),
+                STALE
+            );
         }
         assert_eq!(driver.ring.stats().payloads, 0);
     });

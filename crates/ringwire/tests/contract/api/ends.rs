@@ -1,6 +1,7 @@
 //! The end of a ring: who waits, who is aborted, what is left to the kernel.
 
 use super::*;
+use crate::support::AT_ONCE;
 
 /// What the report says, in its order: released, failed, aborted, leaked, leaked bytes, unsent.
 fn said(report: Report) -> (u64, u64, u64, u64, u64, u64) {
@@ -33,7 +34,7 @@ fn shutdown_waits_for_everything() {
             let (other, other_far) = attach_tcp(&mut driver);
             (1..=3).for_each(|at| _ = driver.send(other, noise(at, 100)));
             let heard = [hear(far), hear(other_far)];
-            let report = driver.ring.shutdown(PATIENCE, on_deadline);
+            let report = driver.ring.shutdown(Some(PATIENCE), on_deadline);
             assert_eq!(said(report), (5, 0, 0, 0, 0, 0), "{what}");
             let [heard, other_heard] = heard.map(|heard| heard.join().unwrap());
             let mut expected = noise(0, TOO_MUCH);
@@ -59,7 +60,7 @@ fn shutdown_aborts_who_does_not_take() {
         driver.until_released(&[taken]);
         let patience = Duration::from_millis(50);
         let started = Instant::now();
-        let report = driver.ring.shutdown(patience, OnDeadline::Abort);
+        let report = driver.ring.shutdown(Some(patience), OnDeadline::Abort);
         assert!(started.elapsed() >= patience, "{what}: it does not wait");
         assert_eq!(said(report), (3, 3, 1, 0, 0, 0), "{what}");
         let heard = hear(far).join().unwrap();
@@ -78,13 +79,13 @@ fn shutdown_leaves_to_the_kernel_what_it_has() {
         driver.send(sock, noise(1, 1000));
         driver.send(sock, noise(2, 2000));
         let before = ringwire::leaked();
-        let report = driver.ring.shutdown(Deadline::Now, OnDeadline::Leave);
+        let report = driver.ring.shutdown(AT_ONCE, OnDeadline::Leave);
         // A copy that waits outside of the kernel is nobody's to read.
         let lent = ENGINE.waits_in_the_kernel || ENGINE.zero_copy && what.starts_with("zero copy");
         let expected = if lent { (0, 0, 0, 1, 1_048_576, 2) } else { (0, 0, 0, 0, 0, 3) };
         assert_eq!(said(report), expected, "{what}");
         let after = ringwire::leaked();
-        assert!(after.1 >= before.1 + expected.4, "{what}");
+        assert!(after.bytes >= before.bytes + expected.4, "{what}");
         let heard = hear(far).join().unwrap();
         assert!(!heard.bytes.is_empty(), "{what}: what was accepted is delivered");
         assert_same(&heard.bytes, &noise(0, TOO_MUCH)[..heard.bytes.len()]);

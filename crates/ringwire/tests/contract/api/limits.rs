@@ -1,6 +1,7 @@
 //! Every limit refuses by its name, and `Room` is said when half of it is free again.
 
 use super::*;
+use crate::support::AT_ONCE;
 
 fn every_way_within(limits: Limits, test: impl Fn(&mut Driver, &str)) {
     every_way_of(builder().limits(limits), test);
@@ -144,7 +145,7 @@ fn room_of_a_socket_does_not_wait_for_other_sockets() {
         let refused = driver.ring.send(sock, noise(1, 1_000_000)).unwrap_err();
         assert!(refused.to_string().starts_with("Limits::socket_bytes is full: "), "{refused}");
         driver.until_released(&[small]);
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         assert_eq!(driver.ring.stats().in_flight_bytes, 1_048_576, "more than half of the ring's");
         assert_eq!(driver.count(|told| *told == Told::Room(sock)), 1, "{what}");
 
@@ -243,7 +244,7 @@ fn notifiers_and_notifications() {
         });
         assert_eq!(driver.ring.flush(first).unwrap(), 1, "no number was lost");
         assert_eq!(driver.ring.flush(third).unwrap(), 0);
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         assert_eq!(driver.count(|told| matches!(told, Told::Notified { .. })), 3);
         driver.ring.close(sock).unwrap();
         driver.until("closed", |driver| driver.ring.stats().sockets == 0);
@@ -272,7 +273,7 @@ fn limits_may_be_as_large_as_they_get() {
         driver.until_released(&[id]);
         assert_eq!(read_exactly(&mut far, 1000).unwrap(), noise(1, 1000), "{what}");
         assert_eq!(driver.ring.flush(notifier).unwrap(), 0);
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
     });
 }
 

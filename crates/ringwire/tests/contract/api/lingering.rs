@@ -1,6 +1,7 @@
 //! Sockets with `SO_LINGER`: whoever closes one waits for its peer, but the ring never does.
 
 use super::*;
+use crate::support::AT_ONCE;
 
 use crate::support::wait_until;
 use socket2::SockRef;
@@ -74,16 +75,16 @@ fn nobody_waits_for_a_socket_that_lingers() {
             match end {
                 End::Close => {
                     driver.ring.close(attached.unwrap()).unwrap();
-                    let _ = driver.turn(Deadline::Now);
+                    let _ = driver.turn(AT_ONCE);
                     assert_eq!(driver.ring.stats().sockets, 0);
                 }
                 End::FinishAndDrop => {
                     driver.ring.finish(attached.unwrap()).unwrap();
-                    let _ = driver.turn(Deadline::Now);
+                    let _ = driver.turn(AT_ONCE);
                     drop(driver);
                 }
                 End::Drop => drop(driver),
-                End::Shutdown => _ = driver.ring.shutdown(Deadline::Now, OnDeadline::Leave),
+                End::Shutdown => _ = driver.ring.shutdown(AT_ONCE, OnDeadline::Leave),
                 End::Refused => assert!(matches!(attached, Err(Error::LimitReached { .. }))),
             }
             assert_same(&peer.go_on(&format!("{end:?}")), &noise(0, FILLER));
@@ -105,7 +106,7 @@ fn a_ring_that_is_dropped_in_mid_send_does_not_wait_either() {
         let sent = driver.send(sock, noise(1, 10_000));
         driver.until("sent", |driver| driver.fate(sent).sent.is_some());
         let _ = driver.send(sock, noise(2, TOO_MUCH));
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         drop(driver);
         let heard = peer.go_on(way);
         let expected = [noise(0, FILLER), noise(1, 10_000), noise(2, TOO_MUCH)].concat();
@@ -128,7 +129,7 @@ fn no_time_at_all_still_resets_and_who_else_has_the_socket_sees_the_option_gone(
             SockRef::from(&near).set_linger(Some(linger)).unwrap();
             let sock = driver.ring.attach(near).unwrap();
             driver.ring.close(sock).unwrap();
-            let _ = driver.turn(Deadline::Now);
+            let _ = driver.turn(AT_ONCE);
             assert_eq!(driver.ring.stats().sockets, 0);
             let seen = SockRef::from(&duplicate).linger().unwrap();
             if seen == Some(LINGER) {

@@ -29,8 +29,8 @@ use crate::support::{
     narrow_pair, noise, read_exactly, run_child, sleeps,
 };
 use ringwire::{
-    Copied, Deadline, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece,
-    Report, Ring, SendError, Socket, TaskRun, Waker,
+    Copied, Errno, Error, Events, IntoPayload, Limits, OnDeadline, PayloadId, Piece, Report, Ring,
+    SendError, Socket, TaskRun, Waker,
 };
 use ringwire_wire::{Family, loopback, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

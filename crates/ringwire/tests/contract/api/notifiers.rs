@@ -1,6 +1,8 @@
 //! One event a flush, whatever it counts and in whatever order memory comes back.
 
 use super::*;
+use crate::support::FOREVER;
+use ringwire::SendOptions;
 
 #[test]
 fn one_notification_for_many_payloads_on_several_sockets() {
@@ -22,7 +24,12 @@ fn one_notification_for_many_payloads_on_several_sockets() {
                 let sock = [first, second, datagrams][at % 3];
                 let payload = [Piece::from(noise(at as u64, 1000)), Piece::from(b"tail")];
                 match at % 2 {
-                    0 => drop(driver.ring.send_quiet(sock, payload, notifier).unwrap()),
+                    0 => drop(
+                        driver
+                            .ring
+                            .send_with(sock, payload, SendOptions::new().on(notifier).quiet())
+                            .unwrap(),
+                    ),
                     _ => loud.push(driver.send_on(sock, payload, notifier)),
                 }
             }
@@ -74,7 +81,7 @@ fn an_empty_flush_is_notified_too() {
         for seq in 0..3 {
             assert_eq!(driver.ring.flush(notifier).unwrap(), seq);
         }
-        let _ = driver.turn(Deadline::Never);
+        let _ = driver.turn(FOREVER);
         let notified = |seq| Told::Notified {
             tag: 5,
             seq,
@@ -96,10 +103,16 @@ fn notifications_come_when_their_own_payloads_are_released() {
         let (slow, far, stuck) = attach_stuck(driver);
         let (fast, mut fast_far) = attach_tcp(driver);
         let notifier = driver.ring.notifier(1).unwrap();
-        driver.ring.send_quiet(slow, noise(1, 1000), notifier).unwrap();
+        driver
+            .ring
+            .send_with(slow, noise(1, 1000), SendOptions::new().on(notifier).quiet())
+            .unwrap();
         let cancelled = driver.send_on(slow, noise(2, 2000), notifier);
         assert_eq!(driver.ring.flush(notifier).unwrap(), 0);
-        driver.ring.send_quiet(fast, noise(3, 3000), notifier).unwrap();
+        driver
+            .ring
+            .send_with(fast, noise(3, 3000), SendOptions::new().on(notifier).quiet())
+            .unwrap();
         assert_eq!(driver.ring.flush(notifier).unwrap(), 1);
         driver.ring.cancel(cancelled).unwrap();
         let seq = |wanted: u32| {
@@ -137,9 +150,15 @@ fn a_removed_notifier_says_what_was_flushed_and_nothing_else() {
     every_way(|driver, what| {
         let (sock, far, stuck) = attach_stuck(driver);
         let notifier = driver.ring.notifier(9).unwrap();
-        driver.ring.send_quiet(sock, noise(1, 1000), notifier).unwrap();
+        driver
+            .ring
+            .send_with(sock, noise(1, 1000), SendOptions::new().on(notifier).quiet())
+            .unwrap();
         driver.ring.flush(notifier).unwrap();
-        driver.ring.send_quiet(sock, noise(2, 2000), notifier).unwrap();
+        driver
+            .ring
+            .send_with(sock, noise(2, 2000), SendOptions::new().on(notifier).quiet())
+            .unwrap();
         let loud = driver.send_on(sock, noise(3, 3000), notifier);
         driver.ring.remove(notifier).unwrap();
         let heard = hear(far);

@@ -1,6 +1,7 @@
 //! Cancelling what waits, and the four ends of a socket.
 
 use super::*;
+use crate::support::AT_ONCE;
 
 #[test]
 fn a_queued_payload_is_cancelled_at_once_and_leaves_no_gap() {
@@ -20,7 +21,7 @@ fn a_queued_payload_is_cancelled_at_once_and_leaves_no_gap() {
         let stats = driver.ring.socket_stats(sock).unwrap();
         assert_eq!((stats.queued_bytes, stats.in_flight_payloads), (13_000, 4), "{what}");
         driver.told.clear();
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         let expected: Vec<Told> = cancelled
             .iter()
             .flat_map(|at| {
@@ -156,7 +157,7 @@ fn close_delivers_everything_and_then_lets_the_descriptor_go() {
         let (sock, far, stuck) = attach_stuck(driver);
         let behind = driver.send(sock, noise(1, 1000));
         driver.ring.close(sock).unwrap();
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         assert_eq!(driver.ring.stats().sockets, 1, "{what}: it is needed");
         let heard = hear(far);
         driver.until_released(&[stuck, behind]);
@@ -222,7 +223,7 @@ fn abort_works_through_duplicates() {
         let mut duplicate = near.try_clone().unwrap();
         let sock = driver.ring.attach(near).unwrap();
         let id = driver.send(sock, noise(0, TOO_MUCH));
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         driver.ring.abort(sock).unwrap();
         driver.until_released(&[id]);
         assert_eq!(hear(far).join().unwrap().error, Some(ErrorKind::ConnectionReset), "{what}");
@@ -250,7 +251,7 @@ fn detach_gives_a_working_socket_back_and_the_memory_later() {
         driver.until("accepted", |driver| driver.fate(id).sent.is_some());
         let mut ours = TcpStream::from(driver.ring.detach(sock).unwrap());
         assert_eq!(text(driver.ring.socket_stats(sock)).split(':').next(), Some("misuse"));
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         // A copy is the caller's again at once; what was lent is not.
         let copied = what.starts_with("copy") || !ENGINE.zero_copy;
         assert_eq!(driver.is_released(id), copied, "{what}");

@@ -1,6 +1,8 @@
 //! Turns are fair and keep to their deadline, at any place in the tables, and to their calls.
 
 use super::*;
+use crate::support::AT_ONCE;
+use crate::support::FOREVER;
 use crate::support::trace::{self, mark};
 
 #[test]
@@ -12,7 +14,7 @@ fn one_turn_gives_every_socket_its_chance() {
         for (sock, _) in &pairs {
             ids.extend((0..64).map(|at| driver.send(*sock, noise(at, 10_000))));
         }
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         for (at, (sock, _)) in pairs.iter().enumerate() {
             let stats = driver.ring.socket_stats(*sock).unwrap();
             assert!(stats.accepted_bytes > 0, "{what}: socket {at}: {stats:?}");
@@ -43,7 +45,7 @@ fn a_socket_with_many_datagrams_does_not_keep_the_others_waiting() {
         let send = |_| driver.send(many, noise(1, 10));
         let mut ids: Vec<PayloadId> = (0..10_000).map(send).collect();
         ids.push(driver.send(few, noise(2, 20)));
-        let turned = driver.turn(Deadline::Now);
+        let turned = driver.turn(AT_ONCE);
         assert_eq!(driver.ring.socket_stats(few).unwrap().accepted_bytes, 20, "{what}");
         let of_many = driver.ring.socket_stats(many).unwrap().accepted_bytes;
         // At most 64 requests a chance, each of at most 128 datagrams of 10 bytes.
@@ -93,7 +95,7 @@ fn send_and_turn_never_wait_for_a_peer() {
         let mut ids: Vec<PayloadId> =
             payloads.into_iter().map(|payload| driver.send(sock, payload)).collect();
         for _ in 0..100 {
-            let _ = driver.turn(Deadline::Now);
+            let _ = driver.turn(AT_ONCE);
         }
         driver.ring.abort(sock).unwrap();
         ids.push(stuck);
@@ -118,7 +120,7 @@ fn a_turn_ends_at_its_deadline() {
         driver.ring.abort(sock).unwrap();
         driver.until_released(&[stuck]);
         // Nothing is out that could become an event: even `Never` returns.
-        let _ = driver.turn(Deadline::Never);
+        let _ = driver.turn(FOREVER);
     });
 }
 
@@ -216,9 +218,9 @@ fn turns_between_marks() {
         let mut events = Events::with_capacity(16);
         let idle = |ring: &mut Ring, events: &mut Events| {
             for _ in 0..100 {
-                let _ = ring.turn(Deadline::Now, events).unwrap();
-                let _ = ring.turn(Deadline::Never, events).unwrap();
-                let _ = ring.turn(Duration::from_secs(60), events).unwrap();
+                let _ = ring.turn(AT_ONCE, events).unwrap();
+                let _ = ring.turn(FOREVER, events).unwrap();
+                let _ = ring.turn(Some(Duration::from_secs(60)), events).unwrap();
             }
         };
         mark();
@@ -226,7 +228,7 @@ fn turns_between_marks() {
         mark();
         ring.send(sock, noise(1, 1000).into_payload()).unwrap();
         while ring.stats().in_flight_payloads > 0 {
-            let _ = ring.turn(PATIENCE, &mut events).unwrap();
+            let _ = ring.turn(Some(PATIENCE), &mut events).unwrap();
         }
         events.drain();
         mark();
@@ -235,19 +237,19 @@ fn turns_between_marks() {
         let payload = noise(2, 1000).into_payload();
         ring.send(sock, payload).unwrap();
         mark();
-        let _ = ring.turn(Deadline::Now, &mut events).unwrap();
+        let _ = ring.turn(AT_ONCE, &mut events).unwrap();
         mark();
         while ring.stats().in_flight_payloads > 0 {
-            let _ = ring.turn(PATIENCE, &mut events).unwrap();
+            let _ = ring.turn(Some(PATIENCE), &mut events).unwrap();
         }
         events.drain();
         let mut buffer = [0; 2000];
         far.read_exact(&mut buffer).unwrap();
         let _waker = ring.waker().unwrap();
-        let _ = ring.turn(Deadline::Now, &mut events).unwrap();
+        let _ = ring.turn(AT_ONCE, &mut events).unwrap();
         mark();
         for _ in 0..100 {
-            let _ = ring.turn(Deadline::Now, &mut events).unwrap();
+            let _ = ring.turn(AT_ONCE, &mut events).unwrap();
         }
         mark();
         for (thresholds, _) in WAYS {
@@ -257,7 +259,7 @@ fn turns_between_marks() {
             mark();
             for at in 0..100 {
                 ring.send(stuck, noise(at, 50_000).into_payload()).unwrap();
-                let _ = ring.turn(Deadline::Now, &mut events).unwrap();
+                let _ = ring.turn(AT_ONCE, &mut events).unwrap();
             }
             mark();
         }

@@ -1,6 +1,8 @@
 //! A program can sleep on the descriptor, on any thread, and be woken.
 
 use super::*;
+use crate::support::AT_ONCE;
+use crate::support::FOREVER;
 
 fn every_kind(test: impl Fn(&mut Driver, &str)) {
     for task_run in BOTH_TASK_RUNS {
@@ -26,7 +28,7 @@ fn goes_quiet(driver: &mut Driver, what: &str) {
     let said = driver.told.len();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         if !is_readable(&driver.ring, Duration::ZERO) {
             break;
         }
@@ -46,7 +48,7 @@ fn the_descriptor_is_readable_when_completions_are_there() {
         let heard = hear(far);
         while !driver.is_released(stuck) {
             assert!(is_readable(&driver.ring, PATIENCE), "{what}");
-            while driver.turn(Deadline::Now).backlog {}
+            while driver.turn(AT_ONCE).backlog {}
         }
         goes_quiet(driver, what);
         driver.ring.close(sock).unwrap();
@@ -90,7 +92,7 @@ fn a_program_that_sleeps_on_the_descriptor_is_always_woken() {
             ids.push(driver.send(datagrams, noise(at as u64, 1 + at)));
         }
         while !ids.iter().all(|id| driver.is_released(*id)) {
-            while driver.turn(Deadline::Now).backlog {}
+            while driver.turn(AT_ONCE).backlog {}
             let all = ids.iter().all(|id| driver.is_released(*id));
             assert!(
                 all || is_readable(&driver.ring, PATIENCE),
@@ -127,7 +129,7 @@ fn the_descriptor_may_be_polled_on_another_thread() {
         while !driver.is_released(stuck) {
             ask.send(()).unwrap();
             assert_eq!(readable.recv_timeout(2 * PATIENCE), Ok(Ok(1)), "{what}: it slept on");
-            while driver.turn(Deadline::Now).backlog {}
+            while driver.turn(AT_ONCE).backlog {}
         }
         drop(ask);
         reactor.join().unwrap();
@@ -147,7 +149,7 @@ fn a_waker_ends_a_wait_from_another_thread() {
             let mut driver = Driver::build(builder().task_run(task_run));
             give.send(driver.ring.waker().unwrap()).unwrap();
             for turn in 0..200 {
-                let _ = driver.turn(Deadline::Never);
+                let _ = driver.turn(FOREVER);
                 assert_eq!(driver.told, [], "a waker is no event");
                 say.send(turn).unwrap();
             }
@@ -169,7 +171,7 @@ fn a_waker_called_before_the_wait_counts_once() {
     let Some(()) = runs_here("a_waker_called_before_the_wait_counts_once") else { return };
     for task_run in BOTH_TASK_RUNS {
         let (give, given) = mpsc::channel::<(Waker, Pid)>();
-        let (ask, asked) = mpsc::channel::<Deadline>();
+        let (ask, asked) = mpsc::channel::<Option<Duration>>();
         let (say, turned) = mpsc::channel::<()>();
         let thread = thread::spawn(move || {
             let mut driver = Driver::build(builder().task_run(task_run));
@@ -183,13 +185,13 @@ fn a_waker_called_before_the_wait_counts_once() {
         let (waker, sleeper) = given.recv_timeout(PATIENCE).unwrap();
         for _ in 0..3 {
             (0..5).for_each(|_| waker.wake());
-            ask.send(Deadline::Never).unwrap();
+            ask.send(FOREVER).unwrap();
             assert_eq!(turned.recv_timeout(PATIENCE), Ok(()), "{task_run:?}: it was not woken");
         }
         // Calls before the last turn may have left one wake-up behind, not more.
-        ask.send(Deadline::Now).unwrap();
+        ask.send(AT_ONCE).unwrap();
         assert_eq!(turned.recv_timeout(PATIENCE), Ok(()));
-        ask.send(Deadline::Never).unwrap();
+        ask.send(FOREVER).unwrap();
         let deadline = Instant::now() + PATIENCE;
         while !sleeps(sleeper) {
             assert!(turned.try_recv().is_err(), "{task_run:?}: woken by nobody");
@@ -214,7 +216,7 @@ fn a_waker_makes_the_descriptor_readable() {
             goes_quiet(driver, what);
             waker.wake();
             assert!(is_readable(&driver.ring, PATIENCE), "{what}");
-            let _ = driver.turn(Deadline::Now);
+            let _ = driver.turn(AT_ONCE);
         }
         driver.ring.abort(sock).unwrap();
         driver.until_released(&[stuck]);

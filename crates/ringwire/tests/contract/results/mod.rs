@@ -26,8 +26,8 @@ use crate::support::{
 };
 use bytes::Bytes;
 use ringwire::{
-    Arena, Copied, Deadline, Errno, Error, IntoPayload, PayloadId, Piece, Reason, Registration,
-    RingBuilder, Route, Thresholds,
+    Arena, Copied, Errno, Error, IntoPayload, PayloadId, Piece, Reason, Registration, RingBuilder,
+    Route, Thresholds,
 };
 use ringwire_wire::{Family, Side, Veth, loopback, skip, unacknowledged_bytes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -1,6 +1,7 @@
 //! What is taken in parts, given up in the middle, or has more pieces than a request takes.
 
 use super::*;
+use crate::support::AT_ONCE;
 
 #[test]
 fn a_parked_request_of_which_nothing_was_accepted_is_cancelled_by_abort() {
@@ -14,7 +15,7 @@ fn a_parked_request_of_which_nothing_was_accepted_is_cancelled_by_abort() {
         fill(&near);
         let sock = driver.ring.attach(near).unwrap();
         let ids = [driver.send(sock, noise(1, 100_000)), driver.send(sock, noise(2, 100))];
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         assert_eq!(driver.told, [], "{what}: there is no room");
         driver.ring.abort(sock).unwrap();
         driver.until_released(&ids);
@@ -85,7 +86,7 @@ fn a_full_socket_that_must_not_block_gets_everything_in_the_end() {
         near.set_nonblocking(true).unwrap();
         let sock = driver.ring.attach(near).unwrap();
         let ids = [1, 2, 3].map(|at| driver.send(sock, noise(at, 300_000 + at as usize)));
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         assert_eq!(driver.told, [], "{what}: there is no room");
         let peer = hear(far);
         driver.until_released(&ids);
@@ -108,7 +109,7 @@ fn a_copy_that_is_taken_in_parts_is_neither_lost_nor_counted_twice() {
     let (near, far) = narrow_pair(Family::V4);
     let sock = driver.ring.attach(near).unwrap();
     let mut ids = vec![driver.send(sock, noise(1, 3 * MIB))];
-    let _ = driver.turn(Deadline::Now);
+    let _ = driver.turn(AT_ONCE);
     assert_eq!(driver.ring.stats().copies_that_waited, 1);
     ids.extend((2..50).map(|at| driver.send(sock, noise(at, 20_000))));
     let peer = hear(far);

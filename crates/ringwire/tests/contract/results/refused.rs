@@ -193,7 +193,7 @@ fn no_memlock_at_all() {
         return skip(test, "the kernel does not count rings against RLIMIT_MEMLOCK");
     }
     match builder().build() {
-        Ok(ring) if !ENGINE.completion_ring => assert_eq!(ring.engine(), ENGINE.name),
+        Ok(ring) if !ENGINE.completion_ring => assert_eq!(ring.engine().name(), ENGINE.name),
         Ok(ring) => panic!("there is room for a ring: {ring:?}"),
         Err(Error::Unsupported { feature, needs }) if ENGINE.completion_ring => {
             assert_eq!(feature, "io_uring");

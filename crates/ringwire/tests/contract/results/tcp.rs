@@ -1,6 +1,8 @@
 //! Streams that are not connected, at their end, or reset.
 
 use super::*;
+use crate::support::AT_ONCE;
+use ringwire::SendOptions;
 
 #[test]
 fn tcp_that_is_not_connected() {
@@ -63,7 +65,7 @@ fn a_reset_in_the_middle_says_how_much_was_accepted() {
         let middle = driver.send(sock, noise(2, MIB));
         let last = driver.send(sock, noise(3, 100));
         driver.until("a part is accepted", |_| unacknowledged_bytes(&near).unwrap() > 0);
-        let _ = driver.turn(Deadline::Now);
+        let _ = driver.turn(AT_ONCE);
         let behind = driver.send(sock, noise(4, 100));
         reset(far);
         driver.until_released(&[first, middle, last, behind]);
@@ -106,7 +108,10 @@ fn quiet_payloads_of_a_broken_stream_are_told_of_by_broken_and_their_notifier() 
         await_trouble(&near);
         let notifier = driver.ring.notifier(77).unwrap();
         for at in 0..5 {
-            driver.ring.send_quiet(sock, noise(at, 1000), notifier).unwrap();
+            driver
+                .ring
+                .send_with(sock, noise(at, 1000), SendOptions::new().on(notifier).quiet())
+                .unwrap();
         }
         assert_eq!(driver.ring.flush(notifier).unwrap(), 0);
         driver.until("notified", |driver| driver.told.len() == 2);

@@ -1,6 +1,7 @@
 //! Memory that the kernel can copy and not refer to, and memory that it cannot read at all.
 
 use super::*;
+use crate::support::AT_ONCE;
 
 use crate::support::memory::{
     ENDS, Kind, PAGE, PINNABLE, UNPINNABLE, bytes_in, bytes_that_end, drivers_page,
@@ -122,7 +123,7 @@ fn among_others_in_one_request_only_they_are_copied() {
                 expected.extend_from_slice(&all);
                 ids.push(driver.send(sock, pieces));
                 if at % turns == 7 {
-                    let _ = driver.turn(Deadline::Now);
+                    let _ = driver.turn(AT_ONCE);
                 }
             }
             driver.until_released(&ids);
@@ -291,7 +292,8 @@ fn a_train_that_cannot_be_pinned_is_copied_as_one() {
             let sock = driver.ring.attach(us).unwrap();
             for seed in [1, 2] {
                 let train = unpinnable(kind, seed, 20_100);
-                let id = driver.ring.send_train(sock, None, 1000, train).unwrap();
+                let id =
+                    driver.ring.send_with(sock, train, SendOptions::new().train(1000)).unwrap();
                 driver.know(id);
                 driver.until_released(&[id]);
                 assert_eq!(driver.take(id).sent, Some(20_100), "{kind:?}");

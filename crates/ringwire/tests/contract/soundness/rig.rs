@@ -1,6 +1,7 @@
 //! The rig of `soundness.rs`: a sender whose released memory is overwritten at once, and what the
 //! rounds of a case have seen.
 
+use ringwire::SendOptions;
 use std::collections::HashMap;
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,9 +19,9 @@ use crate::ENGINE;
 use crate::support::lockable::is_exempt;
 use crate::support::{PATIENCE, let_the_kernel_free};
 
-use super::book::Book;
 use super::pattern;
 use super::peer::{self, End, Peer};
+use super::tracker::PayloadTracker;
 
 /// How long a round waits for memory that an ordinary user may lock.
 pub(crate) const RETRY_TIME: Duration = Duration::from_secs(60);
@@ -145,7 +146,7 @@ pub(crate) struct Stream {
 pub(crate) struct Sender {
     pub(crate) ring: Ring,
     pub(crate) arena: Option<Arena>,
-    pub(crate) book: Book,
+    pub(crate) tracker: PayloadTracker,
     /// Where in its stream each payload that will come back stands: seed and position.
     places: HashMap<PayloadId, (u64, u64)>,
     events: Events,
@@ -190,7 +191,7 @@ impl Sender {
         Ok(Sender {
             ring,
             arena: Some(arena),
-            book: Book::default(),
+            tracker: PayloadTracker::default(),
             places: HashMap::new(),
             events: Events::new(),
             memory: setup.memory,
@@ -283,13 +284,17 @@ impl Sender {
         let payload = self.payload(place.0, place.1, bytes, index);
         let sent = match index % 3 {
             0 => self.ring.send(near.sock, payload),
-            1 => self.ring.send_on(near.sock, payload, self.notifier),
-            _ => self.ring.send_quiet(near.sock, payload, self.notifier),
+            1 => self.ring.send_with(near.sock, payload, SendOptions::new().on(self.notifier)),
+            _ => self.ring.send_with(
+                near.sock,
+                payload,
+                SendOptions::new().on(self.notifier).quiet(),
+            ),
         };
         let id = sent.expect("below the limits");
         near.queued += bytes as u64;
         if index % 3 < 2 {
-            self.book.open(id, bytes as u64);
+            self.tracker.on_send(id, bytes as u64);
             self.places.insert(id, place);
         }
     }
@@ -302,9 +307,9 @@ impl Sender {
     /// Turns once, hands every payload that comes back to `back`, and overwrites what the arena
     /// then gives. What comes back must be what was sent.
     fn turn_and(&mut self, wait: Duration, back: &mut impl FnMut(Payload)) {
-        let _ = self.ring.turn(wait, &mut self.events).expect("the ring works");
+        let _ = self.ring.turn(Some(wait), &mut self.events).expect("the ring works");
         for event in self.events.drain() {
-            self.book.take(&event).expect("what a ring promises");
+            self.tracker.on_event(&event).expect("what a ring promises");
             match event {
                 Event::Released { id, payload, .. } => {
                     let (seed, mut at) = self.places.remove(&id).expect("sent");
@@ -418,7 +423,7 @@ impl Sender {
         self.turn_until("everything released", |sender| {
             sender.ring.stats().in_flight_payloads == 0 && sender.flushed == sender.notified
         });
-        assert_eq!(self.book.open_payloads(), 0, "released without saying so");
+        assert_eq!(self.tracker.open_payloads(), 0, "released without saying so");
         let stats = self.ring.stats();
         assert_eq!(stats.unknown_completions, 0);
         self.has_copied_nothing()?;

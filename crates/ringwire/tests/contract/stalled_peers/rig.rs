@@ -126,7 +126,7 @@ impl Rig {
         let ring = Ring::builder().engine(engine.choice).arena(&arena).limits(limits);
         let ring = ring.thresholds(Thresholds { registered_bytes: 0, normal_bytes: 0 });
         let mut ring = ring.build().unwrap();
-        assert_eq!(ring.engine(), engine.name);
+        assert_eq!(ring.engine().name(), engine.name);
         let flow = |index| {
             let flow = wire.tcp(Family::BOTH[index % 2]).unwrap();
             SockRef::from(flow.stream()).set_send_buffer_size(SEND_BUFFER_BYTES).unwrap();
@@ -179,7 +179,7 @@ impl Rig {
     /// A turn that waits no longer than that, and what follows from its events.
     pub(crate) fn turn(&mut self, wait: Duration) -> Option<Instant> {
         let mut events = std::mem::take(&mut self.events);
-        let turned = self.ring.turn(wait, &mut events).unwrap();
+        let turned = self.ring.turn(Some(wait), &mut events).unwrap();
         for event in events.drain() {
             self.take_in(event);
         }

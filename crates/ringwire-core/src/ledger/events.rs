@@ -1,0 +1,394 @@
+//! Step 8 of a send: what the caller gets back.
+//!
+//! For each payload exactly one of `Sent` and `Failed`, then exactly one `Released`; for each
+//! flush exactly one `Notified`, after the last release of its payloads. The order is made by
+//! `ledger/`; this file only names it.
+
+use std::collections::VecDeque;
+use std::iter::FusedIterator;
+use std::mem::{self, ManuallyDrop};
+use std::time::Duration;
+
+use crate::payload::{IntoPayload as _, Payload, Piece};
+use crate::words::completion::Copied;
+use crate::words::errno::Errno;
+use crate::words::ids::{PayloadId, Socket};
+
+/// What happened. Filled in by `Ring::turn`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The kernel has accepted all bytes of the payload. It may still read them.
+    Sent {
+        /// The payload.
+        id: PayloadId,
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// The payload will not be sent, or not whole. The kernel may still read its memory.
+    Failed {
+        /// The payload.
+        id: PayloadId,
+        /// Bytes that the kernel had accepted before.
+        accepted: u64,
+        /// Why. `ECANCELED` for payloads that the caller took back. `ENOBUFS` of a datagram on a
+        /// socket with `IP_RECVERR`: a queue on its way out was full and dropped it, or a part of
+        /// it ([`Stats::dropped_datagrams`](crate::Stats::dropped_datagrams)); a plain send says so
+        /// too. It is the caller's to send it again, later.
+        error: Errno,
+    },
+    /// The memory is the caller's again.
+    Released {
+        /// The payload's id; from now on stale.
+        id: PayloadId,
+        /// The payload itself. Dropping it frees a `Vec`, or returns a block to its arena when
+        /// this was the last handle.
+        payload: Payload,
+        /// Whether the bytes were copied.
+        copied: Copied,
+    },
+    /// Everything attached to the notifier before one flush has been released.
+    Notified {
+        /// The notifier's tag.
+        tag: u64,
+        /// Counts the notifier's flushes, from 0, and wraps.
+        seq: u32,
+        /// Payloads that were attached.
+        payloads: u64,
+        /// Bytes that the kernel accepted from them.
+        bytes: u64,
+        /// Whether any of them was copied.
+        copied: Copied,
+        /// How many of them failed.
+        failed: u64,
+    },
+    /// A limit had refused a payload for this socket, and half of it is free again.
+    Room {
+        /// The socket.
+        sock: Socket,
+    },
+    /// The stream failed; every payload still queued on it, and every later one, fails too. Said
+    /// once a socket, also when all its payloads are quiet.
+    Broken {
+        /// The socket.
+        sock: Socket,
+        /// Why.
+        error: Errno,
+    },
+    /// The peer has acknowledged nothing for [`Limits::stall_after`](crate::Limits::stall_after),
+    /// or at most a quarter longer, though the socket holds memory that waits for it. Said once,
+    /// and again only if the peer went on in between and then fell silent anew. A peer that is slow
+    /// is never meant.
+    ///
+    /// `Ring::abort` brings the memory back, or
+    /// `Ring::reclaim` if the handle was closed, or the ring does it by
+    /// itself ([`OnStall`](crate::OnStall)).
+    Stalled {
+        /// The socket. Stale if it was closed or detached.
+        sock: Socket,
+        /// Bytes that it holds, from `send` to release.
+        bytes: u64,
+        /// Payloads that it holds.
+        payloads: u64,
+        /// For how long its peer has not been seen to do anything, at least. Time in which the
+        /// ring was not turned does not count; see
+        /// [`Limits::stall_after`](crate::Limits::stall_after).
+        silent_for: Duration,
+        /// How long ago the oldest of the payloads was sent.
+        oldest: Duration,
+    },
+}
+
+/// An event as it waits in the buffer: half as large as an [`Event`], because payloads of several
+/// pieces wait in a queue of their own.
+#[derive(Debug)]
+enum Record {
+    Nothing,
+    Sent { id: PayloadId, bytes: u64 },
+    Failed { id: PayloadId, accepted: u64, error: Errno },
+    Released { id: PayloadId, piece: Piece, copied: Copied },
+    ReleasedPieces { id: PayloadId, copied: Copied },
+    Notified { tag: u64, seq: u32, payloads: u64, bytes: u64, copied: Copied, failed: u64 },
+    Room { sock: Socket },
+    Broken { sock: Socket, error: Errno },
+    Stalled { sock: Socket, bytes: u64, payloads: u32, silent_ms: u32, oldest_ms: u32 },
+}
+
+/// The caller's buffer for events, meant to be used again from turn to turn.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// Those at `head .. end` are events; the others are room, filled with `Nothing`. So an event
+    /// is written straight to where it waits, which a push onto a vector is not.
+    records: Vec<Record>,
+    head: usize,
+    end: usize,
+    /// The payloads of the `ReleasedPieces` among the records, in their order.
+    payloads: VecDeque<Payload>,
+}
+
+/// The first room of a buffer that had none.
+const FIRST_ROOM: usize = 64;
+
+impl Events {
+    /// An empty buffer. It grows to what the largest turn needs and stays there.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty buffer with room for `events` events.
+    pub fn with_capacity(events: usize) -> Self {
+        let mut room = Events::new();
+        room.records.resize_with(events, || Record::Nothing);
+        room
+    }
+
+    /// Takes the events out, oldest first. The capacity stays.
+    #[inline]
+    pub fn drain(&mut self) -> Drain<'_> {
+        Drain { events: self }
+    }
+
+    /// How many events wait in the buffer.
+    pub fn len(&self) -> usize {
+        self.end - self.head
+    }
+
+    /// Whether no event waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.head == self.end
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let room = (self.records.len() * 2).max(FIRST_ROOM);
+        self.records.resize_with(room, || Record::Nothing);
+    }
+
+    /// Writes an event. The parts of a record come as they are, so that none is put together
+    /// elsewhere first.
+    #[inline(always)]
+    fn push(&mut self, record: Record) {
+        let record = ManuallyDrop::new(record);
+        if self.end == self.records.len() {
+            self.grow();
+        }
+        let place = &mut self.records[self.end];
+        // What was there is `Nothing`.
+        mem::forget(mem::replace(place, ManuallyDrop::into_inner(record)));
+        self.end += 1;
+    }
+
+    /// Drops them all.
+    pub(crate) fn clear(&mut self) {
+        drop(self.drain());
+    }
+
+    /// Moves the events of `others` behind these; if there are none here, by changing places with
+    /// them.
+    #[inline]
+    pub(crate) fn take_over(&mut self, others: &mut Events) {
+        match self.is_empty() {
+            true => mem::swap(self, others),
+            false => self.append(others),
+        }
+    }
+
+    /// Takes the oldest event out.
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        if self.is_empty() {
+            return None;
+        }
+        let record = mem::replace(&mut self.records[self.head], Record::Nothing);
+        self.head += 1;
+        if self.head == self.end {
+            (self.head, self.end) = (0, 0);
+        }
+        record.event(&mut self.payloads)
+    }
+
+    /// Moves the events of `others` behind these.
+    fn append(&mut self, others: &mut Events) {
+        if !others.is_empty() {
+            for record in
+                &mut others.records[mem::take(&mut others.head)..mem::take(&mut others.end)]
+            {
+                self.push(mem::replace(record, Record::Nothing));
+            }
+            self.payloads.append(&mut others.payloads);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn sent(&mut self, id: PayloadId, bytes: u64) {
+        self.push(Record::Sent { id, bytes });
+    }
+
+    pub(crate) fn failed(&mut self, id: PayloadId, accepted: u64, error: Errno) {
+        self.push(Record::Failed { id, accepted, error });
+    }
+
+    #[inline(always)]
+    pub(crate) fn released(&mut self, id: PayloadId, piece: Piece, copied: Copied) {
+        self.push(Record::Released { id, piece, copied });
+    }
+
+    pub(crate) fn released_pieces(&mut self, id: PayloadId, payload: Payload, copied: Copied) {
+        self.push(Record::ReleasedPieces { id, copied });
+        self.payloads.push_back(payload);
+    }
+
+    pub(crate) fn notified(&mut self, tag: u64, seq: u32, sum: Sum) {
+        let Sum { payloads, bytes, copied, failed } = sum;
+        self.push(Record::Notified { tag, seq, payloads, bytes, copied, failed });
+    }
+
+    pub(crate) fn room(&mut self, sock: Socket) {
+        self.push(Record::Room { sock });
+    }
+
+    pub(crate) fn broken(&mut self, sock: Socket, error: Errno) {
+        self.push(Record::Broken { sock, error });
+    }
+
+    pub(crate) fn stalled(&mut self, sock: Socket, stall: Stall) {
+        let Stall { bytes, payloads, silent_ms, oldest_ms } = stall;
+        self.push(Record::Stalled { sock, bytes, payloads, silent_ms, oldest_ms });
+    }
+}
+
+/// What a notification says of its payloads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sum {
+    pub payloads: u64,
+    pub bytes: u64,
+    pub copied: Copied,
+    pub failed: u64,
+}
+
+/// What a socket holds whose peer acknowledges nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stall {
+    pub bytes: u64,
+    pub payloads: u32,
+    pub silent_ms: u32,
+    pub oldest_ms: u32,
+}
+
+/// The events of one [`Events::drain`]. Those that are not taken are dropped with it.
+#[derive(Debug)]
+pub struct Drain<'a> {
+    events: &'a mut Events,
+}
+
+impl Iterator for Drain<'_> {
+    type Item = Event;
+
+    #[inline]
+    fn next(&mut self) -> Option<Event> {
+        let events = &mut *self.events;
+        if events.is_empty() {
+            return None;
+        }
+        let record = mem::replace(&mut events.records[events.head], Record::Nothing);
+        events.head += 1;
+        record.event(&mut events.payloads)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.events.len(), Some(self.events.len()))
+    }
+}
+
+impl Record {
+    /// What callers see of it. `payloads` are those of the records of several pieces.
+    #[inline(always)]
+    fn event(self, payloads: &mut VecDeque<Payload>) -> Option<Event> {
+        Some(match self {
+            Record::Sent { id, bytes } => Event::Sent { id, bytes },
+            Record::Released { id, piece, copied } => {
+                Event::Released { id, payload: piece.into_payload(), copied }
+            }
+            Record::ReleasedPieces { id, copied } => {
+                Event::Released { id, payload: payloads.pop_front()?, copied }
+            }
+            Record::Failed { id, accepted, error } => Event::Failed { id, accepted, error },
+            Record::Notified { tag, seq, payloads, bytes, copied, failed } => {
+                Event::Notified { tag, seq, payloads, bytes, copied, failed }
+            }
+            Record::Room { sock } => Event::Room { sock },
+            Record::Broken { sock, error } => Event::Broken { sock, error },
+            Record::Stalled { sock, bytes, payloads, silent_ms, oldest_ms } => Event::Stalled {
+                sock,
+                bytes,
+                payloads: payloads.into(),
+                silent_for: Duration::from_millis(silent_ms.into()),
+                oldest: Duration::from_millis(oldest_ms.into()),
+            },
+            Record::Nothing => return None,
+        })
+    }
+}
+
+impl ExactSizeIterator for Drain<'_> {}
+impl FusedIterator for Drain<'_> {}
+
+impl Drop for Drain<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Dropping a payload may run foreign code. Should that panic, the rest is dropped with the
+        // buffer, or leaked when it is written over; the payloads go first, so that none is left to
+        // be told of under another's id.
+        let rest = mem::take(&mut self.events.head)..mem::take(&mut self.events.end);
+        self.events.payloads.clear();
+        for record in &mut self.events.records[rest] {
+            *record = Record::Nothing;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use bytes::Bytes;
+
+    use super::Copied::No;
+    use super::*;
+    use crate::words::table::Key;
+
+    struct Panics;
+
+    impl AsRef<[u8]> for Panics {
+        fn as_ref(&self) -> &[u8] {
+            b"owned"
+        }
+    }
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("an owner that panics");
+        }
+    }
+
+    #[test]
+    fn a_drop_that_panics_leaves_no_payload_for_another_id() {
+        let id = |slot| PayloadId(Key { slot, generation: 0 });
+        let pair = |byte: &'static [u8; 1]| [Piece::from(byte), Piece::from(byte)].into_payload();
+        let mut events = Events::new();
+        events.released(id(0), Piece::from(Bytes::from_owner(Panics)), No);
+        events.released_pieces(id(1), pair(b"a"), No);
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(events.drain())));
+        assert!(dropped.is_err());
+        events.released_pieces(id(2), pair(b"b"), No);
+        let Some(Event::Released { id: told, payload, .. }) = events.drain().next() else {
+            panic!("an event");
+        };
+        assert_eq!((told, payload.pieces()[0].as_slice()), (id(2), &b"b"[..]));
+    }
+
+    #[test]
+    fn an_event_waits_in_little_space() {
+        assert!(size_of::<super::Record>() <= 56, "{}", size_of::<super::Record>());
+    }
+}

@@ -1,0 +1,9 @@
+//! Steps 4, 7 and 8 of a send: what is in flight, who owns it, and what callers are told.
+
+pub(crate) mod events;
+pub(crate) mod flags;
+pub(crate) mod leaks;
+pub(crate) mod notifier;
+pub(crate) mod payload;
+pub(crate) mod request;
+pub(crate) mod tables;

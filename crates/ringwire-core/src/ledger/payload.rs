@@ -1,0 +1,586 @@
+//! Steps 4 and 7: one entry a payload, which owns the memory until the kernel has let go.
+//!
+//! Life of an entry: open → covered by one or more requests → settled (`Sent` or `Failed` said) →
+//! `parts == 0` → released. Invariants: `0 <= accepted <= bytes`; `Released` is said exactly once,
+//! after the entry is settled; dropping the table while a request still covers an entry leaks the
+//! memory instead of freeing it. Must not know what a request is.
+//!
+//! An entry is cut in two, because every step of a send walks over hundreds of them: [`Entry`] has
+//! what the steps between `send` and release read, [`Owner`] what only those two need.
+
+use std::mem::{self, ManuallyDrop};
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::slice;
+
+use crate::ledger::events::{Events, Sum};
+use crate::ledger::flags::{PayloadFlags, RouteFlags};
+use crate::ledger::leaks;
+use crate::ledger::notifier::NotificationTable;
+use crate::payload::{Payload, Piece};
+use crate::words::completion::Copied;
+use crate::words::errno::Errno;
+use crate::words::ids::PayloadId;
+use crate::words::options::SendOptions;
+use crate::words::route::Force;
+use crate::words::span::address_of;
+use crate::words::table::{NONE, Table};
+
+/// A byte of a queue: a payload's table position and an offset into the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub slot: u32,
+    pub skip: u64,
+}
+
+/// What `send` knows about a payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening {
+    pub bytes: u64,
+    pub socket: u32,
+    /// The notification that waits for it, or [`NONE`].
+    pub notification: u32,
+    pub quiet: bool,
+    /// The route that it must take.
+    pub force: Option<Force>,
+    /// The size of its datagrams, or 0 if it is a single one.
+    pub segment_bytes: u16,
+    /// Milliseconds since the ring was built; wraps.
+    pub opened_ms: u32,
+}
+
+impl Opening {
+    /// Of a payload of `bytes` bytes that is sent as `options` say.
+    #[inline(always)]
+    pub(crate) fn new(
+        options: &SendOptions,
+        bytes: u64,
+        socket: u32,
+        notification: u32,
+        opened_ms: u32,
+    ) -> Opening {
+        Opening {
+            bytes,
+            socket,
+            notification,
+            quiet: options.quiet,
+            force: options.force,
+            segment_bytes: options.segment_bytes.unwrap_or(0),
+            opened_ms,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub bytes: u64,
+    /// Where the bytes are, if they are one piece; otherwise 0.
+    address: usize,
+    /// The payload behind this one on the same socket, or [`NONE`].
+    pub next: u32,
+    /// Requests that carry a part and are not closed.
+    pub parts: u32,
+    /// The size of its datagrams, or 0 if it is a single one.
+    segment_bytes: u16,
+    copied: Copied,
+    flags: PayloadFlags,
+    failed: bool,
+    settled: bool,
+    /// Whether its queue has gone past it, so that its place is not needed any more.
+    passed: bool,
+    /// Whether the payload is still here. It is handed back early if it is taken back while the
+    /// entry still stands in its queue.
+    held: bool,
+}
+
+impl Entry {
+    /// The route that it must take.
+    #[inline]
+    pub(crate) fn force(&self) -> Option<Force> {
+        self.flags.force()
+    }
+
+    /// Whether the kernel cannot refer to its memory.
+    #[inline]
+    pub(crate) fn is_unpinnable(&self) -> bool {
+        self.flags.is_unpinnable()
+    }
+
+    /// From now on it is copied, because the kernel cannot refer to its memory.
+    pub(crate) fn set_unpinnable(&mut self) {
+        self.flags.set_unpinnable();
+    }
+
+    #[inline]
+    pub(crate) fn route_flags(&self) -> RouteFlags {
+        self.flags.route_flags()
+    }
+
+    /// Whether it goes as another payload does, so that both may share a request.
+    #[inline]
+    pub(crate) fn shares_route(&self, other: RouteFlags) -> bool {
+        self.flags.route_flags() == other
+    }
+
+    /// Whether the payload is still here; if not, only its place in the queue is left.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Whether `Sent` or `Failed` has been said.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Whether it was sent as a train.
+    pub(crate) fn is_train(&self) -> bool {
+        self.segment_bytes != 0
+    }
+
+    /// How large its datagrams are, if it is long enough.
+    #[inline]
+    pub(crate) fn datagram_bytes(&self) -> u64 {
+        if self.segment_bytes == 0 { self.bytes } else { self.segment_bytes.into() }
+    }
+
+    /// The payload's bytes from `skip` on, if they are one piece.
+    #[inline]
+    pub(crate) fn rest(&self, skip: u64) -> Option<(usize, usize)> {
+        let rest = || (self.address.wrapping_add(skip as usize), (self.bytes - skip) as usize);
+        (self.address != 0).then(rest)
+    }
+}
+
+/// The memory of an entry.
+#[derive(Debug)]
+enum Owned {
+    Nothing,
+    Piece(Piece),
+    /// A position in the table of payloads of several pieces.
+    Pieces(u32),
+}
+
+#[derive(Debug)]
+struct Owner {
+    held: Owned,
+    /// Bytes accepted, while the payload is not settled, and of one that failed.
+    accepted: u64,
+    socket: u32,
+    notification: u32,
+    opened_ms: u32,
+    /// A position in the table of addresses, or [`NONE`].
+    address: u32,
+}
+
+/// What a release gave back to its socket's accounts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub payloads: u32,
+    pub bytes: u64,
+    /// Places in a queue, of payloads that were taken back before.
+    pub places: u32,
+    /// Payloads that were settled as failed on the way.
+    pub failed: u32,
+}
+
+impl Freed {
+    pub(super) fn add(&mut self, other: Freed) {
+        self.payloads += other.payloads;
+        self.bytes += other.bytes;
+        self.places += other.places;
+        self.failed += other.failed;
+    }
+}
+
+/// Released payloads of one notification, which is told of them batch.
+struct ReleaseBatch {
+    notification: u32,
+    payloads: u64,
+    bytes: u64,
+    copied: Copied,
+}
+
+impl ReleaseBatch {
+    const NONE: ReleaseBatch =
+        ReleaseBatch { notification: NONE, payloads: 0, bytes: 0, copied: Copied::No };
+
+    #[inline]
+    fn add(&mut self, bytes: u64, copied: Copied) {
+        self.payloads += 1;
+        self.bytes += bytes;
+        self.copied = self.copied.and(copied);
+    }
+
+    /// Tells the notification, and begins anew.
+    fn tell(&mut self, notifications: &mut NotificationTable, events: &mut Events) {
+        let ReleaseBatch { notification, payloads, bytes, copied } = mem::replace(self, Self::NONE);
+        if payloads > 0 {
+            let released = Sum { payloads, bytes, copied, failed: 0 };
+            notifications.on_released(notification, released, events);
+        }
+    }
+}
+
+/// Quiet payloads that one turn releases without growing their list.
+const QUIET_ROOM: usize = 4096;
+
+/// The table of payloads. Dropping it never frees what the kernel may still read.
+#[derive(Debug)]
+pub(crate) struct Payloads {
+    table: Table<Entry>,
+    /// As long as the table.
+    owners: Vec<Owner>,
+    pieces: Table<Payload>,
+    addresses: Table<SocketAddr>,
+    /// Quiet payloads that were released. Dropping them may run foreign code, so it is put off
+    /// until all tables agree.
+    quiet: Vec<Piece>,
+    quiet_pieces: Vec<Payload>,
+}
+
+impl Deref for Payloads {
+    type Target = Table<Entry>;
+    fn deref(&self) -> &Table<Entry> {
+        &self.table
+    }
+}
+
+impl DerefMut for Payloads {
+    fn deref_mut(&mut self) -> &mut Table<Entry> {
+        &mut self.table
+    }
+}
+
+impl Payloads {
+    pub(crate) fn with_room(seed: u32, payloads: u32) -> Self {
+        let mut owners = Vec::new();
+        let _ = owners.try_reserve_exact(payloads as usize);
+        Payloads {
+            table: Table::with_room(seed, payloads),
+            owners,
+            pieces: Table::with_room(seed, payloads),
+            addresses: Table::with_room(seed, payloads),
+            quiet: Vec::with_capacity(QUIET_ROOM.min(payloads as usize)),
+            quiet_pieces: Vec::new(),
+        }
+    }
+
+    /// Drops the quiet payloads that were released. If one of them panics, the others are dropped
+    /// all the same, and nothing but their list's capacity is lost.
+    pub(crate) fn drop_quiet(&mut self) {
+        if !self.quiet.is_empty() {
+            let mut quiet = mem::take(&mut self.quiet);
+            quiet.clear();
+            self.quiet = quiet;
+        }
+        if !self.quiet_pieces.is_empty() {
+            let mut quiet = mem::take(&mut self.quiet_pieces);
+            quiet.clear();
+            self.quiet_pieces = quiet;
+        }
+    }
+
+    /// Opens an entry that owns a payload of one piece. Should the table have to grow and there is
+    /// no memory, the piece is leaked: so the compiler need not keep it where it can be dropped.
+    #[inline(always)]
+    pub(crate) fn open(&mut self, piece: ManuallyDrop<Piece>, opening: Opening) -> PayloadId {
+        let start = address_of(piece.as_slice());
+        let held = ManuallyDrop::new(Owned::Piece(ManuallyDrop::into_inner(piece)));
+        self.open_entry(start, held, opening, NONE)
+    }
+
+    /// Opens an entry that owns a payload of any number of pieces, and goes to any address.
+    pub(crate) fn open_payload(
+        &mut self,
+        payload: Payload,
+        opening: Opening,
+        address: Option<SocketAddr>,
+    ) -> PayloadId {
+        let address = address.map_or(NONE, |address| self.addresses.insert(address).slot);
+        let (start, held) = match payload.into_piece() {
+            Ok(piece) => (address_of(piece.as_slice()), Owned::Piece(piece)),
+            Err(payload) => (0, Owned::Pieces(self.pieces.insert(payload).slot)),
+        };
+        self.open_entry(start, ManuallyDrop::new(held), opening, address)
+    }
+
+    #[inline(always)]
+    fn open_entry(
+        &mut self,
+        start: usize,
+        held: ManuallyDrop<Owned>,
+        opening: Opening,
+        address: u32,
+    ) -> PayloadId {
+        let Opening { bytes, socket, notification, quiet, force, segment_bytes, opened_ms } =
+            opening;
+        let key = self.table.insert(Entry {
+            bytes,
+            address: start,
+            next: NONE,
+            parts: 0,
+            segment_bytes,
+            copied: Copied::No,
+            flags: PayloadFlags::new(quiet, force),
+            failed: false,
+            settled: false,
+            passed: false,
+            held: true,
+        });
+        if key.slot as usize >= self.owners.len() {
+            self.grow_owners();
+        }
+        let owner = &mut self.owners[key.slot as usize];
+        // Field by field, from registers to where they stay. Nothing is there to be dropped.
+        mem::forget(mem::replace(&mut owner.held, ManuallyDrop::into_inner(held)));
+        owner.accepted = 0;
+        owner.socket = socket;
+        owner.notification = notification;
+        owner.opened_ms = opened_ms;
+        owner.address = address;
+        PayloadId(key)
+    }
+
+    /// One place more, for a fresh position of the table: they grow batch.
+    #[cold]
+    fn grow_owners(&mut self) {
+        self.owners.push(Owner {
+            held: Owned::Nothing,
+            accepted: 0,
+            socket: NONE,
+            notification: NONE,
+            opened_ms: 0,
+            address: NONE,
+        });
+    }
+
+    fn owner(&self, slot: u32) -> Option<&Owner> {
+        self.owners.get(slot as usize)
+    }
+
+    /// The pieces; none if the payload is not here any more.
+    pub(crate) fn pieces(&self, slot: u32) -> &[Piece] {
+        match self.owner(slot).map(|owner| &owner.held) {
+            Some(Owned::Piece(piece)) => slice::from_ref(piece),
+            Some(Owned::Pieces(at)) => self.pieces.at(*at).map_or(&[], Payload::pieces),
+            Some(Owned::Nothing) | None => &[],
+        }
+    }
+
+    /// Where a datagram goes, if not to its socket's peer.
+    pub(crate) fn address(&self, slot: u32) -> Option<&SocketAddr> {
+        self.addresses.at(self.owner(slot)?.address)
+    }
+
+    /// The position of the payload's socket.
+    pub(crate) fn socket(&self, slot: u32) -> u32 {
+        self.owner(slot).map_or(NONE, |owner| owner.socket)
+    }
+
+    /// Whether the kernel has accepted a byte.
+    pub(crate) fn has_begun(&self, slot: u32) -> bool {
+        self.owner(slot).is_some_and(|owner| owner.accepted > 0)
+    }
+
+    /// When the oldest payload that is held was opened, as its age at `now_ms`.
+    pub(crate) fn oldest_ms(&self, now_ms: u32) -> Option<u32> {
+        self.ages_ms(now_ms).map(|(_, age_ms)| age_ms).max()
+    }
+
+    /// The socket of each payload that is held, and the payload's age at `now_ms`.
+    pub(crate) fn ages_ms(&self, now_ms: u32) -> impl Iterator<Item = (u32, u32)> {
+        let held = self.table.iter().filter(|(_, entry)| entry.held);
+        held.filter_map(move |(slot, _)| {
+            let owner = self.owner(slot)?;
+            Some((owner.socket, now_ms.wrapping_sub(owner.opened_ms)))
+        })
+    }
+
+    /// Counts `bytes` more as accepted, which are not the last.
+    pub(crate) fn accept_part(&mut self, slot: u32, bytes: u64) {
+        if let Some(owner) = self.owners.get_mut(slot as usize) {
+            owner.accepted += bytes;
+            debug_assert!(self.table.at(slot).is_some_and(|entry| owner.accepted < entry.bytes));
+        }
+    }
+
+    /// Counts `bytes` more as accepted, wherever in the payload, and says `Sent` if they are the
+    /// last that were not. Returns the next payload of the socket.
+    #[inline]
+    pub(crate) fn accept_some(&mut self, slot: u32, bytes: u64, events: &mut Events) -> u32 {
+        let Some(entry) = self.table.at(slot) else { return NONE };
+        let (all, next) = (entry.bytes, entry.next);
+        if bytes < all {
+            let Some(owner) = self.owners.get_mut(slot as usize) else { return next };
+            owner.accepted += bytes;
+            debug_assert!(owner.accepted <= all);
+            if owner.accepted < all {
+                return next;
+            }
+        }
+        self.accept_rest(Position { slot, skip: 0 }, all, events);
+        next
+    }
+
+    /// Counts a payload's bytes from `at` on as accepted, and says `Sent`, if they are no more than
+    /// `left`. Returns how many they are, and the next payload of the socket.
+    #[inline]
+    pub(crate) fn accept_rest(
+        &mut self,
+        at: Position,
+        left: u64,
+        events: &mut Events,
+    ) -> Option<(u64, u32)> {
+        let (key, entry) = self.table.entry_mut(at.slot)?;
+        let rest = entry.bytes - at.skip;
+        if rest <= left {
+            entry.passed = true;
+            if !mem::replace(&mut entry.settled, true) && !entry.flags.quiet() {
+                events.sent(PayloadId(key), entry.bytes);
+            }
+        }
+        Some((rest, entry.next))
+    }
+
+    /// Takes in that the payload's queue is given up.
+    pub(crate) fn pass(&mut self, slot: u32) {
+        if let Some(entry) = self.table.at_mut(slot) {
+            entry.passed = true;
+        }
+    }
+
+    /// Settles the payload as failed. False if it was settled already.
+    pub(crate) fn fail(&mut self, slot: u32, error: Errno, events: &mut Events) -> bool {
+        let Some((key, entry)) = self.table.entry_mut(slot) else { return false };
+        if mem::replace(&mut entry.settled, true) {
+            return false;
+        }
+        entry.failed = true;
+        if !entry.flags.quiet() {
+            let accepted = self.owners.get(slot as usize).map_or(0, |owner| owner.accepted);
+            events.failed(PayloadId(key), accepted, error);
+        }
+        true
+    }
+
+    /// Takes `parts` requests off each of `count` payloads from `slot` on, and in what was observed
+    /// of them. Releases those that are settled, whose queue has gone past them, and that no
+    /// request covers. Returns what became free.
+    pub(crate) fn release_run(
+        &mut self,
+        mut slot: u32,
+        count: u32,
+        parts: u32,
+        observed: Copied,
+        notifications: &mut NotificationTable,
+        events: &mut Events,
+    ) -> Freed {
+        let mut freed = Freed::default();
+        let mut batch = ReleaseBatch::NONE;
+        for _ in 0..count {
+            let Some((key, entry)) = self.table.entry_mut(slot) else { break };
+            let next = entry.next;
+            entry.parts -= parts;
+            if observed != Copied::No {
+                entry.copied = entry.copied.and(observed);
+            }
+            if entry.parts == 0 && entry.settled && entry.passed {
+                let plain = entry.address != 0 && !entry.failed;
+                match self.owners.get_mut(slot as usize) {
+                    // Nearly every payload: whole, of one piece, to its socket's peer.
+                    Some(owner) if plain && owner.address == NONE => {
+                        let copied = if entry.bytes == 0 { Copied::Unknown } else { entry.copied };
+                        freed.payloads += 1;
+                        freed.bytes += entry.bytes;
+                        if owner.notification != NONE {
+                            if owner.notification != batch.notification {
+                                batch.tell(notifications, events);
+                                batch.notification = owner.notification;
+                            }
+                            batch.add(entry.bytes, copied);
+                        }
+                        match mem::replace(&mut owner.held, Owned::Nothing) {
+                            Owned::Piece(piece) if !entry.flags.quiet() => {
+                                events.released(PayloadId(key), piece, copied);
+                            }
+                            Owned::Piece(piece) if piece.drops_quietly() => drop(piece),
+                            Owned::Piece(piece) => self.quiet.push(piece),
+                            Owned::Pieces(_) | Owned::Nothing => {}
+                        }
+                    }
+                    _ => {
+                        let payloads = freed.payloads;
+                        self.hand_back(slot, notifications, events, &mut freed);
+                        freed.places += u32::from(freed.payloads == payloads);
+                    }
+                }
+                self.table.discard(slot);
+            }
+            slot = next;
+        }
+        batch.tell(notifications, events);
+        freed
+    }
+
+    /// Hands the memory back now and keeps the entry's place in its queue, for a payload that was
+    /// taken back before any request covered it.
+    #[inline(never)]
+    pub(crate) fn hand_back(
+        &mut self,
+        slot: u32,
+        notifications: &mut NotificationTable,
+        events: &mut Events,
+        freed: &mut Freed,
+    ) {
+        let Some((key, entry)) = self.table.entry_mut(slot) else { return };
+        debug_assert!(entry.settled && entry.parts == 0);
+        if !mem::replace(&mut entry.held, false) {
+            return;
+        }
+        entry.address = 0;
+        let Some(owner) = self.owners.get_mut(slot as usize) else { return };
+        let id = PayloadId(key);
+        let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
+        freed.payloads += 1;
+        freed.bytes += entry.bytes;
+        match mem::replace(&mut owner.held, Owned::Nothing) {
+            Owned::Piece(piece) if !entry.flags.quiet() => events.released(id, piece, copied),
+            Owned::Piece(piece) if piece.drops_quietly() => drop(piece),
+            Owned::Piece(piece) => self.quiet.push(piece),
+            Owned::Pieces(at) => match self.pieces.remove(at) {
+                Some(payload) if entry.flags.quiet() => self.quiet_pieces.push(payload),
+                Some(payload) => events.released_pieces(id, payload, copied),
+                None => {}
+            },
+            Owned::Nothing => {}
+        }
+        if owner.address != NONE {
+            self.addresses.remove(mem::replace(&mut owner.address, NONE));
+        }
+        if owner.notification != NONE {
+            let bytes = if entry.failed { owner.accepted } else { entry.bytes };
+            let released = Sum { payloads: 1, bytes, copied, failed: u64::from(entry.failed) };
+            notifications.on_released(owner.notification, released, events);
+        }
+    }
+}
+
+impl Drop for Payloads {
+    fn drop(&mut self) {
+        for (slot, entry) in self.table.iter_mut() {
+            if entry.parts > 0
+                && entry.held
+                && let Some(owner) = self.owners.get_mut(slot as usize)
+            {
+                // The kernel may read this memory until a notification that nobody will see (K3,
+                // K7). Forgetting a block keeps its count above zero for ever, so its arena never
+                // hands it out again and never unmaps it; other owners are leaked.
+                match mem::replace(&mut owner.held, Owned::Nothing) {
+                    Owned::Pieces(at) => mem::forget(self.pieces.remove(at)),
+                    held => mem::forget(held),
+                }
+                leaks::count(entry.bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Steps 4 to 7 of a send: what requests of streams and of datagrams have in common.
+//!
+//! Neighbours: `streams.rs` and `datagrams.rs` open requests and take their results in. Invariant:
+//! a request's memory is freed only by its last completion.
+
+use crate::ledger::payload::Entry;
+use crate::ledger::request::{RequestEntry, RequestState};
+use crate::machine::chance::Chance;
+use crate::machine::learn::RequestSummary;
+use crate::machine::state::Machine;
+use crate::policy::decide::Facts;
+use crate::queue::gathered::Gathered;
+use crate::words::completion::{Copied, Usage};
+use crate::words::errno::Errno;
+use crate::words::route::{Force, Reason, Route};
+use crate::words::submission::SubmitFlags;
+use crate::words::table::Key;
+
+/// What is to be submitted: the memory is in the machine's own buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outgoing {
+    /// A request that was opened.
+    Request { token: Key, flags: SubmitFlags },
+    /// A copy for the socket whose chance it is. `first`: the payload with its address.
+    Copy { first: u32, segment_bytes: Option<u16> },
+}
+
+impl Machine {
+    /// What of a request is known before it is decided, whatever its socket.
+    pub(super) fn facts(&self, gathered: &Gathered, one: bool, copied_bytes: u64) -> Facts {
+        let features = self.features;
+        let now = self.clock.now();
+        let first = gathered.first.slot;
+        let counted = self.pins.is_counted(one, now);
+        Facts {
+            bytes: gathered.bytes,
+            // Without vectored registered sends, several registered pieces go as normal memory.
+            registered: gathered.segment.is_some() && (one || features.many_registered),
+            datagram: None,
+            kernel_has: if one { features.one_piece } else { features.many_pieces },
+            engine_copies: features.copies_only,
+            reports: features.reports,
+            copied_bytes,
+            headroom: self.pins.room(counted, now),
+            force: self.force(first),
+            unpinnable: self.copies_memory(first),
+        }
+    }
+
+    /// Opens a request over what was gathered: it is with the engine, unless that says otherwise.
+    pub(super) fn hand_over(&mut self, request: RequestEntry, flags: SubmitFlags) -> Outgoing {
+        let (slot, route) = (request.socket, request.route);
+        self.learn_request(&RequestSummary::of(&request));
+        let token = self.ledger.open_request(request);
+        self.stats.requests += 1;
+        self.stats.registered_requests += u64::from(route == Route::ZeroCopyRegistered);
+        let mut flags = flags;
+        if let Some(socket) = self.sockets.at_mut(slot) {
+            socket.outstanding += 1;
+            socket.open_requests += 1;
+            flags.poll_first = std::mem::take(&mut socket.poll_first);
+        }
+        Outgoing::Request { token, flags }
+    }
+
+    /// Closes a request that the engine did not take. What it covered is not queued any more.
+    pub(super) fn undo_hand_over(&mut self, token: Key) -> Option<RequestEntry> {
+        let closed = self.ledger.close_request(token, Copied::Unknown, &mut crate::Events::new());
+        let (request, _) = closed?;
+        self.unlearn_request(&request);
+        self.stats.requests -= 1;
+        let registered = request.route == Route::ZeroCopyRegistered;
+        self.stats.registered_requests -= u64::from(registered);
+        self.give_back_headers(Some(request.segment), request.headers);
+        if let Some(socket) = self.sockets.at_mut(request.socket) {
+            socket.outstanding -= 1;
+            socket.open_requests -= 1;
+        }
+        self.sockets.make_ready(request.socket);
+        self.chance = None;
+        Some(request)
+    }
+
+    /// Fails everything that waits on a socket.
+    pub(super) fn fail_queue(&mut self, slot: u32, error: Errno) {
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        let head = socket.queue.head().slot;
+        socket.queue.clear();
+        self.fail_payloads(slot, head, u32::MAX, error);
+        self.fail_retries(slot, error);
+    }
+
+    /// Fails `count` payloads from `from` on.
+    pub(super) fn fail_payloads(&mut self, slot: u32, from: u32, count: u32, error: Errno) {
+        let freed = self.ledger.fail_run(from, count, error, &mut self.events);
+        self.account(slot, freed);
+    }
+
+    /// Fails what failed before and was to be retried.
+    pub(super) fn fail_retries(&mut self, slot: u32, error: Errno) {
+        while let Some(socket) = self.sockets.at_mut(slot)
+            && let Some(run) = socket.queue.pop_retry()
+        {
+            let (first, count) = run.payloads();
+            self.fail_payloads(slot, first, count, error);
+        }
+    }
+
+    /// Takes in that the kernel has let go of a request's memory.
+    pub(super) fn on_notification(&mut self, token: Key, usage: Usage) {
+        let request = self.ledger.requests.get(token);
+        let Some(request) = request.filter(|r| r.state == RequestState::AwaitsNotification) else {
+            return self.unknown_completion(token);
+        };
+        self.stats.notifications += 1;
+        let accepted = request.accepted;
+        let copied = match usage {
+            _ if accepted == 0 => Copied::Unknown,
+            Usage::ZeroCopy => Copied::No,
+            Usage::Copied if request.believed => Copied::Yes,
+            Usage::Copied | Usage::Unreported => Copied::Unknown,
+        };
+        *match copied {
+            Copied::No => &mut self.stats.kernel_zero_copy_bytes,
+            Copied::Yes => &mut self.stats.kernel_copied_bytes,
+            Copied::Unknown => &mut self.stats.kernel_unknown_bytes,
+        } += accepted;
+        self.close_request(token, copied);
+    }
+
+    /// Closes a request: the kernel has let go of its memory.
+    pub(super) fn close_request(&mut self, token: Key, copied: Copied) {
+        let closed = self.ledger.close_request(token, copied, &mut self.events);
+        let Some((request, freed)) = closed else { return };
+        self.learn_closed(&request, copied);
+        self.give_back_headers(Some(request.segment), request.headers);
+        if let Some(socket) = self.sockets.at_mut(request.socket) {
+            socket.open_requests -= 1;
+            socket.let_go_bytes += request.accepted;
+            socket.datagrams.charged_bytes -= request.charge;
+        }
+        self.account(request.socket, freed);
+        self.retire_if_idle(request.socket);
+    }
+
+    /// A completion that fits no open request. Whatever it meant, nothing is freed for it.
+    pub(super) fn unknown_completion(&mut self, token: Key) {
+        self.stats.unknown_completions += 1;
+        tracing::error!(?token, "a completion that no request awaits; please report it");
+    }
+
+    /// The route that a payload must take.
+    pub(super) fn force(&self, payload: u32) -> Option<Force> {
+        self.ledger.payloads.at(payload).and_then(Entry::force)
+    }
+
+    /// Begins to make the next submission of the socket whose chance it is.
+    pub(super) fn set_step(&mut self, step: crate::machine::chance::Step) {
+        if let Some(chance) = &mut self.chance {
+            *chance = Chance { step, ..*chance };
+        }
+    }
+}
+
+/// A request over what a queue has gathered, that nothing special is to be known of.
+pub(super) fn request_over(
+    socket: u32,
+    gathered: &Gathered,
+    route: Route,
+    reason: Reason,
+) -> RequestEntry {
+    let Gathered { first, count, bytes, segment, headers, .. } = *gathered;
+    RequestEntry {
+        socket,
+        first: first.slot,
+        count,
+        skip: first.skip,
+        bytes,
+        route,
+        reason,
+        counted: true,
+        believed: true,
+        state: RequestState::AwaitsResult,
+        accepted: 0,
+        headers,
+        segment: segment.unwrap_or(0),
+        datagrams: 0,
+        datagram_bytes: 0,
+        charge: 0,
+    }
+}

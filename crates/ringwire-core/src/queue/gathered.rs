@@ -1,0 +1,61 @@
+//! Step 5 of a send: what a queue has gathered for one request, of a stream or of datagrams.
+
+use std::ops::Range;
+
+use crate::ledger::payload::{Payloads, Position};
+use crate::segments::KnownSegments;
+use crate::words::span::Span;
+use crate::words::table::NONE;
+
+const PAGE_BYTES: u64 = 4096;
+
+/// What the queue has gathered for one request. The spans are in the caller's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gathered {
+    pub first: Position,
+    /// The first byte behind it.
+    pub end: Position,
+    /// Payloads that it covers, wholly or in part.
+    pub count: u32,
+    pub bytes: u64,
+    /// The segment that holds all spans, if they are registered.
+    pub segment: Option<u16>,
+    /// The header pages that it reads.
+    pub headers: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Registered(u16),
+    Normal,
+}
+
+/// The non-empty rests of a payload's pieces from a position on.
+pub(crate) fn rests(payloads: &Payloads, at: Position) -> impl Iterator<Item = &[u8]> {
+    let mut skip = usize::try_from(at.skip).unwrap_or(usize::MAX);
+    payloads.pieces(at.slot).iter().filter_map(move |piece| {
+        let bytes = piece.as_slice();
+        let rest = bytes.get(skip..).unwrap_or_default();
+        skip = skip.saturating_sub(bytes.len());
+        (!rest.is_empty()).then_some(rest)
+    })
+}
+
+/// A request that covers nothing yet, and the addresses that it may read.
+pub(super) fn nothing_yet(
+    head: Position,
+    mode: Mode,
+    segments: &KnownSegments,
+) -> (Gathered, Range<usize>) {
+    let (segment, window) = match mode {
+        Mode::Registered(index) => (Some(index), segments.range(index)),
+        Mode::Normal => (None, 0..usize::MAX),
+    };
+    (Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE }, window)
+}
+
+/// What a span costs of the send buffer: whole pages from the start of its first page.
+pub(super) fn charge(span: Span) -> u64 {
+    let offset = span.address() as u64 % PAGE_BYTES;
+    (offset + span.len() as u64).next_multiple_of(PAGE_BYTES)
+}

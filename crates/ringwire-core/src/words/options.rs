@@ -1,0 +1,106 @@
+//! Step 1 of a send: what a program may ask for beside the payload and its socket.
+//!
+//! Neighbours: `sending.rs` checks it against the socket. Must not know what becomes of it.
+
+use std::net::SocketAddr;
+
+use crate::words::ids::Notifier;
+use crate::words::route::Force;
+
+/// How a payload is to be sent, where `Ring::send` alone does not say it.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use = "options do nothing until they are sent with"]
+pub struct SendOptions {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) notifier: Option<Notifier>,
+    pub(crate) quiet: bool,
+    pub(crate) force: Option<Force>,
+    pub(crate) segment_bytes: Option<u16>,
+}
+
+impl SendOptions {
+    /// To the socket's own peer, attached to nothing, with events of its own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// To this address; for UDP only.
+    pub fn to(mut self, address: SocketAddr) -> Self {
+        self.address = Some(address);
+        self
+    }
+
+    /// As a GSO batch (generic segmentation offload), which these pages call a *train*: datagrams
+    /// of `segment_bytes` bytes each, the last of which may be shorter; for UDP only. One system
+    /// call and one packet's worth of work carry up to 128 of them, so this is by far the fastest
+    /// way to send many; the payload may have megabytes and is cut into requests inside.
+    ///
+    /// Payloads of equal length that wait for one destination leave together as well, whether sent
+    /// as a train or not. Nothing waits for that: only what is queued when the ring is turned.
+    /// Where the path takes no trains the datagrams go one by one, and
+    /// [`Stats::trains_refused`](crate::Stats::trains_refused) says so.
+    ///
+    /// `Sent` comes when all datagrams are accepted, `Released` after the last notification. If one
+    /// part fails, the rest does not leave, and `Failed` says how many bytes were accepted before.
+    /// A `segment_bytes` that the path does not take (any more: see below) comes as a `Failed` with
+    /// `EMSGSIZE`, or `EINVAL` on older kernels: a train's datagrams are never cut into fragments
+    /// here. A train can be taken back only if no datagram of it has left.
+    ///
+    /// On a socket that only ever sends trains of one size, set `UDP_SEGMENT` to it before it is
+    /// attached: a request then need not say how it is cut, and costs a sixth less. It cuts
+    /// whatever else is sent on the socket too.
+    ///
+    /// # Kernel
+    /// 4.18: `UDP_SEGMENT` in udp(7). Zero-copy since 6.1, from registered memory since 6.15; 128
+    /// datagrams a request since 6.9, 64 before (K37).
+    ///
+    /// # When the path changes
+    /// A train that its path takes no longer fails, as a plain send of it with `UDP_SEGMENT` would,
+    /// and nothing of it is sent: it is not cut into smaller datagrams or, on this host, into
+    /// fragments. Trains that fit go on as before. What fits, `getsockopt(IP_MTU)` says: that less
+    /// 28 bytes, or 48 on IPv6, and less the socket's IP options. Payloads that were not sent as a
+    /// train go one by one where they fit no longer, and IP cuts them, or refuses them if the
+    /// socket forbids it (`IP_MTU_DISCOVER`), as it does with a plain send. A larger MTU is seen
+    /// within 10 ms of sending, and what fits leaves together again.
+    ///
+    /// To an address of its own nobody knows what fits: a size that is refused goes one by one for
+    /// up to 4 s, or fails if it was to be a train, and smaller ones go together. On IPv4 a router
+    /// far away that takes less cuts a train's datagrams, unless the socket has `IP_PMTUDISC_DO`
+    /// (K55).
+    pub fn train(mut self, segment_bytes: u16) -> Self {
+        self.segment_bytes = Some(segment_bytes);
+        self
+    }
+
+    /// Attached to this notifier.
+    pub fn on(mut self, notifier: Notifier) -> Self {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// On this route, whatever its size and whatever was learned about its socket: for measuring,
+    /// for tests, and for programs that know better. It shares requests only with payloads of the
+    /// same wish.
+    ///
+    /// [`Force::ZeroCopy`]: ringwire does not copy it, though the kernel still may
+    /// ([`Released::copied`](crate::Event::Released) tells). Nor does it wait for what is missing:
+    /// such a payload fails with `EOPNOTSUPP` where the socket or the kernel has no zero copy, or
+    /// none that is safe ([`Reason`](crate::Reason)), with `ENOMEM` or `ENOBUFS` where no more
+    /// memory may be pinned, with `EBUSY` where others have written on the socket and what was out
+    /// is not free yet. On a stream everything behind it fails with it, as behind any other that
+    /// failed. Small foreign pieces beside registered ones are copied all the same; empty payloads
+    /// have no route.
+    pub fn route(mut self, force: Force) -> Self {
+        self.force = Some(force);
+        self
+    }
+
+    /// Without events of the payload's own, for one that is attached to a notifier: no `Sent`,
+    /// `Failed`, `Released`; the ring drops it when it is released. That is what makes one
+    /// notification cheaper than many. A stream that fails still says
+    /// [`Event::Broken`](crate::Event::Broken).
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+}
