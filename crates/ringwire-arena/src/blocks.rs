@@ -173,7 +173,7 @@ impl Index {
         self.span() as usize * SPAN_BYTES + self.place() as usize * class.bytes()
     }
 
-    /// Where the block's header lies in a table of `spans * 256`.
+    /// Its place in a table of `spans * 256`.
     ///
     /// The table is large and mostly never touched, so the order of places decides how much of it
     /// becomes real. Place 0 of all spans comes first, then place 1 of all spans, then 2–3 of each
@@ -184,7 +184,7 @@ impl Index {
     /// 0                   n              2n                        4n
     /// ```
     #[inline]
-    pub(crate) fn header_slot(self, spans: u32) -> usize {
+    pub(crate) fn slot(self, spans: u32) -> usize {
         let (span, place) = (self.span() as usize, self.place() as usize);
         match self.place().checked_ilog2() {
             None => span,

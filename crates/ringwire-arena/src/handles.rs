@@ -11,7 +11,6 @@ use crate::memory::{Block, BlockMut};
 impl BlockMut {
     /// Appends as much of `bytes` as fits, and says how much that was.
     #[inline]
-    #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> usize {
         let spare = self.spare_mut();
         let fits = bytes.len().min(spare.len());
@@ -63,7 +62,6 @@ impl Block {
     /// # Panics
     ///
     /// If the range lies outside the block, as slices do.
-    #[inline]
     #[inline]
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Block {
         let start = match range.start_bound() {

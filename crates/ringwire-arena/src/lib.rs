@@ -15,10 +15,10 @@
 //!                 closed and no block is held
 //! ```
 //!
-//! `blocks.rs` decides which piece of a segment a block is (pure), `memory.rs` makes pointers of
-//! that and counts holders (unsafe), `handles.rs` is what holders can do. Where memory comes from,
-//! and what registers it, this crate does not know: `ringwire-sys` has both. Programs use
-//! `ringwire::Arena`.
+//! `blocks.rs` decides which piece of a segment a block is (pure), `tables.rs` keeps their counts
+//! and `memory.rs` makes pointers of that and hands them out (unsafe), `handles.rs` is what holders
+//! can do. Where memory comes from, and what registers it, this crate does not know: `ringwire-sys`
+//! has both. Programs use `ringwire::Arena`.
 
 #![deny(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod backing;
 mod blocks;
 mod handles;
 mod memory;
+mod tables;
 
 pub use backing::{Backing, EndsWithIt};
 pub use blocks::{BLOCK_BYTES_MAX, Class};

@@ -3,7 +3,7 @@
 //! `blocks.rs` decides with numbers, this file makes them pointers; others see only [`Segment`],
 //! [`Block`] and [`BlockMut`], whose safe methods cannot be misused. Who brings the memory promises
 //! what it is, by [`Backing`]; this file must not know where it comes from, nor sockets, rings or
-//! policy. It is the only one of the crate that opts in to unsafe code.
+//! policy.
 //!
 //! Invariants:
 //! - A segment's two pieces of memory (bytes and headers) live exactly as long as its [`Segment`],
@@ -20,36 +20,18 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicU32 as PlainU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::backing::{Backing, EndsWithIt, OnHeap};
 use crate::blocks::sync::AtomicU32;
 use crate::blocks::{
-    Class, Count, FreeCount, FreeSpans, Index, Outstanding, PLACES_PER_SPAN, RunFate, SPAN_BYTES,
-    SPANS_MAX, Stack,
+    Class, FreeCount, FreeSpans, Index, Outstanding, RunFate, SPAN_BYTES, SPANS_MAX, Stack,
 };
+use crate::tables::Tables;
 
-/// What is known of a block besides its bytes. Lives outside arena memory, in its segment's header
-/// table, so that bytes on the wire and counts never share a page.
-///
-/// Any bytes are a valid header, and no block is held before `carve` has written its own: so the
-/// table is used as it is brought. Every field is atomic, because a thread that stalled inside
-/// `Stack::pop` may read the link of a block that has long been carved anew. 32 bytes, so that none
-/// straddles a cache line.
-#[repr(C, align(32))]
-struct Header {
-    count: Count,
-    next: AtomicU32,
-    index: PlainU32,
-    class: PlainU32,
-    /// The segment, as `Arc::as_ptr` gave it.
-    segment: AtomicPtr<Segment>,
-}
-
-#[cfg(not(all(test, loom)))]
-const _: () = assert!(size_of::<Header>() == 32);
 const _: () = assert!(size_of::<Option<Block>>() == 24);
+const _: () = assert!(size_of::<Option<RawBlock>>() == 16);
 
 /// Keeps what different threads write at the same time off one another's cache lines (two lines:
 /// processors fetch them in pairs).
@@ -62,8 +44,9 @@ struct Padded<T>(T);
 #[derive(Debug)]
 #[must_use]
 pub struct RawBlock {
-    ptr: NonNull<u8>,
-    header: NonNull<Header>,
+    segment: NonNull<Segment>,
+    index: Index,
+    class: Class,
 }
 
 /// How hard [`Segment::alloc`] tries once its stack is empty.
@@ -103,18 +86,26 @@ pub struct Segment {
     stacks: [Padded<Stack>; Class::COUNT],
     outstanding: Padded<Outstanding>,
     free_spans: Mutex<FreeSpans>,
+    /// What is read for each block and never written, off the lines that are.
+    fixed: Padded<Fixed>,
     index: u16,
-    spans: u32,
-    base: NonNull<u8>,
-    bytes: usize,
-    headers: NonNull<Header>,
     // Fields drop in this order: the registration ends before the memory goes.
     registration: Option<EndsWithIt>,
     _memory: Box<dyn Backing>,
     _header_memory: Box<dyn Backing>,
 }
 
-// SAFETY: the two pointers lead into memory that the segment owns and that belongs to no thread
+/// Where a segment's memory is.
+#[derive(Debug)]
+struct Fixed {
+    /// The segment itself, as its `Arc` has it, for handles that outlive whoever asked for them.
+    own: NonNull<Segment>,
+    tables: Tables,
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the pointers lead into memory that the segment owns and that belongs to no thread
 // (`Backing`); all else in it is `Send`.
 unsafe impl Send for Segment {}
 // SAFETY: through a `&Segment`, headers are accessed by atomics only, and bytes not at all: whoever
@@ -125,7 +116,7 @@ impl Segment {
     /// How long the memory of the headers has to be for a segment of `bytes`. Most of it is never
     /// touched, unless the segment is cut into its smallest blocks.
     pub fn header_bytes(bytes: usize) -> usize {
-        bytes / SPAN_BYTES * PLACES_PER_SPAN * size_of::<Header>()
+        Tables::bytes(bytes / SPAN_BYTES)
     }
 
     /// Makes a segment of `memory`: 64 KiB to 1 GiB in whole 64 KiB, which fresh blocks show as it
@@ -147,15 +138,14 @@ impl Segment {
         assert!(spans <= SPANS_MAX, "a segment of {bytes} bytes, and more than 1 GiB");
         assert!(headers.bytes() >= Segment::header_bytes(bytes), "headers for a shorter segment");
         let spans = spans as u32;
-        let segment = Arc::new(Segment {
+        // SAFETY: `headers` is that long, and goes after the tables, with the segment.
+        let tables = unsafe { Tables::at(headers.base(), spans) };
+        let segment = Arc::new_cyclic(|own: &Weak<Segment>| Segment {
             stacks: std::array::from_fn(|_| Padded(Stack::new())),
             outstanding: Padded(Outstanding::new()),
             free_spans: Mutex::new(FreeSpans::new(spans)),
+            fixed: Padded(Fixed { own: own_ptr(own), tables, base, bytes }),
             index,
-            spans,
-            base,
-            bytes,
-            headers: headers.base().cast(),
             registration,
             _memory: memory,
             _header_memory: headers,
@@ -186,13 +176,13 @@ impl Segment {
     /// Its first byte.
     #[inline]
     pub fn base(&self) -> NonNull<u8> {
-        self.base
+        self.fixed.0.base
     }
 
     /// Its length in bytes.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.fixed.0.bytes
     }
 
     /// Whether it has a registration.
@@ -239,24 +229,22 @@ impl Segment {
         let span = free_spans.carve(class)?;
         let first = Index::new(span, 0);
         let last = Index::new(span, class.blocks_per_run() - 1);
+        let tables = &self.fixed.0.tables;
+        tables.class(span).store(class.number() as u8, Ordering::Relaxed);
         for place in 0..class.blocks_per_run() {
-            let header = self.header(Index::new(span, place));
             let next = if place < last.place() { Index::new(span, place + 1).code() } else { 0 };
-            header.next.store(next, Ordering::Relaxed);
-            header.index.store(Index::new(span, place).code(), Ordering::Relaxed);
-            header.class.store(class.number() as u32, Ordering::Relaxed);
-            header.segment.store(Arc::as_ptr(self).cast_mut(), Ordering::Relaxed);
+            tables.link(Index::new(span, place)).store(next, Ordering::Relaxed);
         }
         if let Some(second) = Index::from_code(self.next_of(first)).filter(|_| first != last) {
             // Not closed: `FreeSpans::carve` refuses then, and we hold its lock.
-            self.stack(class).push(second, &self.header(last).next);
+            self.stack(class).push(second, tables.link(last));
         }
         Some(self.hold(class, first))
     }
 
     /// Makes free spans of every run of which all blocks are free.
     fn scavenge(&self, free_spans: &mut FreeSpans) {
-        let mut count = FreeCount::new(self.spans);
+        let mut count = FreeCount::new(self.fixed.0.tables.spans);
         for class in Class::all() {
             let Some(first) = self.stack(class).take_all() else { continue };
             // From here the chain is ours alone; what others return meanwhile starts a new one.
@@ -271,7 +259,7 @@ impl Segment {
                         let head = match kept {
                             None => index,
                             Some((head, last)) => {
-                                self.header(last).next.store(index.code(), Ordering::Relaxed);
+                                self.link(last).store(index.code(), Ordering::Relaxed);
                                 head
                             }
                         };
@@ -280,7 +268,7 @@ impl Segment {
                 }
             }
             if let Some((head, last)) = kept {
-                self.stack(class).push(head, &self.header(last).next);
+                self.stack(class).push(head, self.link(last));
             }
         }
     }
@@ -298,7 +286,7 @@ impl Segment {
                 last = Some(index);
             }
             if let (Some(first), Some(last)) = (first, last) {
-                self.stack(class).push(first, &self.header(last).next);
+                self.stack(class).push(first, self.link(last));
             }
             let held = u64::from(free_spans.carved(class)) - free;
             usage.blocks += held;
@@ -337,7 +325,7 @@ impl Segment {
 
     #[inline]
     fn next_of(&self, index: Index) -> u32 {
-        self.header(index).next.load(Ordering::Relaxed)
+        self.link(index).load(Ordering::Relaxed)
     }
 
     /// The blocks of a chain that was taken off its stack. A block's link is read before the block
@@ -352,61 +340,59 @@ impl Segment {
     }
 
     #[inline]
-    fn header_ptr(&self, index: Index) -> NonNull<Header> {
-        let slot = index.header_slot(self.spans);
-        debug_assert!(index.span() < self.spans, "a block outside its segment");
-        // SAFETY: an `Index` of this segment has `span < spans` and `place < 256` (only carved
-        // blocks get onto its stacks), so `slot < spans * 256`; `open` has checked that the table
-        // is that long.
-        unsafe { self.headers.add(slot) }
-    }
-
-    #[inline]
-    fn header(&self, index: Index) -> &Header {
-        // SAFETY: inside the header table (see `header_ptr`), aligned (the table begins a page, and
-        // headers are 32 bytes), initialised (`Backing`), any bytes being a header, and shared: all
-        // fields are atomic. The table lives as long as `self`, which owns it.
-        unsafe { self.header_ptr(index).as_ref() }
+    fn link(&self, index: Index) -> &AtomicU32 {
+        self.fixed.0.tables.link(index)
     }
 
     /// Makes the handle of a block that was just popped or carved, so that nobody else holds it.
     #[inline]
     fn hold(&self, class: Class, index: Index) -> RawBlock {
-        let header = self.header_ptr(index);
-        // SAFETY: as in `header`.
-        unsafe { header.as_ref() }.count.set_one();
-        // SAFETY: the block lies inside the segment's memory: its run of spans was carved out of
-        // the segment's own (`FreeSpans` has `bytes / SPAN_BYTES` of them), and places end within
-        // theirs.
-        let ptr = unsafe { self.base.add(index.offset_bytes(class)) };
-        RawBlock { ptr, header }
+        self.fixed.0.tables.count(index).set_one();
+        RawBlock { segment: self.fixed.0.own, index, class }
     }
 }
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (index, bytes) = (self.index, self.bytes);
+        let (index, bytes) = (self.index, self.bytes());
         f.debug_struct("Segment").field("index", &index).field("bytes", &bytes).finish()
     }
 }
 
-/// The block behind `header` has no holder any more: it goes back on its stack.
+/// Where the segment of this handle is.
+fn own_ptr(own: &Weak<Segment>) -> NonNull<Segment> {
+    // Never null: the memory is there, and about to be filled.
+    NonNull::new(own.as_ptr().cast_mut()).expect("memory that was allocated")
+}
+
+/// What a held block reads of its segment.
 ///
 /// # Safety
 ///
-/// The caller was the block's last holder, and uses neither it nor `header` again.
+/// A block of the segment is held for as long as the answer is used: while one is, it is counted
+/// either as carved or as outstanding, and the segment lives.
 #[inline]
-unsafe fn give_back(header: NonNull<Header>) {
-    // SAFETY: the table lives as long as its segment, and that until this block has come back: it
-    // is held (by the caller), so it is counted either as carved or as outstanding.
-    let own = unsafe { header.as_ref() };
-    let class = Class::from_number(own.class.load(Ordering::Relaxed));
-    let segment = own.segment.load(Ordering::Relaxed).cast_const();
-    let Some(index) = Index::from_code(own.index.load(Ordering::Relaxed)) else { return };
-    // SAFETY: `segment` was stored by `carve` and lives as said above. Only the stack's word is
-    // borrowed, not the segment: another thread may free the segment the moment the push is seen.
+unsafe fn fixed<'a>(segment: NonNull<Segment>) -> &'a Fixed {
+    // SAFETY: the segment lives, as said above; only this part of it is borrowed, which nobody
+    // writes.
+    unsafe { &(*segment.as_ptr()).fixed.0 }
+}
+
+/// A block has no holder any more: it goes back on its stack.
+///
+/// # Safety
+///
+/// The caller was the block's last holder, and does not use it again.
+#[inline]
+unsafe fn give_back(segment: NonNull<Segment>, index: Index) {
+    // SAFETY: the caller holds the block until the push below.
+    let tables = unsafe { &fixed(segment).tables };
+    let class = Class::from_number(tables.class(index.span()).load(Ordering::Relaxed).into());
+    let segment = segment.as_ptr().cast_const();
+    // SAFETY: the segment lives as said above. Only the stack's word is borrowed, and one link, not
+    // the segment: another thread may free that the moment the push is seen.
     let stack = unsafe { &(*segment).stacks[class.number()].0 };
-    if stack.push(index, &own.next) {
+    if stack.push(index, tables.link(index)) {
         return;
     }
     // SAFETY: the stack is closed, so the block still counts as outstanding and keeps the segment.
@@ -425,8 +411,11 @@ unsafe fn give_back(header: NonNull<Header>) {
 /// which can be sent and shared; dropping it returns the memory. It derefs to the filled part.
 pub struct BlockMut {
     ptr: NonNull<u8>,
-    len: usize,
-    header: NonNull<Header>,
+    /// At most 16 MiB.
+    len: u32,
+    index: Index,
+    /// As its `Arc` has it.
+    segment: NonNull<Segment>,
 }
 
 /// A piece of arena memory that nobody writes any more: sendable, sliceable, cheap to clone.
@@ -435,12 +424,15 @@ pub struct BlockMut {
 /// thread it is dropped. A block stays good when its arena is dropped before it.
 pub struct Block {
     ptr: NonNull<u8>,
-    len: usize,
-    header: NonNull<Header>,
+    /// At most 16 MiB.
+    len: u32,
+    index: Index,
+    /// As its `Arc` has it.
+    segment: NonNull<Segment>,
 }
 
 // SAFETY: the one holder of the bytes may be any thread: handing them on goes through the stack's
-// Release/Acquire, the header is atomic, and neither memory belongs to a thread (`Backing`).
+// Release/Acquire, the tables are atomic, and neither memory belongs to a thread (`Backing`).
 unsafe impl Send for BlockMut {}
 // SAFETY: `&BlockMut` only reads the bytes, and nobody writes while it is borrowed.
 unsafe impl Sync for BlockMut {}
@@ -452,7 +444,14 @@ unsafe impl Sync for Block {}
 impl From<RawBlock> for BlockMut {
     #[inline]
     fn from(raw: RawBlock) -> BlockMut {
-        BlockMut { ptr: raw.ptr, len: 0, header: raw.header }
+        let RawBlock { segment, index, class } = raw;
+        // SAFETY: the block is held.
+        let base = unsafe { fixed(segment) }.base;
+        // SAFETY: the block lies inside the segment's memory: its run of spans was carved out of
+        // the segment's own (`FreeSpans` has `bytes / SPAN_BYTES` of them), and places end within
+        // theirs.
+        let ptr = unsafe { base.add(index.offset_bytes(class)) };
+        BlockMut { ptr, len: 0, index, segment }
     }
 }
 
@@ -460,24 +459,24 @@ impl BlockMut {
     /// How many bytes it holds at most. At least what was asked for.
     #[inline]
     pub fn capacity(&self) -> usize {
-        // SAFETY: the header lives as long as its segment, and that while this block is held.
-        let header = unsafe { self.header.as_ref() };
-        Class::from_number(header.class.load(Ordering::Relaxed)).bytes()
+        // SAFETY: this block is held.
+        let tables = unsafe { &fixed(self.segment).tables };
+        Class::from_number(tables.class(self.index.span()).load(Ordering::Relaxed).into()).bytes()
     }
 
     /// How many bytes are filled.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// All that is not filled yet. It is initialised memory (zeroes, or what an earlier block left
     /// there), so it may be read; say with [`advance`](BlockMut::advance) how much you wrote.
     #[inline]
     pub fn spare_mut(&mut self) -> &mut [u8] {
-        let spare = self.capacity() - self.len;
+        let spare = self.capacity() - self.len();
         // SAFETY: `len <= capacity`.
-        let start = unsafe { self.ptr.add(self.len) };
+        let start = unsafe { self.ptr.add(self.len()) };
         // SAFETY: the rest of a block that this handle alone holds (`&mut self` for the borrow),
         // there until it is returned, and initialised from the first (`Backing`).
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), spare) }
@@ -491,15 +490,16 @@ impl BlockMut {
     /// range, that is a mistake of the calling program and never depends on what a peer sent.
     #[inline]
     pub fn advance(&mut self, bytes: usize) {
-        let spare = self.capacity() - self.len;
+        let spare = self.capacity() - self.len();
         assert!(bytes <= spare, "advance by {bytes} bytes, and the block has {spare} to spare");
-        self.len += bytes;
+        // No more than the capacity, which is 16 MiB at most.
+        self.len += bytes as u32;
     }
 
     /// Keeps the first `len` filled bytes; does nothing if there are fewer.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
     }
 
     /// Makes it immutable and shareable. The block covers the filled part only; the rest of the
@@ -507,7 +507,7 @@ impl BlockMut {
     #[inline]
     pub fn freeze(self) -> Block {
         let whole = std::mem::ManuallyDrop::new(self);
-        Block { ptr: whole.ptr, len: whole.len, header: whole.header }
+        Block { ptr: whole.ptr, len: whole.len, index: whole.index, segment: whole.segment }
     }
 }
 
@@ -518,7 +518,7 @@ impl Deref for BlockMut {
     fn deref(&self) -> &[u8] {
         // SAFETY: `len <= capacity` initialised bytes, there while the block is held; nobody else
         // has a handle, and a writer would need `&mut self`.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len as usize) }
     }
 }
 
@@ -526,7 +526,7 @@ impl DerefMut for BlockMut {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and `&mut self` of the only handle excludes every other access.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len as usize) }
     }
 }
 
@@ -534,7 +534,7 @@ impl Drop for BlockMut {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: the only handle is going away.
-        unsafe { give_back(self.header) };
+        unsafe { give_back(self.segment, self.index) };
     }
 }
 
@@ -545,10 +545,10 @@ impl Block {
     /// depends on it.
     #[inline]
     pub(crate) fn narrow(mut self, start: usize, end: usize) -> Block {
-        assert!(start <= end && end <= self.len, "a slice outside its block");
+        assert!(start <= end && end <= self.len as usize, "a slice outside its block");
         // SAFETY: `start <= len`, so the pointer stays inside the block or at its end.
         self.ptr = unsafe { self.ptr.add(start) };
-        self.len = end - start;
+        self.len = (end - start) as u32;
         self
     }
 }
@@ -560,28 +560,28 @@ impl Deref for Block {
     fn deref(&self) -> &[u8] {
         // SAFETY: `ptr` and `len` lie inside the filled part of a block, there while it is held;
         // nobody writes it before the last `Block` is gone, and the kernel only reads what is sent.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len as usize) }
     }
 }
 
 impl Clone for Block {
     #[inline]
     fn clone(&self) -> Block {
-        // SAFETY: the header lives as long as its segment, and that while this block is held.
-        unsafe { self.header.as_ref() }.count.add_one();
-        Block { ptr: self.ptr, len: self.len, header: self.header }
+        // SAFETY: this block is held.
+        unsafe { &fixed(self.segment).tables }.count(self.index).add_one();
+        Block { ptr: self.ptr, len: self.len, index: self.index, segment: self.segment }
     }
 }
 
 impl Drop for Block {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: this handle still counts, so the header is alive; if others remain it is not
+        // SAFETY: this handle still counts, so the count is there; if others remain it is not
         // touched again.
-        let last = unsafe { self.header.as_ref() }.count.drop_one();
+        let last = unsafe { &fixed(self.segment).tables }.count(self.index).drop_one();
         if last {
             // SAFETY: no other handle is left.
-            unsafe { give_back(self.header) };
+            unsafe { give_back(self.segment, self.index) };
         }
     }
 }

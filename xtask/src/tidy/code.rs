@@ -8,6 +8,7 @@ const UNSAFE: &[&str] = &[
     "crates/ringwire-arena/src/backing.rs",
     "crates/ringwire-arena/src/memory.rs",
     "crates/ringwire-arena/src/memory/tests.rs",
+    "crates/ringwire-arena/src/tables.rs",
     "crates/ringwire-sys/src/counters.rs",
     "crates/ringwire-sys/src/engine/any.rs",
     "crates/ringwire-sys/src/engine/epoll.rs",

@@ -62,7 +62,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     Layer {
         name: "ringwire-arena",
         uses: &[],
-        floors: &[&["backing", "blocks"], &["memory"], &["handles"]],
+        floors: &[&["backing", "blocks"], &["tables"], &["memory"], &["handles"]],
         pure: Some(Pure { without: KERNEL, unnamed: &[], forbids_unsafe: false }),
     },
     Layer {

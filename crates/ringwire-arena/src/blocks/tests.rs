@@ -56,13 +56,13 @@ fn every_block_has_a_header_of_its_own() {
     for spans in [1, 4, 5, 64] {
         let slots: BTreeSet<_> = (0..spans)
             .flat_map(|span| (0..256).map(move |place| Index::new(span, place)))
-            .map(|index| index.header_slot(spans))
+            .map(|index| index.slot(spans))
             .collect();
         assert_eq!(slots.len(), spans as usize * 256);
         assert_eq!(slots.last(), Some(&(spans as usize * 256 - 1)));
     }
     assert!(Index::new(65_535, 255).code() < CLOSED);
-    assert_eq!(Index::new(65_535, 255).header_slot(65_536), 65_536 * 256 - 1);
+    assert_eq!(Index::new(65_535, 255).slot(65_536), 65_536 * 256 - 1);
 }
 
 #[test]
