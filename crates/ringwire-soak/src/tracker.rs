@@ -33,7 +33,7 @@ impl PayloadTracker {
     /// The promise that it breaks.
     pub(crate) fn on_event(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::Sent { id, bytes } => self.settle(*id, |queued| *bytes == queued),
+            Event::Sent { id, bytes, .. } => self.settle(*id, |queued| *bytes == queued),
             Event::Failed { id, accepted, .. } => self.settle(*id, |queued| *accepted <= queued),
             Event::Released { id, payload, .. } => match self.0.remove(id) {
                 Some((Stage::Settled, bytes)) if payload.len() as u64 == bytes => Ok(()),

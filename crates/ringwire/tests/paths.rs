@@ -309,7 +309,7 @@ fn a_forced_zero_copy_fails_where_there_is_none() {
         seen.extend(events.drain());
     }
     let failed = seen.iter().any(|event| {
-        matches!(event, Event::Failed { id: which, accepted: 0, error }
+        matches!(event, Event::Failed { id: which, accepted: 0, error, .. }
             if *which == id && *error == Errno::OPNOTSUPP)
     });
     assert!(failed, "{seen:?}");

@@ -94,7 +94,7 @@ impl Run {
                     accepted += bytes;
                     self.tally.payloads += 1;
                 }
-                Event::Released { id, payload, copied } => {
+                Event::Released { id, payload, copied, .. } => {
                     self.under_way -= 1;
                     self.tally.add_released(copied, payload.len() as u64);
                     self.timed.released(&id, &mut self.tally.delays);

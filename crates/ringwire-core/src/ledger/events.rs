@@ -22,6 +22,10 @@ pub enum Event {
     Sent {
         /// The payload.
         id: PayloadId,
+        /// Its socket. Stale if it was closed or detached.
+        sock: Socket,
+        /// What it was sent with ([`SendOptions::tag`](crate::SendOptions::tag)); 0 if nothing.
+        tag: u64,
         /// Its length in bytes.
         bytes: u64,
     },
@@ -29,6 +33,10 @@ pub enum Event {
     Failed {
         /// The payload.
         id: PayloadId,
+        /// Its socket. Stale if it was closed or detached.
+        sock: Socket,
+        /// What it was sent with; 0 if nothing.
+        tag: u64,
         /// Bytes that the kernel had accepted before.
         accepted: u64,
         /// Why. `ECANCELED` for payloads that the caller took back. `ENOBUFS` of a datagram on a
@@ -41,6 +49,10 @@ pub enum Event {
     Released {
         /// The payload's id; from now on stale.
         id: PayloadId,
+        /// Its socket. Stale if it was closed or detached.
+        sock: Socket,
+        /// What it was sent with; 0 if nothing.
+        tag: u64,
         /// The payload itself. Dropping it frees a `Vec`, or returns a block to its arena when
         /// this was the last handle.
         payload: Payload,
@@ -61,6 +73,24 @@ pub enum Event {
         copied: Copied,
         /// How many of them failed.
         failed: u64,
+    },
+    /// Quiet payloads of a socket were accepted, up to and with one that asked for this
+    /// ([`SendOptions::tell_accepted`](crate::SendOptions::tell_accepted)): so a sender can be held
+    /// back by what its peer takes, without an event for each payload.
+    Accepted {
+        /// The socket.
+        sock: Socket,
+        /// That of the last of them that asked.
+        tag: u64,
+        /// All that was accepted on the socket since it was attached, in bytes.
+        through: u64,
+    },
+    /// The end of a stream that was finished has been sent ([FIN] behind its last byte).
+    ///
+    /// [FIN]: https://man7.org/linux/man-pages/man2/shutdown.2.html
+    Finished {
+        /// The socket.
+        sock: Socket,
     },
     /// A limit had refused a payload for this socket, and half of it is free again.
     Room {
@@ -104,14 +134,62 @@ pub enum Event {
 #[derive(Debug)]
 enum Record {
     Nothing,
-    Sent { id: PayloadId, bytes: u64 },
-    Failed { id: PayloadId, accepted: u64, error: Errno },
-    Released { id: PayloadId, piece: Piece, copied: Copied },
-    ReleasedPieces { id: PayloadId, copied: Copied },
-    Notified { tag: u64, seq: u32, payloads: u64, bytes: u64, copied: Copied, failed: u64 },
-    Room { sock: Socket },
-    Broken { sock: Socket, error: Errno },
-    Stalled { sock: Socket, bytes: u64, payloads: u32, silent_ms: u32, oldest_ms: u32 },
+    /// Those that follow are of this socket's payloads.
+    Of {
+        sock: Socket,
+    },
+    Sent {
+        id: PayloadId,
+        tag: u64,
+        bytes: u64,
+    },
+    Failed {
+        id: PayloadId,
+        tag: u64,
+        accepted: u64,
+        error: Errno,
+    },
+    Released {
+        id: PayloadId,
+        tag: u64,
+        piece: Piece,
+        copied: Copied,
+    },
+    ReleasedPieces {
+        id: PayloadId,
+        tag: u64,
+        copied: Copied,
+    },
+    Accepted {
+        sock: Socket,
+        tag: u64,
+        through: u64,
+    },
+    Finished {
+        sock: Socket,
+    },
+    Notified {
+        tag: u64,
+        seq: u32,
+        payloads: u64,
+        bytes: u64,
+        copied: Copied,
+        failed: u64,
+    },
+    Room {
+        sock: Socket,
+    },
+    Broken {
+        sock: Socket,
+        error: Errno,
+    },
+    Stalled {
+        sock: Socket,
+        bytes: u64,
+        payloads: u32,
+        silent_ms: u32,
+        oldest_ms: u32,
+    },
 }
 
 /// The caller's buffer for events, meant to be used again from turn to turn.
@@ -122,6 +200,13 @@ pub struct Events {
     records: Vec<Record>,
     head: usize,
     end: usize,
+    /// Whose payloads the next records are of …
+    telling: Option<Socket>,
+    /// … whose the last marker that was written says, and the last that was read.
+    writing: Option<Socket>,
+    reading: Option<Socket>,
+    /// How many of the records are markers.
+    markers: usize,
     /// The payloads of the `ReleasedPieces` among the records, in their order.
     payloads: VecDeque<Payload>,
 }
@@ -150,7 +235,7 @@ impl Events {
 
     /// How many events wait in the buffer.
     pub fn len(&self) -> usize {
-        self.end - self.head
+        self.end - self.head - self.markers
     }
 
     /// Whether no event waits.
@@ -196,51 +281,119 @@ impl Events {
 
     /// Takes the oldest event out.
     pub(crate) fn pop(&mut self) -> Option<Event> {
+        let event = self.take_next();
         if self.is_empty() {
-            return None;
+            self.begin_anew();
         }
-        let record = mem::replace(&mut self.records[self.head], Record::Nothing);
-        self.head += 1;
-        if self.head == self.end {
-            (self.head, self.end) = (0, 0);
+        event
+    }
+
+    #[inline(always)]
+    fn take_next(&mut self) -> Option<Event> {
+        while self.head < self.end {
+            let record = mem::replace(&mut self.records[self.head], Record::Nothing);
+            self.head += 1;
+            match record {
+                Record::Of { sock } => {
+                    self.reading = Some(sock);
+                    self.markers -= 1;
+                }
+                record => return record.event(self.reading, &mut self.payloads),
+            }
         }
-        record.event(&mut self.payloads)
+        None
+    }
+
+    #[inline]
+    fn begin_anew(&mut self) {
+        (self.head, self.end, self.markers) = (0, 0, 0);
+        (self.telling, self.writing, self.reading) = (None, None, None);
+    }
+
+    /// What is told of payloads from now on is told of this socket's.
+    #[inline]
+    pub(crate) fn of(&mut self, sock: Socket) {
+        self.telling = Some(sock);
+    }
+
+    /// Appends what is told of a payload, behind a marker if the last one names another socket. So
+    /// behind each marker there is an event.
+    #[inline(always)]
+    fn push_of_payload(&mut self, record: Record) {
+        if self.writing != self.telling {
+            self.mark();
+        }
+        self.push(record);
+    }
+
+    #[inline(never)]
+    fn mark(&mut self) {
+        if let Some(sock) = self.telling {
+            self.mark_as(sock);
+        }
+    }
+
+    fn mark_as(&mut self, sock: Socket) {
+        self.writing = Some(sock);
+        self.markers += 1;
+        self.push(Record::Of { sock });
     }
 
     /// Moves the events of `others` behind these.
     fn append(&mut self, others: &mut Events) {
-        if !others.is_empty() {
-            for record in
-                &mut others.records[mem::take(&mut others.head)..mem::take(&mut others.end)]
-            {
-                self.push(mem::replace(record, Record::Nothing));
-            }
-            self.payloads.append(&mut others.payloads);
+        if others.is_empty() {
+            return;
         }
+        if let Some(sock) = others.reading
+            && self.writing != Some(sock)
+        {
+            self.mark_as(sock);
+        }
+        self.markers += others.markers;
+        for at in others.head..others.end {
+            self.push(mem::replace(&mut others.records[at], Record::Nothing));
+        }
+        self.payloads.append(&mut others.payloads);
+        self.writing = others.writing;
+        others.begin_anew();
     }
 
     #[inline(always)]
-    pub(crate) fn sent(&mut self, id: PayloadId, bytes: u64) {
-        self.push(Record::Sent { id, bytes });
+    pub(crate) fn sent(&mut self, id: PayloadId, tag: u64, bytes: u64) {
+        self.push_of_payload(Record::Sent { id, tag, bytes });
     }
 
-    pub(crate) fn failed(&mut self, id: PayloadId, accepted: u64, error: Errno) {
-        self.push(Record::Failed { id, accepted, error });
+    pub(crate) fn failed(&mut self, id: PayloadId, tag: u64, accepted: u64, error: Errno) {
+        self.push_of_payload(Record::Failed { id, tag, accepted, error });
     }
 
     #[inline(always)]
-    pub(crate) fn released(&mut self, id: PayloadId, piece: Piece, copied: Copied) {
-        self.push(Record::Released { id, piece, copied });
+    pub(crate) fn released(&mut self, id: PayloadId, tag: u64, piece: Piece, copied: Copied) {
+        self.push_of_payload(Record::Released { id, tag, piece, copied });
     }
 
-    pub(crate) fn released_pieces(&mut self, id: PayloadId, payload: Payload, copied: Copied) {
-        self.push(Record::ReleasedPieces { id, copied });
+    pub(crate) fn released_pieces(
+        &mut self,
+        id: PayloadId,
+        tag: u64,
+        payload: Payload,
+        copied: Copied,
+    ) {
+        self.push_of_payload(Record::ReleasedPieces { id, tag, copied });
         self.payloads.push_back(payload);
     }
 
     pub(crate) fn notified(&mut self, tag: u64, seq: u32, sum: Sum) {
         let Sum { payloads, bytes, copied, failed } = sum;
         self.push(Record::Notified { tag, seq, payloads, bytes, copied, failed });
+    }
+
+    pub(crate) fn accepted(&mut self, sock: Socket, tag: u64, through: u64) {
+        self.push(Record::Accepted { sock, tag, through });
+    }
+
+    pub(crate) fn finished(&mut self, sock: Socket) {
+        self.push(Record::Finished { sock });
     }
 
     pub(crate) fn room(&mut self, sock: Socket) {
@@ -286,13 +439,7 @@ impl Iterator for Drain<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Event> {
-        let events = &mut *self.events;
-        if events.is_empty() {
-            return None;
-        }
-        let record = mem::replace(&mut events.records[events.head], Record::Nothing);
-        events.head += 1;
-        record.event(&mut events.payloads)
+        self.events.take_next()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -301,18 +448,24 @@ impl Iterator for Drain<'_> {
 }
 
 impl Record {
-    /// What callers see of it. `payloads` are those of the records of several pieces.
+    /// What callers see of it. `sock` is that whose payloads are told of; `payloads` are those of
+    /// the records of several pieces.
     #[inline(always)]
-    fn event(self, payloads: &mut VecDeque<Payload>) -> Option<Event> {
+    fn event(self, sock: Option<Socket>, payloads: &mut VecDeque<Payload>) -> Option<Event> {
         Some(match self {
-            Record::Sent { id, bytes } => Event::Sent { id, bytes },
-            Record::Released { id, piece, copied } => {
-                Event::Released { id, payload: piece.into_payload(), copied }
+            Record::Sent { id, tag, bytes } => Event::Sent { id, sock: sock?, tag, bytes },
+            Record::Released { id, tag, piece, copied } => {
+                Event::Released { id, sock: sock?, tag, payload: piece.into_payload(), copied }
             }
-            Record::ReleasedPieces { id, copied } => {
-                Event::Released { id, payload: payloads.pop_front()?, copied }
+            Record::ReleasedPieces { id, tag, copied } => {
+                let payload = payloads.pop_front()?;
+                Event::Released { id, sock: sock?, tag, payload, copied }
             }
-            Record::Failed { id, accepted, error } => Event::Failed { id, accepted, error },
+            Record::Failed { id, tag, accepted, error } => {
+                Event::Failed { id, sock: sock?, tag, accepted, error }
+            }
+            Record::Accepted { sock, tag, through } => Event::Accepted { sock, tag, through },
+            Record::Finished { sock } => Event::Finished { sock },
             Record::Notified { tag, seq, payloads, bytes, copied, failed } => {
                 Event::Notified { tag, seq, payloads, bytes, copied, failed }
             }
@@ -325,7 +478,7 @@ impl Record {
                 silent_for: Duration::from_millis(silent_ms.into()),
                 oldest: Duration::from_millis(oldest_ms.into()),
             },
-            Record::Nothing => return None,
+            Record::Of { .. } | Record::Nothing => return None,
         })
     }
 }
@@ -339,7 +492,8 @@ impl Drop for Drain<'_> {
         // Dropping a payload may run foreign code. Should that panic, the rest is dropped with the
         // buffer, or leaked when it is written over; the payloads go first, so that none is left to
         // be told of under another's id.
-        let rest = mem::take(&mut self.events.head)..mem::take(&mut self.events.end);
+        let rest = self.events.head..self.events.end;
+        self.events.begin_anew();
         self.events.payloads.clear();
         for record in &mut self.events.records[rest] {
             *record = Record::Nothing;
@@ -376,11 +530,13 @@ mod tests {
         let id = |slot| PayloadId(Key { slot, generation: 0 });
         let pair = |byte: &'static [u8; 1]| [Piece::from(byte), Piece::from(byte)].into_payload();
         let mut events = Events::new();
-        events.released(id(0), Piece::from(Bytes::from_owner(Panics)), No);
-        events.released_pieces(id(1), pair(b"a"), No);
+        events.of(Socket(Key { slot: 0, generation: 0 }));
+        events.released(id(0), 0, Piece::from(Bytes::from_owner(Panics)), No);
+        events.released_pieces(id(1), 0, pair(b"a"), No);
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(events.drain())));
         assert!(dropped.is_err());
-        events.released_pieces(id(2), pair(b"b"), No);
+        events.of(Socket(Key { slot: 0, generation: 0 }));
+        events.released_pieces(id(2), 7, pair(b"b"), No);
         let Some(Event::Released { id: told, payload, .. }) = events.drain().next() else {
             panic!("an event");
         };
@@ -388,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_waits_in_little_space() {
-        assert!(size_of::<super::Record>() <= 56, "{}", size_of::<super::Record>());
+    fn an_event_waits_in_one_cache_line() {
+        assert!(size_of::<super::Record>() <= 64, "{}", size_of::<super::Record>());
     }
 }

@@ -17,15 +17,18 @@ impl PayloadFlags {
     const COPY: u8 = 2;
     const ZERO_COPY: u8 = 4;
     const UNPINNABLE: u8 = 8;
+    const TELLS_ACCEPTED: u8 = 16;
 
     #[inline]
-    pub(crate) fn new(quiet: bool, force: Option<Force>) -> Self {
+    pub(crate) fn new(quiet: bool, tells_accepted: bool, force: Option<Force>) -> Self {
         let route = match force {
             None => 0,
             Some(Force::Copy) => Self::COPY,
             Some(Force::ZeroCopy) => Self::ZERO_COPY,
         };
-        PayloadFlags(route | if quiet { Self::QUIET } else { 0 })
+        let quiet = if quiet { Self::QUIET } else { 0 };
+        let tells = if tells_accepted { Self::TELLS_ACCEPTED } else { 0 };
+        PayloadFlags(route | quiet | tells)
     }
 
     #[inline]
@@ -44,7 +47,13 @@ impl PayloadFlags {
 
     #[inline]
     pub(crate) fn route_flags(self) -> RouteFlags {
-        RouteFlags(self.0 & !Self::QUIET)
+        RouteFlags(self.0 & !(Self::QUIET | Self::TELLS_ACCEPTED))
+    }
+
+    /// Whether the caller is told when it was accepted, though it is quiet.
+    #[inline]
+    pub(crate) fn tells_accepted(self) -> bool {
+        self.0 & Self::TELLS_ACCEPTED != 0
     }
 
     #[inline]

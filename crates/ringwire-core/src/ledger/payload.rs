@@ -41,6 +41,10 @@ pub(crate) struct Opening {
     /// The notification that waits for it, or [`NONE`].
     pub notification: u32,
     pub quiet: bool,
+    /// Whether the caller is told when it was accepted, though it is quiet.
+    pub tells_accepted: bool,
+    /// What its events carry.
+    pub tag: u64,
     /// The route that it must take.
     pub force: Option<Force>,
     /// The size of its datagrams, or 0 if it is a single one.
@@ -64,6 +68,8 @@ impl Opening {
             socket,
             notification,
             quiet: options.quiet,
+            tells_accepted: options.tells_accepted,
+            tag: options.tag,
             force: options.force,
             segment_bytes: options.segment_bytes.unwrap_or(0),
             opened_ms,
@@ -230,8 +236,12 @@ pub(crate) struct Payloads {
     table: Table<Entry>,
     /// As long as the table.
     owners: Vec<Owner>,
+    /// What the events of each carry; as long as the table.
+    tags: Vec<u64>,
     pieces: Table<Payload>,
     addresses: Table<SocketAddr>,
+    /// The tag of the quiet payload that was accepted last and is to be told of.
+    accepted_tag: Option<u64>,
     /// Quiet payloads that were released. Dropping them may run foreign code, so it is put off
     /// until all tables agree.
     quiet: Vec<Piece>,
@@ -253,13 +263,16 @@ impl DerefMut for Payloads {
 
 impl Payloads {
     pub(crate) fn with_room(seed: u32, payloads: u32) -> Self {
-        let mut owners = Vec::new();
+        let (mut owners, mut tags) = (Vec::new(), Vec::new());
         let _ = owners.try_reserve_exact(payloads as usize);
+        let _ = tags.try_reserve_exact(payloads as usize);
         Payloads {
             table: Table::with_room(seed, payloads),
             owners,
+            tags,
             pieces: Table::with_room(seed, payloads),
             addresses: Table::with_room(seed, payloads),
+            accepted_tag: None,
             quiet: Vec::with_capacity(QUIET_ROOM.min(payloads as usize)),
             quiet_pieces: Vec::new(),
         }
@@ -312,8 +325,7 @@ impl Payloads {
         opening: Opening,
         address: u32,
     ) -> PayloadId {
-        let Opening { bytes, socket, notification, quiet, force, segment_bytes, opened_ms } =
-            opening;
+        let Opening { bytes, socket, notification, force, segment_bytes, opened_ms, .. } = opening;
         let key = self.table.insert(Entry {
             bytes,
             address: start,
@@ -321,7 +333,7 @@ impl Payloads {
             parts: 0,
             segment_bytes,
             copied: Copied::No,
-            flags: PayloadFlags::new(quiet, force),
+            flags: PayloadFlags::new(opening.quiet, opening.tells_accepted, force),
             failed: false,
             settled: false,
             passed: false,
@@ -330,6 +342,7 @@ impl Payloads {
         if key.slot as usize >= self.owners.len() {
             self.grow_owners();
         }
+        self.tags[key.slot as usize] = opening.tag;
         let owner = &mut self.owners[key.slot as usize];
         // Field by field, from registers to where they stay. Nothing is there to be dropped.
         mem::forget(mem::replace(&mut owner.held, ManuallyDrop::into_inner(held)));
@@ -344,6 +357,7 @@ impl Payloads {
     /// One place more, for a fresh position of the table: they grow batch.
     #[cold]
     fn grow_owners(&mut self) {
+        self.tags.push(0);
         self.owners.push(Owner {
             held: Owned::Nothing,
             accepted: 0,
@@ -435,11 +449,22 @@ impl Payloads {
         let rest = entry.bytes - at.skip;
         if rest <= left {
             entry.passed = true;
-            if !mem::replace(&mut entry.settled, true) && !entry.flags.quiet() {
-                events.sent(PayloadId(key), entry.bytes);
+            if !mem::replace(&mut entry.settled, true) {
+                let tag = self.tags[at.slot as usize];
+                if !entry.flags.quiet() {
+                    events.sent(PayloadId(key), tag, entry.bytes);
+                } else if entry.flags.tells_accepted() {
+                    self.accepted_tag = Some(tag);
+                }
             }
         }
         Some((rest, entry.next))
+    }
+
+    /// The tag of the quiet payload that was accepted last and is to be told of, once.
+    #[inline]
+    pub(crate) fn take_accepted_tag(&mut self) -> Option<u64> {
+        self.accepted_tag.take()
     }
 
     /// Takes in that the payload's queue is given up.
@@ -458,7 +483,7 @@ impl Payloads {
         entry.failed = true;
         if !entry.flags.quiet() {
             let accepted = self.owners.get(slot as usize).map_or(0, |owner| owner.accepted);
-            events.failed(PayloadId(key), accepted, error);
+            events.failed(PayloadId(key), self.tags[slot as usize], accepted, error);
         }
         true
     }
@@ -501,7 +526,8 @@ impl Payloads {
                         }
                         match mem::replace(&mut owner.held, Owned::Nothing) {
                             Owned::Piece(piece) if !entry.flags.quiet() => {
-                                events.released(PayloadId(key), piece, copied);
+                                let tag = self.tags[slot as usize];
+                                events.released(PayloadId(key), tag, piece, copied);
                             }
                             Owned::Piece(piece) if piece.drops_quietly() => drop(piece),
                             Owned::Piece(piece) => self.quiet.push(piece),
@@ -539,17 +565,17 @@ impl Payloads {
         }
         entry.address = 0;
         let Some(owner) = self.owners.get_mut(slot as usize) else { return };
-        let id = PayloadId(key);
+        let (id, tag) = (PayloadId(key), self.tags[slot as usize]);
         let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
         freed.payloads += 1;
         freed.bytes += entry.bytes;
         match mem::replace(&mut owner.held, Owned::Nothing) {
-            Owned::Piece(piece) if !entry.flags.quiet() => events.released(id, piece, copied),
+            Owned::Piece(piece) if !entry.flags.quiet() => events.released(id, tag, piece, copied),
             Owned::Piece(piece) if piece.drops_quietly() => drop(piece),
             Owned::Piece(piece) => self.quiet.push(piece),
             Owned::Pieces(at) => match self.pieces.remove(at) {
                 Some(payload) if entry.flags.quiet() => self.quiet_pieces.push(payload),
-                Some(payload) => events.released_pieces(id, payload, copied),
+                Some(payload) => events.released_pieces(id, tag, payload, copied),
                 None => {}
             },
             Owned::Nothing => {}

@@ -259,7 +259,9 @@ impl Machine {
         }
         let (first, count) = (gathered.first, gathered.count);
         self.on_no_fault(slot, first, (count, gathered.bytes), Route::Copy);
+        self.tell_of(slot);
         self.ledger.accept_datagrams(first, count, gathered.bytes, &mut self.events);
+        self.tell_accepted(slot);
         let freed = self.ledger.release_run(first.slot, count, copied, &mut self.events);
         self.account(slot, freed);
     }
@@ -329,10 +331,13 @@ impl Machine {
             return self.fail_payloads(slot, first.slot, count, Errno::MSGSIZE);
         }
         self.on_no_fault(slot, first, (count, bytes), route);
+        self.tell_of(slot);
         self.ledger.accept_datagrams(first, count, accepted, &mut self.events);
         self.count_batch(datagrams);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.accepted_bytes += accepted;
+        self.tell_accepted(slot);
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.datagrams.on_taken(datagrams, datagram_bytes.into());
         if route == Route::Copy {
             socket.copied_bytes += accepted;

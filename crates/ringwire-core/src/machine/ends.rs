@@ -246,6 +246,7 @@ impl Machine {
 
     #[inline(never)]
     fn end_unless_busy(&mut self, slot: u32) {
+        let sock = self.sockets.handle(slot);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if !socket.queue.is_empty() || socket.outstanding > 0 {
             return;
@@ -253,6 +254,9 @@ impl Machine {
         if socket.is_stream() && !socket.fin_sent && socket.broken.is_none() {
             socket.fin_sent = true;
             self.chores.push_back(Chore::ShutdownWrite { socket: slot });
+            if socket.stage == Stage::Finishing {
+                self.events.finished(sock);
+            }
         }
         if socket.stage == Stage::Closing {
             socket.stage = Stage::Draining;
@@ -275,6 +279,7 @@ impl Machine {
         if begun_to_leave || !entry.is_held() || reached {
             return Err(begun());
         }
+        self.tell_of(slot);
         let failed = self.ledger.payloads.fail(id.0.slot, Errno::CANCELED, &mut self.events);
         let mut freed = Freed { failed: u32::from(failed), ..Freed::default() };
         let (ledger, events) = (&mut self.ledger, &mut self.events);

@@ -92,6 +92,7 @@ impl Machine {
 
     /// Fails `count` payloads from `from` on.
     pub(super) fn fail_payloads(&mut self, slot: u32, from: u32, count: u32, error: Errno) {
+        self.tell_of(slot);
         let freed = self.ledger.fail_run(from, count, error, &mut self.events);
         self.account(slot, freed);
     }
@@ -130,6 +131,9 @@ impl Machine {
 
     /// Closes a request: the kernel has let go of its memory.
     pub(super) fn close_request(&mut self, token: Key, copied: Copied) {
+        if let Some(request) = self.ledger.requests.get(token) {
+            self.tell_of(request.socket);
+        }
         let closed = self.ledger.close_request(token, copied, &mut self.events);
         let Some((request, freed)) = closed else { return };
         self.learn_closed(&request, copied);
@@ -141,6 +145,22 @@ impl Machine {
         }
         self.account(request.socket, freed);
         self.retire_if_idle(request.socket);
+    }
+
+    /// What is told of payloads from now on is told of this socket's.
+    #[inline]
+    pub(super) fn tell_of(&mut self, slot: u32) {
+        self.events.of(self.sockets.handle(slot));
+    }
+
+    /// Tells of quiet payloads that were accepted, if one of them asked for that.
+    #[inline]
+    pub(super) fn tell_accepted(&mut self, slot: u32) {
+        if let Some(tag) = self.ledger.payloads.take_accepted_tag()
+            && let Some(socket) = self.sockets.at(slot)
+        {
+            self.events.accepted(self.sockets.handle(slot), tag, socket.accepted_bytes);
+        }
     }
 
     /// A completion that fits no open request. Whatever it meant, nothing is freed for it.

@@ -150,6 +150,7 @@ impl Machine {
             self.on_no_fault(slot, gathered.first, (gathered.count, bytes), Route::Copy);
         }
         let (first, count) = (gathered.first, gathered.count);
+        self.tell_of(slot);
         let (at, reached) = self.ledger.accept_run(first, count, bytes, &mut self.events);
         if let Some(socket) = self.sockets.at_mut(slot) {
             socket.queue.take(gathered);
@@ -162,6 +163,7 @@ impl Machine {
                 self.sockets.make_ready(slot);
             }
         }
+        self.tell_accepted(slot);
         let freed = self.ledger.release_run(first.slot, reached, copied, &mut self.events);
         self.account(slot, freed);
     }
@@ -222,10 +224,13 @@ impl Machine {
         if accepted == bytes {
             self.on_no_fault(slot, first, (count, bytes), route);
         }
+        self.tell_of(slot);
         let reached = self.ledger.on_accepted(token, accepted, &mut self.events);
         let Some((at, reached)) = reached else { return };
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.accepted_bytes += accepted;
+        self.tell_accepted(slot);
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
         if route == Route::Copy {
             socket.copied_bytes += accepted;
             self.count_copied(accepted, reason);

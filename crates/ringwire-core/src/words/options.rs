@@ -14,6 +14,8 @@ pub struct SendOptions {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) notifier: Option<Notifier>,
     pub(crate) quiet: bool,
+    pub(crate) tells_accepted: bool,
+    pub(crate) tag: u64,
     pub(crate) force: Option<Force>,
     pub(crate) segment_bytes: Option<u16>,
 }
@@ -75,6 +77,21 @@ impl SendOptions {
     /// Attached to this notifier.
     pub fn on(mut self, notifier: Notifier) -> Self {
         self.notifier = Some(notifier);
+        self
+    }
+
+    /// A number of the caller's own, which every event of the payload brings back: so that nobody
+    /// needs a map from ids to what they are of.
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
+    }
+
+    /// For a quiet payload: says [`Event::Accepted`](crate::Event::Accepted) when the kernel has
+    /// accepted all of it, once for several that are accepted together. A sender that lets its
+    /// peer's pace hold it back asks for it with one payload in so many.
+    pub fn tell_accepted(mut self) -> Self {
+        self.tells_accepted = true;
         self
     }
 

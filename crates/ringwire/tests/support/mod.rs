@@ -159,21 +159,21 @@ impl Driver {
         let turned = self.ring.turn(timeout.into(), &mut self.events).expect("the ring works");
         for event in self.events.drain() {
             let told = match event {
-                Event::Sent { id, bytes } => {
+                Event::Sent { id, bytes, .. } => {
                     let fate = self.fates.get_mut(&id).expect("Sent of a payload in flight");
                     assert!(fate.sent.is_none() && fate.failed.is_none(), "{id:?} settled twice");
                     assert!(fate.released.is_none(), "{id:?} settled after its release");
                     fate.sent = Some(bytes);
                     Told::Sent(id, bytes)
                 }
-                Event::Failed { id, accepted, error } => {
+                Event::Failed { id, accepted, error, .. } => {
                     let fate = self.fates.get_mut(&id).expect("Failed of a payload in flight");
                     assert!(fate.sent.is_none() && fate.failed.is_none(), "{id:?} settled twice");
                     assert!(fate.released.is_none(), "{id:?} settled after its release");
                     fate.failed = Some((accepted, error));
                     Told::Failed(id, accepted, error)
                 }
-                Event::Released { id, payload, copied } => {
+                Event::Released { id, payload, copied, .. } => {
                     let fate = self.fates.get_mut(&id).expect("Released of a payload in flight");
                     assert!(fate.sent.is_some() || fate.failed.is_some(), "{id:?} not settled");
                     let before = fate.released.replace((payload, copied));

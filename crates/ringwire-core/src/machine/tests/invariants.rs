@@ -44,6 +44,7 @@ pub(super) enum Told {
 /// A payload that is not released.
 #[derive(Debug)]
 struct Held {
+    tag: u64,
     ranges: Ranges,
     quiet: bool,
     settled: bool,
@@ -100,10 +101,11 @@ impl Invariants {
         let pieces: Vec<Piece> = pieces.into_iter().map(|n| Piece::from(vec![0; n])).collect();
         let (ranges, quiet) = (ranges_of(&pieces), notified && quiet);
         let notifier = notified.then_some(self.notifier);
-        let sending = SendOptions { notifier, quiet, segment_bytes, ..SendOptions::default() };
+        let tag = 1000 + self.order.len() as u64;
+        let sending = SendOptions { notifier, quiet, segment_bytes, tag, ..SendOptions::default() };
         let id = self.core.send(self.sock, pieces.into_payload(), sending).unwrap();
         self.attached += u64::from(notified);
-        let held = Held { ranges: ranges.clone(), quiet, settled: false };
+        let held = Held { tag, ranges: ranges.clone(), quiet, settled: false };
         assert!(self.held.insert(id, held).is_none());
         self.order.push(id);
         (id, ranges)
@@ -149,20 +151,24 @@ impl Invariants {
         let mut told = Vec::new();
         for event in events.drain() {
             match event {
-                Event::Sent { id, bytes } => {
+                Event::Sent { id, sock, tag, bytes } => {
                     let held = self.held.get_mut(&id).expect("held");
+                    assert_eq!((sock, tag), (self.sock, held.tag));
                     assert!(!held.quiet && !self.cancelled.contains(&id));
                     assert_eq!(bytes, held.ranges.iter().map(|range| range.1 as u64).sum::<u64>());
                     assert!(!mem::replace(&mut held.settled, true), "settled twice");
                     told.push(Told::Sent { id });
                 }
-                Event::Failed { id, accepted, error } => {
+                Event::Failed { id, sock, tag, accepted, error } => {
                     let held = self.held.get_mut(&id).expect("held");
+                    assert_eq!((sock, tag), (self.sock, held.tag));
                     assert!(!mem::replace(&mut held.settled, true), "settled twice");
                     told.push(Told::Failed { id, accepted, error });
                 }
-                Event::Released { id, payload, .. } => {
-                    let Held { ranges, quiet, settled } = self.held.remove(&id).expect("held");
+                Event::Released { id, sock, tag, payload, .. } => {
+                    let held = self.held.remove(&id).expect("held");
+                    assert_eq!((sock, tag), (self.sock, held.tag));
+                    let Held { ranges, quiet, settled, .. } = held;
                     assert!(settled && !quiet);
                     assert_eq!(ranges_of(payload.pieces()), ranges, "the same memory comes back");
                     told.push(Told::Released { id, ranges });

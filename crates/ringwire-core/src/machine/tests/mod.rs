@@ -12,6 +12,7 @@ mod memlock;
 pub(crate) mod script;
 mod stalls;
 mod stream_oracle;
+mod told;
 mod virtual_time;
 mod world;
 
@@ -101,14 +102,16 @@ impl Play {
         self.events
             .drain()
             .map(|event| match event {
-                Event::Sent { id, bytes } => format!("sent {} {bytes}", id.0.slot - first),
-                Event::Failed { id, accepted, error } => {
+                Event::Sent { id, bytes, .. } => format!("sent {} {bytes}", id.0.slot - first),
+                Event::Failed { id, accepted, error, .. } => {
                     format!("failed {} {accepted} {}", id.0.slot, error.raw_os_error())
                 }
                 Event::Released { id, copied, .. } => format!("released {} {copied:?}", id.0.slot),
                 Event::Notified { tag, seq, payloads, bytes, copied, failed } => {
                     format!("notified {tag} {seq} {payloads} {bytes} {copied:?} {failed}")
                 }
+                Event::Accepted { tag, through, .. } => format!("accepted {tag} {through}"),
+                Event::Finished { .. } => "finished".into(),
                 Event::Room { .. } => "room".into(),
                 Event::Broken { error, .. } => format!("broken {}", error.raw_os_error()),
                 Event::Stalled { bytes, payloads, silent_for, oldest, .. } => {

@@ -55,6 +55,8 @@ impl Rig {
             socket: 0,
             notification: NONE,
             quiet: false,
+            tells_accepted: false,
+            tag: 0,
             force: None,
             segment_bytes,
             opened_ms: 0,

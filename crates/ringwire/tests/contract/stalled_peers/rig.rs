@@ -190,7 +190,7 @@ impl Rig {
 
     fn take_in(&mut self, event: Event) {
         match event {
-            Event::Sent { id, bytes } => {
+            Event::Sent { id, bytes, .. } => {
                 let index = self.ids[&id];
                 if !is_silent(index) {
                     self.done[index].0 += 1;
@@ -201,7 +201,7 @@ impl Rig {
                 assert!(is_silent(self.ids[&id]), "{error}");
                 self.failed.insert(id, error);
             }
-            Event::Released { id, copied, payload } => {
+            Event::Released { id, copied, payload, .. } => {
                 drop(payload);
                 let index = self.ids.remove(&id).unwrap();
                 if is_silent(index) {
