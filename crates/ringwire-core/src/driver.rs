@@ -39,6 +39,8 @@ pub struct Turned {
     /// who sleeps on the ring's descriptor; a turn that waits sees to it by itself, but none waits
     /// where nothing is out. `None` if there is nothing of the kind.
     pub turn_by: Option<Instant>,
+    /// The waker has ended the turn, or would have.
+    pub woken: bool,
 }
 
 /// What a shutdown does with what is not released by its deadline.
@@ -210,9 +212,23 @@ impl<E: Engine> Driver<E> {
     /// # Errors
     /// `Io` or `Bug` if the engine fails. What is in flight stays lent.
     pub fn turn(&mut self, deadline: Deadline, events: &mut Events) -> Result<Turned, Error> {
+        let turned = self.turn_keeping_quiet(deadline, events);
+        self.machine.drop_quiet();
+        turned
+    }
+
+    /// The same, but for dropping the quiet payloads that were released, which may run foreign
+    /// code: [`Machine::take_quiet`] has them.
+    ///
+    /// # Errors
+    /// As [`Driver::turn`].
+    pub fn turn_keeping_quiet(
+        &mut self,
+        deadline: Deadline,
+        events: &mut Events,
+    ) -> Result<Turned, Error> {
         let turned = self.turn_until(deadline, events.is_empty(), |_| false);
         self.machine.take_events(events);
-        self.machine.drop_quiet();
         turned
     }
 
@@ -224,6 +240,7 @@ impl<E: Engine> Driver<E> {
         is_enough: impl Fn(&Machine) -> bool,
     ) -> Result<Turned, Error> {
         self.update_now();
+        let mut woken = false;
         loop {
             self.submit()?;
             let is_quiet = may_wait && !self.machine.has_events();
@@ -242,7 +259,7 @@ impl<E: Engine> Driver<E> {
                 // What has come is learned from at the time it came, not when the wait began.
                 self.update_now();
             }
-            let woken = self.take_completions();
+            woken |= self.take_completions();
             self.machine.look_for_stalls(&self.engine);
             self.do_chores_quietly();
             let has_events = !may_wait || self.machine.has_events();
@@ -260,7 +277,7 @@ impl<E: Engine> Driver<E> {
         let now = self.machine.now();
         let soon = self.engine.look_within().and_then(|time| now.checked_add(time));
         let turn_by = self.machine.next_deadline().into_iter().chain(soon).min();
-        Ok(Turned { backlog, turn_by })
+        Ok(Turned { backlog, turn_by, woken })
     }
 
     /// Gives every socket that has something to do its chance.

@@ -81,6 +81,31 @@ impl Piece {
             owner => Err(Piece(owner)),
         }
     }
+
+    /// The box, if this piece is one; otherwise the piece, unchanged.
+    pub fn into_boxed(self) -> Result<Box<[u8]>, Piece> {
+        match self.0 {
+            Owner::Boxed(boxed) => Ok(boxed),
+            owner => Err(Piece(owner)),
+        }
+    }
+
+    /// The `Arc`, if this piece is one; otherwise the piece, unchanged.
+    pub fn into_shared(self) -> Result<Arc<[u8]>, Piece> {
+        match self.0 {
+            Owner::Shared(shared) => Ok(shared),
+            owner => Err(Piece(owner)),
+        }
+    }
+
+    /// The bytes that live as long as the program, if this piece is such; otherwise the piece,
+    /// unchanged.
+    pub fn into_static(self) -> Result<&'static [u8], Piece> {
+        match self.0 {
+            Owner::Static(bytes) => Ok(bytes),
+            owner => Err(Piece(owner)),
+        }
+    }
 }
 
 impl fmt::Debug for Piece {
@@ -296,6 +321,35 @@ mod tests {
         let payload = vec.into_payload();
         let vec = payload.into_piece().unwrap().into_vec().unwrap();
         assert_eq!((vec.len(), vec.capacity()), (1, 100));
+    }
+
+    #[test]
+    fn every_owner_comes_back_as_what_it_was_and_as_nothing_else() {
+        let shared: Arc<[u8]> = Arc::from(*b"shared");
+        let pieces = || {
+            [
+                Piece::from(Bytes::from_static(b"bytes")),
+                Piece::from(b"vec".to_vec()),
+                Piece::from(Box::<[u8]>::from(*b"boxed")),
+                Piece::from(Arc::clone(&shared)),
+                Piece::from(b"static"),
+            ]
+        };
+        let whats: [fn(Piece) -> bool; 5] = [
+            |piece| piece.into_bytes().is_ok_and(|bytes| bytes == b"bytes"[..]),
+            |piece| piece.into_vec().is_ok_and(|vec| vec == b"vec"),
+            |piece| piece.into_boxed().is_ok_and(|boxed| *boxed == *b"boxed"),
+            |piece| piece.into_shared().is_ok_and(|shared| *shared == *b"shared"),
+            |piece| piece.into_static().is_ok_and(|bytes| bytes == b"static"),
+        ];
+        for (at, what) in whats.into_iter().enumerate() {
+            for (which, piece) in pieces().into_iter().enumerate() {
+                assert_eq!(what(piece), at == which, "{which} as {at}");
+            }
+        }
+        assert_eq!(Arc::strong_count(&shared), 1, "each was dropped, or had by who asked");
+        let piece = Piece::from(b"static").into_shared().unwrap_err();
+        assert_eq!(piece.into_static().ok(), Some(&b"static"[..]), "unchanged");
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub mod registration;
 
 // Sockets, and what is sent on them.
 mod control;
+mod pointers;
 mod send;
+mod sleep;
 mod socket;
 mod socket_fd;
 mod sockets;
@@ -51,6 +53,7 @@ mod engine;
 pub use engine::any::{AnyEngine, EngineKind, EngineSetup};
 pub use engine::epoll::Epoll;
 pub use engine::uring::Uring;
+pub use sleep::Sleep;
 pub use socket::{MtuProbing, facts};
 pub use socket_fd::SocketFd;
 pub use sockets::Sockets;

@@ -32,7 +32,7 @@ const COMPLETION_ENTRIES: u32 = 4096;
 /// wants its completions taken first.
 const SUBMIT_TRIES: usize = 1000;
 
-/// A ring that was set up for this thread.
+/// A ring; for the thread that set it up alone, if completions are deferred.
 pub(crate) struct SysRing {
     ring: ManuallyDrop<IoUring>,
     /// Where its mappings are.
@@ -51,22 +51,27 @@ impl SysRing {
     /// `Io` otherwise.
     pub(crate) fn new(task_run: TaskRun, completion_entries: Option<u32>) -> Result<Self, Error> {
         let entries = completion_entries.unwrap_or(COMPLETION_ENTRIES);
-        let build = |deferred: bool| {
+        let build = |task_run| {
             let mut builder = IoUring::builder();
             builder.dontfork().setup_clamp().setup_cqsize(entries);
-            if deferred {
-                builder.setup_submit_all().setup_single_issuer();
-                builder.setup_defer_taskrun().setup_taskrun_flag();
+            match task_run {
+                TaskRun::Deferred => {
+                    builder.setup_submit_all().setup_single_issuer();
+                    builder.setup_defer_taskrun().setup_taskrun_flag();
+                }
+                TaskRun::Cooperative => {
+                    builder.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
+                }
+                _ => {}
             }
             let submission = SUBMISSION_ENTRIES.min(entries);
             builder.build(submission)
         };
-        let (ring, deferred) = match task_run == TaskRun::Deferred {
-            true => match build(true) {
-                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => (build(false), false),
-                built => (built, true),
-            },
-            false => (build(false), false),
+        let (ring, deferred) = match build(task_run) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                (build(TaskRun::Interrupt), false)
+            }
+            built => (built, task_run == TaskRun::Deferred),
         };
         let ring = ring.map_err(|error| refused(&error))?;
         let features = probe::features(&ring);

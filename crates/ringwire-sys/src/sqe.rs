@@ -16,6 +16,7 @@ use ringwire_core::{Request, Route, Span, SubmitFlags};
 use rustix::net::SocketAddrAny;
 
 use crate::control;
+use crate::pointers::PointerVec;
 use crate::spans;
 
 /// Do not try first: wait until the socket is writable.
@@ -72,16 +73,16 @@ pub(crate) enum File<'a> {
 
 /// What entries point to until they are submitted.
 pub(crate) struct Scratch {
-    messages: Vec<libc::msghdr>,
-    pieces: Vec<libc::iovec>,
+    messages: PointerVec<libc::msghdr>,
+    pieces: PointerVec<libc::iovec>,
     addresses: Vec<SocketAddrAny>,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
         Scratch {
-            messages: Vec::with_capacity(SCRATCH_REQUESTS),
-            pieces: Vec::with_capacity(SCRATCH_PIECES),
+            messages: PointerVec::with_capacity(SCRATCH_REQUESTS),
+            pieces: PointerVec::with_capacity(SCRATCH_PIECES),
             addresses: Vec::with_capacity(SCRATCH_REQUESTS),
         }
     }

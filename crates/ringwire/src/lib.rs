@@ -28,14 +28,18 @@ compile_error!(
 );
 
 mod arena;
+mod builder;
+mod inner;
 mod ring;
 mod segments;
 mod select;
+mod shared;
 mod vouch;
 
 #[doc(inline)]
 pub use arena::{Arena, ArenaBuilder, ArenaStats, Block, BlockMut, Registration};
-pub use ring::{Ring, RingBuilder};
+pub use builder::RingBuilder;
+pub use ring::Ring;
 #[doc(inline)]
 pub use ringwire_core::{
     Copied, CopiedBytes, Drain, EngineChoice, Errno, Error, Event, Events, Force, IntoPayload,
@@ -44,3 +48,4 @@ pub use ringwire_core::{
 };
 #[doc(inline)]
 pub use ringwire_sys::{EngineKind, Waker};
+pub use shared::SharedRing;

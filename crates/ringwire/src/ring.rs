@@ -1,82 +1,26 @@
-//! Step 1 of a send: the public API.
+//! Step 1 of a send: the public API, for one thread.
 //!
-//! Checks arguments and limits, opens the ledger's entry and queues it; everything else happens in
-//! [`Ring::turn`] (`ring/drive.rs`). The sole caller of policy, ledger and engine. Invariant: what
-//! is refused is handed back and has changed nothing. A ring lives on the thread that built it, so
-//! there is nothing to lock.
+//! Opens the ledger's entry and queues it; everything else happens in [`Ring::turn`]. A ring lives
+//! on the thread that built it, so there is nothing to lock. Neighbours: `inner.rs` does what is
+//! promised here.
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use ringwire_core::engine::Engine as _;
 use ringwire_core::{
-    Budget, Config, Deadline, Driver, EngineChoice, Error, Events, IntoPayload, Kind, Limits,
-    Notifier, OnDeadline, PayloadId, Reason, Report, Route, SendError, SendOptions, Socket,
-    SocketStats, Stats, TaskRun, Thresholds, Turned,
+    Error, Events, IntoPayload, Notifier, OnDeadline, PayloadId, Report, SendError, SendOptions,
+    Socket, SocketStats, Stats, Turned,
 };
-use ringwire_sys::{
-    AnyEngine, EngineKind, EngineSetup, MtuProbing, SocketFd, Sockets as _, Waker, facts, memlock,
-};
+use ringwire_sys::{EngineKind, SocketFd, Waker};
 
-use crate::arena::Arena;
-use crate::segments::Segments;
-use crate::select::select;
-
-/// Makes a [`Ring`]. `Send`, so that it can be set up on one thread and built on another.
-#[derive(Clone, Debug, Default)]
-pub struct RingBuilder {
-    arena: Option<Arena>,
-    limits: Limits,
-    thresholds: Thresholds,
-    task_run: TaskRun,
-    completion_entries: Option<u32>,
-    engine: EngineChoice,
-    pub(crate) datagrams_are_vouched_for: bool,
-}
+use crate::builder::RingBuilder;
+use crate::inner::Inner;
 
 impl RingBuilder {
-    /// How requests reach the kernel. See [`EngineChoice`]; the best that works here, if nothing
-    /// is said.
-    pub fn engine(mut self, engine: EngineChoice) -> Self {
-        self.engine = engine;
-        self
-    }
-
-    /// The arena whose blocks go registered. Blocks of other arenas go as normal memory.
-    pub fn arena(mut self, arena: &Arena) -> Self {
-        self.arena = Some(arena.clone());
-        self
-    }
-
-    /// How much the ring takes in. See [`Limits`].
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Below which size requests are copied. See [`Thresholds`].
-    pub fn thresholds(mut self, thresholds: Thresholds) -> Self {
-        self.thresholds = thresholds;
-        self
-    }
-
-    /// When the kernel posts completions. See [`TaskRun`]. Only the engine `uring` asks.
-    pub fn task_run(mut self, task_run: TaskRun) -> Self {
-        self.task_run = task_run;
-        self
-    }
-
-    /// The length of the completion ring, a power of two; 4,096 by default. What does not fit, the
-    /// kernel keeps, and hands over later at some cost. Only the engine `uring` has one.
-    pub fn completion_entries(mut self, entries: u32) -> Self {
-        self.completion_entries = Some(entries);
-        self
-    }
-
     /// The ring, on this thread.
     ///
     /// # Errors
@@ -88,39 +32,7 @@ impl RingBuilder {
     /// The engine `uring`: 6.0 or newer, io_uring_setup(2), `IORING_OP_SEND_ZC` in
     /// io_uring_enter(2). `msg-zerocopy`: 4.14, `SO_ZEROCOPY` in socket(7). `copy`: any.
     pub fn build(self) -> Result<Ring, Error> {
-        if self.completion_entries.is_some_and(|entries| !entries.is_power_of_two()) {
-            return Err(Error::Misuse("completion_entries must be a power of two".into()));
-        }
-        let setup = EngineSetup {
-            task_run: self.task_run,
-            completion_entries: self.completion_entries,
-            sockets: self.limits.sockets,
-            datagrams_are_vouched_for: self.datagrams_are_vouched_for,
-        };
-        let selected = select(self.engine, &setup)?;
-        static RINGS: AtomicU32 = AtomicU32::new(1);
-        let seed = RINGS.fetch_add(1, Ordering::Relaxed);
-        let now = Instant::now();
-        let config = Config {
-            limits: self.limits,
-            thresholds: self.thresholds,
-            features: selected.engine.features(),
-            budget: Budget::of_process(now),
-            // Whoever may lock any amount of memory is not counted, or learns that from a refusal.
-            is_counted: !memlock::is_exempt(),
-            seed,
-        };
-        let driver = Driver::new(selected.engine, config);
-        let segments = self.arena.map(Segments::new);
-        let (task_run, thread) = (self.task_run, PhantomData);
-        let steps_down = selected.steps_down.len() as u64;
-        let choice = selected.steps_down.into_iter().chain(selected.asked_for).collect();
-        let mtu_probing = MtuProbing::here();
-        let mut ring = Ring { driver, segments, mtu_probing, task_run, steps_down, choice, thread };
-        if let Some(segments) = &mut ring.segments {
-            segments.prepare(&mut ring.driver)?;
-        }
-        Ok(ring)
+        Ok(Ring { inner: Inner::new(self.parts)?, thread: PhantomData })
     }
 }
 
@@ -176,16 +88,7 @@ impl RingBuilder {
 /// may have held an arena's when it forked, and in the child it is held for ever then: a child of a
 /// program with threads allocates from no arena of its parent's.
 pub struct Ring {
-    driver: Driver<AnyEngine>,
-    /// The arena whose blocks go registered. Kept as long as the machine knows its addresses.
-    segments: Option<Segments>,
-    mtu_probing: MtuProbing,
-    /// What was asked for; the engine knows what it got.
-    task_run: TaskRun,
-    /// How many better engines were not to be had.
-    steps_down: u64,
-    /// Why it is this engine, a line each, if it is not the best.
-    choice: Vec<String>,
+    inner: Inner,
     /// Neither `Send` nor `Sync`, and the compiler says it in these words.
     thread: PhantomData<Rc<StaysOnTheThreadThatBuiltIt>>,
 }
@@ -218,18 +121,17 @@ impl Ring {
     /// `fork`; `LimitReached` for too many sockets. The descriptor is closed then, as the ring
     /// closes its own.
     pub fn attach(&mut self, socket: impl Into<OwnedFd>) -> Result<Socket, Error> {
-        self.at_home()?;
-        // Also if it is refused, which closes it.
-        let fd = SocketFd::from(socket.into());
-        let mut facts = facts(fd.as_fd())?;
-        facts.copied_for = match facts.kind {
-            Kind::Stream => self.copies_tcp().then_some(Reason::MtuProbing),
-            Kind::Datagram { .. } => {
-                let proves = self.driver.machine().features().proves_datagrams;
-                (!proves).then_some(Reason::UnsureNotifications)
-            }
-        };
-        self.driver.attach(&facts, |engine, place| engine.add_socket(place, fd))
+        self.inner.attach(SocketFd::from(socket.into()))
+    }
+
+    /// [`Ring::attach`] of a descriptor that others hold as well, such as a runtime that reads from
+    /// the socket: so a connection takes one descriptor only. It is closed by whoever drops it last.
+    /// [`Ring::finish`], [`Ring::close`] and [`Ring::abort`] end the connection for all of them.
+    ///
+    /// # Errors
+    /// As [`Ring::attach`].
+    pub fn attach_shared(&mut self, socket: Arc<OwnedFd>) -> Result<Socket, Error> {
+        self.inner.attach(SocketFd::from(socket))
     }
 
     /// Queues a payload, and returns its id at once. It leaves with the next [`Ring::turn`].
@@ -251,7 +153,7 @@ impl Ring {
         sock: Socket,
         payload: impl IntoPayload,
     ) -> Result<PayloadId, SendError> {
-        self.driver.send(sock, payload.into_payload(), SendOptions::default())
+        self.inner.driver.send(sock, payload.into_payload(), SendOptions::default())
     }
 
     /// Queues one datagram to `address`.
@@ -265,7 +167,7 @@ impl Ring {
         address: SocketAddr,
         payload: impl IntoPayload,
     ) -> Result<PayloadId, SendError> {
-        self.driver.send(sock, payload.into_payload(), SendOptions::new().to(address))
+        self.inner.driver.send(sock, payload.into_payload(), SendOptions::new().to(address))
     }
 
     /// Queues a payload as `options` say: to an address, attached to a notifier, without events of
@@ -306,7 +208,7 @@ impl Ring {
         payload: impl IntoPayload,
         options: SendOptions,
     ) -> Result<PayloadId, SendError> {
-        self.driver.send(sock, payload.into_payload(), options)
+        self.inner.driver.send(sock, payload.into_payload(), options)
     }
 
     /// Takes back a payload of which the kernel has not seen a byte: `Failed` with `ECANCELED` and
@@ -315,7 +217,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` if it has begun to leave, or the id is stale.
     pub fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
-        self.driver.cancel(id)
+        self.inner.driver.cancel(id)
     }
 
     /// A new notifier. Payloads attach to it; [`Ring::flush`] asks for one `Notified` for all of
@@ -324,7 +226,7 @@ impl Ring {
     /// # Errors
     /// `LimitReached` if too many are open.
     pub fn notifier(&mut self, tag: u64) -> Result<Notifier, Error> {
-        self.driver.machine_mut().notifier(tag)
+        self.inner.driver.machine_mut().notifier(tag)
     }
 
     /// Detaches what is attached to the notifier now: exactly one `Notified` comes after the last
@@ -334,7 +236,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle; `LimitReached` if too many notifications are under way.
     pub fn flush(&mut self, notifier: Notifier) -> Result<u32, Error> {
-        self.driver.machine_mut().flush(notifier)
+        self.inner.driver.machine_mut().flush(notifier)
     }
 
     /// Removes a notifier. What was flushed is still notified; what was attached since is not.
@@ -342,7 +244,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn remove(&mut self, notifier: Notifier) -> Result<(), Error> {
-        self.driver.machine_mut().remove(notifier)
+        self.inner.driver.machine_mut().remove(notifier)
     }
 
     /// Lets queued payloads leave and appends to `events` what has happened. Waits for the
@@ -372,11 +274,21 @@ impl Ring {
         timeout: Option<Duration>,
         events: &mut Events,
     ) -> Result<Turned, Error> {
-        self.at_home()?;
-        if let Some(segments) = &mut self.segments {
-            segments.take_over(&mut self.driver);
-        }
-        self.driver.turn(deadline(timeout), events)
+        self.inner.turn(timeout, events)
+    }
+
+    /// [`Ring::turn`], again and again without waiting until nothing that is queued can leave
+    /// ([`Turned::backlog`]): for who sleeps on the ring's descriptor afterwards, or has others to
+    /// see to. Gives up after 10,000 turns, on a kernel that takes nothing.
+    ///
+    /// # Errors
+    /// As [`Ring::turn`].
+    pub fn turn_all(
+        &mut self,
+        timeout: Option<Duration>,
+        events: &mut Events,
+    ) -> Result<Turned, Error> {
+        self.inner.turn_all(timeout, events)
     }
 
     /// Sends FIN after everything that is queued: in the turn in which the last of it is accepted,
@@ -385,7 +297,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle or on UDP.
     pub fn finish(&mut self, sock: Socket) -> Result<(), Error> {
-        self.driver.machine_mut().finish(sock)
+        self.inner.driver.machine_mut().finish(sock)
     }
 
     /// [`Ring::finish`], and gives up the handle. The ring keeps the descriptor until the last
@@ -399,7 +311,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn close(&mut self, sock: Socket) -> Result<(), Error> {
-        self.driver.machine_mut().close(sock)
+        self.inner.driver.machine_mut().close(sock)
     }
 
     /// Breaks the connection now and gives up the handle: the peer gets a reset, what is queued
@@ -416,8 +328,7 @@ impl Ring {
     /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is
     /// stale all the same, and the memory comes back when the peer acknowledges.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
-        self.at_home()?;
-        self.driver.abort(sock)
+        self.inner.abort(sock)
     }
 
     /// [`Ring::abort`] for a socket whose handle was closed and whose peer acknowledges nothing, so
@@ -428,8 +339,7 @@ impl Ring {
     /// `Misuse` if the ring holds nothing for this handle any more, or if it was detached: then the
     /// connection is its new owner's to break. `Io` as for [`Ring::abort`].
     pub fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
-        self.at_home()?;
-        self.driver.reclaim(sock)
+        self.inner.reclaim(sock)
     }
 
     /// Gives the socket back once everything sent on it has been accepted; the handle becomes
@@ -442,19 +352,7 @@ impl Ring {
     /// `Misuse` for a stale handle, or while payloads wait to be accepted: wait for their `Sent`,
     /// or cancel them. `Io` if the descriptor cannot be duplicated.
     pub fn detach(&mut self, sock: Socket) -> Result<OwnedFd, Error> {
-        self.at_home()?;
-        self.driver.machine_mut().prepare_detach(sock)?;
-        self.driver.do_chores()?;
-        let place = sock.place();
-        let fd = self.driver.engine().duplicate(place)?;
-        self.driver.engine_mut().give_up(place);
-        self.driver.machine_mut().detach(sock);
-        self.driver.do_chores()?;
-        if self.driver.machine().knows(sock) {
-            // By then its new owner may have closed his.
-            self.driver.engine_mut().linger_aside(place);
-        }
-        Ok(fd)
+        self.inner.detach(sock)
     }
 
     /// What the socket holds and has done.
@@ -462,7 +360,7 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn socket_stats(&self, sock: Socket) -> Result<SocketStats, Error> {
-        self.driver.machine().socket_stats(sock)
+        self.inner.driver.machine().socket_stats(sock)
     }
 
     /// Why the socket's newest request was copied, in words, or why it is a try whether what is
@@ -472,47 +370,35 @@ impl Ring {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn socket_why(&self, sock: Socket) -> Result<Option<String>, Error> {
-        let SocketStats { route, reason, .. } = self.driver.machine().socket_stats(sock)?;
-        let says = |reason: &Reason| match reason {
-            Reason::Best | Reason::Small => false,
-            Reason::Forced => route == Some(Route::Copy),
-            _ => true,
-        };
-        Ok(reason.filter(says).map(|reason| reason.to_string()))
+        self.inner.socket_why(sock)
+    }
+
+    /// Whether what is sent on the socket is copied, however large it is, but for a probe now and
+    /// then: for good, or because its path does ([`Reason::PathCopies`](crate::Reason::PathCopies)).
+    /// Who has a cheaper way to have bytes copied, such as a runtime with a socket of its own, may
+    /// take it then; but what is sent here now and then finds out whether it still is so.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle.
+    pub fn path_copies(&self, sock: Socket) -> Result<bool, Error> {
+        self.inner.driver.machine().path_copies(sock)
     }
 
     /// What the ring holds and has done. Looks at every payload in flight for the oldest.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.driver.machine().stats();
-        stats.engine_steps_down = self.steps_down;
-        stats.completion_overflows = self.driver.engine().overflows();
-        stats.foreign_entries = self.driver.engine().foreign_entries();
-        stats
+        self.inner.stats()
     }
 
     /// The engine in use.
     pub fn engine(&self) -> EngineKind {
-        self.driver.engine().kind()
+        self.inner.engine()
     }
 
     /// What this ring cannot do on this host, and why, a line each: engines that were not to be
     /// had, what the one in use lacks, that pinned memory was refused, and that TCP is copied.
     /// `None` if it does everything.
     pub fn why(&self) -> Option<String> {
-        let mut why = self.choice.clone();
-        let features = self.driver.machine().features();
-        why.extend(features.lacks().into_iter().map(str::to_owned));
-        why.extend(self.segments.as_ref().into_iter().flat_map(|s| s.why(features.registers)));
-        why.extend(self.driver.machine().known_pinned_bytes().map(refused_to_pin));
-        if self.task_run == TaskRun::Deferred && !self.driver.engine().is_deferred() {
-            why.push(
-                "completions interrupt the thread: the kernel has no deferred task run".into(),
-            );
-        }
-        if self.copies_tcp() {
-            why.push(format!("TCP is copied: {}", Reason::MtuProbing));
-        }
-        (!why.is_empty()).then(|| why.join("\n"))
+        self.inner.why()
     }
 
     /// Waits until everything is released, at most for `timeout` (for ever if there is none), and
@@ -522,11 +408,7 @@ impl Ring {
     /// It looks at the clock eight times, a millisecond or more apart, so a deadline of a few
     /// milliseconds is overrun by some.
     pub fn shutdown(self, timeout: Option<Duration>, on_deadline: OnDeadline) -> Report {
-        let Ring { driver, segments, .. } = self;
-        let report = driver.shutdown(deadline(timeout), on_deadline);
-        // The machine knew its addresses until now.
-        drop(segments);
-        report
+        self.inner.shutdown(timeout, on_deadline)
     }
 
     /// A handle that ends another thread's wait: `turn` returns when it is called. From now on a
@@ -535,28 +417,7 @@ impl Ring {
     /// # Errors
     /// `Io` if no descriptor is free.
     pub fn waker(&mut self) -> Result<Waker, Error> {
-        self.at_home()?;
-        self.driver.engine_mut().waker()
-    }
-
-    /// Makes sure that nothing is done here that would be done to another process's ring.
-    ///
-    /// # Errors
-    /// `Misuse` in a child of `fork`.
-    fn at_home(&self) -> Result<(), Error> {
-        if self.driver.engine().is_at_home() {
-            return Ok(());
-        }
-        Err(Error::Misuse(
-            "this ring is that of the process which was forked to make this one\n\nhint: build \
-             rings after fork(2) or daemon(3); here it can only be dropped"
-                .into(),
-        ))
-    }
-
-    /// Whether TCP is copied that would go without: it may probe for a larger MTU.
-    fn copies_tcp(&self) -> bool {
-        !self.driver.machine().features().copies_only && self.mtu_probing.is_possible()
+        self.inner.waker()
     }
 }
 
@@ -564,26 +425,8 @@ impl Ring {
 /// reported no backlog.
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.driver.engine().pollable()
+        self.inner.pollable()
     }
-}
-
-/// When a wait of so long ends; never, if it has no end.
-fn deadline(timeout: Option<Duration>) -> Deadline {
-    timeout.map_or(Deadline::Never, |timeout| Deadline::after(Instant::now(), timeout))
-}
-
-/// What the kernel has refused to pin, in words.
-fn refused_to_pin(known_bytes: u64) -> String {
-    let most = match known_bytes >> 10 {
-        0 => "any of it".to_owned(),
-        kib => format!("more than about {kib} KiB of it at a time"),
-    };
-    format!(
-        "unregistered memory goes in parts, or is copied: the kernel has refused to pin {most} for \
-         this user ({}); it is asked again all the time",
-        memlock::describe(memlock::limit_bytes())
-    )
 }
 
 impl std::fmt::Debug for Ring {

@@ -1,7 +1,7 @@
 //! Before step 1 of a send: what only the caller can know, and gives his word for.
 #![allow(unsafe_code)]
 
-use crate::ring::RingBuilder;
+use crate::builder::RingBuilder;
 
 impl RingBuilder {
     /// Lets the engine `msg-zerocopy` send datagrams without copying them. The kernel's
@@ -19,7 +19,7 @@ impl RingBuilder {
     /// # Kernel
     /// 5.0: `MSG_ZEROCOPY` on UDP. K40 in `docs/KERNEL.md`.
     pub unsafe fn vouch_for_datagrams(mut self) -> Self {
-        self.datagrams_are_vouched_for = true;
+        self.parts.datagrams_are_vouched_for = true;
         self
     }
 }

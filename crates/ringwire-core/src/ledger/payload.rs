@@ -278,6 +278,11 @@ impl Payloads {
         }
     }
 
+    /// Takes out the quiet payloads that were released, to be dropped elsewhere.
+    pub(crate) fn take_quiet(&mut self) -> (Vec<Piece>, Vec<Payload>) {
+        (mem::take(&mut self.quiet), mem::take(&mut self.quiet_pieces))
+    }
+
     /// Drops the quiet payloads that were released. If one of them panics, the others are dropped
     /// all the same, and nothing but their list's capacity is lost.
     pub(crate) fn drop_quiet(&mut self) {

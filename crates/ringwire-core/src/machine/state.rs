@@ -25,6 +25,8 @@ use crate::machine::clock::Clock;
 use crate::machine::pins::Pins;
 use crate::machine::sockets::{Sockets, Stage};
 use crate::machine::stalls::StallDetector;
+use crate::payload::{Payload, Piece};
+use crate::policy::decide;
 use crate::policy::faults::Unpinnable;
 use crate::policy::pinned::{Budget, PinnedAccount};
 use crate::segments::KnownSegments;
@@ -201,6 +203,12 @@ impl Machine {
         self.ledger.payloads.drop_quiet();
     }
 
+    /// Takes out the quiet payloads that were released, for who drops them elsewhere.
+    #[inline]
+    pub fn take_quiet(&mut self) -> (Vec<Piece>, Vec<Payload>) {
+        self.ledger.payloads.take_quiet()
+    }
+
     /// The oldest event, one at a time. Drops quiet payloads as well.
     pub fn poll_event(&mut self) -> Option<crate::Event> {
         self.drop_quiet();
@@ -317,6 +325,17 @@ impl Machine {
             route: entry.last_decision.map(|(route, _)| route),
             reason: entry.last_decision.map(|(_, reason)| reason),
         })
+    }
+
+    /// Whether what is sent on the socket is copied, however large it is, but for a probe now and
+    /// then: for good, or because its path does.
+    ///
+    /// # Errors
+    /// `Misuse` for a stale handle.
+    pub fn path_copies(&self, sock: Socket) -> Result<bool, Error> {
+        self.check_open(sock)?;
+        let entry = self.sockets.get(sock).ok_or_else(|| stale("socket"))?;
+        Ok(self.features.copies_only || decide::copies(&entry.route, self.thresholds))
     }
 
     /// What all rings of this user may pin together, as far as refusals have told.

@@ -54,6 +54,82 @@ pub struct Limits {
     pub on_stall: OnStall,
 }
 
+impl Limits {
+    /// Those of [`Limits::default`], to be changed one by one.
+    ///
+    /// ```
+    /// # use ringwire_core::Limits;
+    /// let limits = Limits::new().socket_bytes(8 << 20).sockets(10_000);
+    /// assert_eq!((limits.socket_bytes, limits.sockets), (8 << 20, 10_000));
+    /// ```
+    pub fn new() -> Self {
+        Limits::default()
+    }
+
+    /// Sets [`Limits::socket_bytes`].
+    #[must_use]
+    pub fn socket_bytes(mut self, bytes: u64) -> Self {
+        self.socket_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Limits::socket_payloads`].
+    #[must_use]
+    pub fn socket_payloads(mut self, payloads: u32) -> Self {
+        self.socket_payloads = payloads;
+        self
+    }
+
+    /// Sets [`Limits::ring_bytes`].
+    #[must_use]
+    pub fn ring_bytes(mut self, bytes: u64) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Limits::ring_payloads`].
+    #[must_use]
+    pub fn ring_payloads(mut self, payloads: u32) -> Self {
+        self.ring_payloads = payloads;
+        self
+    }
+
+    /// Sets [`Limits::sockets`].
+    #[must_use]
+    pub fn sockets(mut self, sockets: u32) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
+    /// Sets [`Limits::notifiers`].
+    #[must_use]
+    pub fn notifiers(mut self, notifiers: u32) -> Self {
+        self.notifiers = notifiers;
+        self
+    }
+
+    /// Sets [`Limits::notifications`].
+    #[must_use]
+    pub fn notifications(mut self, notifications: u32) -> Self {
+        self.notifications = notifications;
+        self
+    }
+
+    /// Sets [`Limits::stall_after`].
+    #[must_use]
+    pub fn stall_after(mut self, time: Duration) -> Self {
+        self.stall_after = time;
+        self
+    }
+
+    /// Sets [`Limits::on_stall`].
+    #[must_use]
+    pub fn on_stall(mut self, on_stall: OnStall) -> Self {
+        self.on_stall = on_stall;
+        self
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
@@ -120,6 +196,10 @@ pub enum TaskRun {
     /// Whenever the thread enters the kernel, or by interrupting it: what a ring does that was
     /// set up with no flags.
     Interrupt,
+    /// Whenever the thread that made the request enters the kernel, without interrupting it: what a
+    /// ring has that many threads share (`IORING_SETUP_COOP_TASKRUN`, 5.19), whatever is asked for.
+    #[doc(alias = "IORING_SETUP_COOP_TASKRUN")]
+    Cooperative,
 }
 
 /// How a ring's requests reach the kernel. All of them have the same interface and the same

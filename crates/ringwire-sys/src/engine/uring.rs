@@ -16,6 +16,7 @@ use ringwire_core::{
     Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Request, TaskRun,
 };
 
+use crate::pointers::PointerVec;
 use crate::register;
 use crate::registration::SharedRegistration;
 use crate::ring::SysRing;
@@ -42,7 +43,7 @@ pub struct Uring {
     waker: Option<EventFd>,
     waker_ended: bool,
     overflows: u64,
-    pieces: Vec<libc::iovec>,
+    pieces: PointerVec<libc::iovec>,
     /// Segments of the arena that were taken over together.
     shared_segments: usize,
     /// Only where completions are deferred.
@@ -116,7 +117,7 @@ impl Uring {
             waker: None,
             waker_ended: false,
             overflows: 0,
-            pieces: Vec::with_capacity(send::PIECES_MAX),
+            pieces: PointerVec::with_capacity(send::PIECES_MAX),
             shared_segments: 0,
             cq_event,
         })

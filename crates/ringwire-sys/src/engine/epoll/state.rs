@@ -15,6 +15,7 @@ use ringwire_core::{Completion, Errno, Error, Key, Span};
 use super::place::{Place, Waiting};
 use super::shortage::KernelLimits;
 use crate::errqueue::{self, Entry, ErrorQueue};
+use crate::pointers::PointerVec;
 use crate::poller::{Interest, Poller, Readiness};
 use crate::send;
 use crate::sockets::SocketTable;
@@ -56,7 +57,7 @@ pub struct Epoll {
     pub(super) more_events: bool,
     pub(super) entries: Vec<Entry>,
     pub(super) error_queue: ErrorQueue,
-    pub(super) pieces: Vec<libc::iovec>,
+    pub(super) pieces: PointerVec<libc::iovec>,
     /// Room for what is left behind a first byte.
     pub(super) rest: Vec<Span>,
     pub(super) waker: Option<EventFd>,
@@ -98,7 +99,7 @@ impl Epoll {
             more_events: false,
             entries: Vec::with_capacity(ROOM),
             error_queue: ErrorQueue::new(),
-            pieces: Vec::with_capacity(send::PIECES_MAX),
+            pieces: PointerVec::with_capacity(send::PIECES_MAX),
             rest: Vec::with_capacity(send::PIECES_MAX),
             waker: None,
             polled: Cell::new(false),
