@@ -6,12 +6,12 @@
 //!  │  stacks[class]: free ┼──┐     │ span 0 (16 KiB)   │ span 1            │ span 2   span 3  …  │
 //!  │  free spans          │  │     │ 4K │ 4K │ 4K │ 4K │ 64 × 256 B        │ one block of 32 KiB │
 //!  │  outstanding         │  │     └──▲─┴────┴────┴────┴───────────────────┴──▲──────────────────┘
-//!  └──────────▲───────────┘  │        │                                       │
-//!             │              │     ┌──┼────────────── header table, never registered ────────┐
-//!   one share │ for all its  └────▶│ count, next free, index, class, segment │  one per block │
-//!   blocks    │ together           └──┼──▲────────────────────────────────────┼──▲──────────┘
-//!             │                       │  │ count = 2                          │  │ held alone
-//!             └── taken back when     Block, Block                           BlockMut
+//!  └──────────▲───────────┘  │        │ pointer                               │ pointer
+//!             │              │     Block, Block                            BlockMut
+//!   one share │ for all its  │        │ index                                 │ index
+//!   blocks    │ together     │     ┌──▼──────── tables, never registered ─────▼──────────────────┐
+//!             │              └────▶│ a block: its count, and next free one │ a span: its class   │
+//!             └── taken back when  └─────────────────────────────────────────────────────────────┘
 //!                 closed and no block is held
 //! ```
 //!

@@ -6,7 +6,7 @@
 //! policy.
 //!
 //! Invariants:
-//! - A segment's two pieces of memory (bytes and headers) live exactly as long as its [`Segment`],
+//! - A segment's two pieces of memory (bytes and tables) live exactly as long as its [`Segment`],
 //!   and that at least as long as any block of it: the blocks own one share of it together, which
 //!   is taken back when the segment is closed and the last of them has come back. Its registration
 //!   ends before its memory goes.

@@ -1,7 +1,7 @@
 //! What ringwire's own code costs a payload, without a kernel: plays of which `cargo xtask costs`
 //! counts the instructions, and the tests in `costs/tests.rs` the requests.
 //!
-//! Nothing here depends on the machine: the engine takes any request at once and lets go of it a
+//! Nothing here depends on the host: the engine takes any request at once and lets go of it a
 //! fixed number of requests later, as an unhurried wire does; the clock is the play's own; memory
 //! counts as registered whether or not the host registers any. Only with the feature `costs`, which
 //! is no part of the library's interface.

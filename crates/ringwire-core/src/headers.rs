@@ -4,8 +4,8 @@
 //! header that stands before a registered body is copied into pages of that segment which the
 //! ring keeps for it. The pages of one request form a chain, which comes back as a whole when the
 //! request is closed. Invariants: a page is in exactly one chain, or free; a page whose request is
-//! open is neither written nor given back to the arena. Neighbours: `queue.rs` fills it,
-//! `machine/` returns chains.
+//! open is neither written nor given back to the arena. Neighbours: `queue/` fills it, `machine/`
+//! returns chains.
 
 use std::mem;
 use std::sync::Arc;

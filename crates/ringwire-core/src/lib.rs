@@ -11,8 +11,8 @@
 //! runs in a second, and whatever it decides can be played again. `ringwire` drives it on the
 //! engines of `ringwire-sys`; programs use `ringwire`, and not this crate.
 //!
-//! Imports run downwards only: `words` ← `payload`, `headers`, `segments` ← `policy` ← `ledger` ←
-//! `queue` ← `machine` ← `driver`.
+//! Imports run downwards only, and not between neighbours: `words` ← `engine`, `headers`,
+//! `payload`, `running`, `stats` ← `ledger`, `policy`, `segments` ← `queue` ← `machine` ← `driver`.
 
 #![forbid(unsafe_code)]
 

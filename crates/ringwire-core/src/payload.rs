@@ -3,9 +3,9 @@
 //! A [`Payload`] is one or more [`Piece`]s, each of which *owns* its bytes (or borrows them for
 //! `'static`), so the ledger can keep them until the kernel has let go (K3). The set of owners is
 //! closed: every one of them gives an address that does not move when the owner moves, and bytes
-//! that nobody can change while the ledger holds it. Neighbours: `ring.rs` takes payloads,
-//! `ledger/payload.rs` keeps them, `queue.rs` reads their addresses. This file must not know about
-//! requests or the kernel.
+//! that nobody can change while the ledger holds it. Neighbours: `machine/sending.rs` takes
+//! payloads, `ledger/payload.rs` keeps them, `queue/` reads their addresses. This file must not
+//! know about requests or the kernel.
 
 use std::fmt;
 use std::slice;

@@ -4,8 +4,8 @@
 //! block moves into `send` and is free again when its last clone is dropped. Below this file are
 //! two crates that do not know it: `ringwire-arena` cuts a segment into blocks and counts their
 //! holders, and `registration.rs` of `ringwire-sys` maps segments and registers them with io_uring.
-//! Above it, `ring.rs` has an engine take over registrations, and the machine keeps sent blocks in
-//! its ledger until the kernel has let go. This file decides when an arena grows, and what an
+//! Above it, `segments.rs` has an engine take over registrations, and the machine keeps sent blocks
+//! in its ledger until the kernel has let go. This file decides when an arena grows, and what an
 //! allocation that fails says; it must not know sockets or what is in flight.
 //!
 //! ```text

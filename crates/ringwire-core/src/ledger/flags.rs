@@ -1,5 +1,5 @@
 //! Step 4: what a payload's entry says of the ways that it may go. Neighbours: `payload.rs` keeps
-//! it, `queue.rs` gathers what goes the same way.
+//! it, `queue/` gathers what goes the same way.
 
 use crate::words::route::Force;
 

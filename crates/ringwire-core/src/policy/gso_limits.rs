@@ -2,7 +2,7 @@
 //!
 //! The kernel cuts a large request into datagrams (generic segmentation offload, K37), which is
 //! the largest gain there is on UDP. Not every path takes that: this file has what one socket has
-//! taught us, as `policy/mod.rs` has for zero copy. Knows no socket, no clock.
+//! taught us, as `decide.rs` has for zero copy. Knows no socket, no clock.
 
 use std::time::{Duration, Instant};
 

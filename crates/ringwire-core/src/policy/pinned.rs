@@ -7,9 +7,9 @@
 //! with each request that is taken beyond it, which is tried now and then (additive increase), and
 //! is no more than half of the last one that was refused: what alone is more than the limit would
 //! be tried in vain for ever. Requests that do not fit go in parts, or are copied. All rings of a
-//! process that are counted
-//! share one [`Budget`], because one user's limit is over all of them. Neighbours: `machine/`
-//! counts, `decide` is told what is left. Must not know: the limit itself, sockets, the clock.
+//! process that are counted share one [`Budget`], because one user's limit is over all of them.
+//! Neighbours: `machine/pins.rs` counts, `decide.rs` is told what is left. Must not know: the limit
+//! itself, sockets, the clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -11,7 +11,7 @@
 //!
 //! Invariants: a datagram is never split; a request covers whole payloads, or a part of exactly
 //! one; what failed and goes again stands before everything else, in its old order. Neighbours:
-//! `queue.rs` has the order, `ring/datagrams.rs` calls. Must not know: sockets, errors, routes.
+//! `stream.rs` has the order, `machine/datagrams.rs` calls. Must not know: sockets, errors, routes.
 
 use std::ops::Range;
 

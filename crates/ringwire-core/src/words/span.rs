@@ -4,7 +4,7 @@
 //! payload or a header page owns, by this crate alone, and reaches an engine only inside a request
 //! or a copy that the machine has lent it (`submission.rs`). So whoever audits what the kernel may
 //! read reads this crate's ledger, and the engines that keep the promise of
-//! [`Engine`](crate::Engine).
+//! [`Engine`](crate::engine::Engine).
 
 /// The address and length of memory that a ledger entry owns.
 ///

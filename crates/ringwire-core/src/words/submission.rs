@@ -2,7 +2,7 @@
 //!
 //! A request and a copy read memory that the ledger has lent them. Nobody but the machine can make
 //! either: their spans are private, and they borrow the machine until the engine has taken them
-//! over. See [`Engine`](crate::Engine) for what an engine promises in return.
+//! over. See [`Engine`](crate::engine::Engine) for what an engine promises in return.
 
 use std::net::SocketAddr;
 

@@ -5,8 +5,8 @@
 //! then one acknowledgement covers it, and the ring turns once more when the kernel has taken that
 //! in. Send buffer and window hold everything, so the kernel takes each request whole. The stream
 //! is new, because what a ring makes of a path it has looked at depends on the path's rate; a look
-//! is the one thing that may come more than once here. `ring/costs/tests.rs` has the paths that are
-//! known.
+//! is the one thing that may come more than once here. `costs/tests.rs` of `ringwire-core` has the
+//! paths that are known.
 //!
 //! System calls are counted by strace, when this test runs once more under it: those of its thread,
 //! between marks that it leaves in the trace.

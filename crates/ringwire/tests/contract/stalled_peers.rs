@@ -3,7 +3,7 @@
 //! and no others, and aborting them brings every block back.
 //!
 //! Counted, not timed: how fast the others are, `tests/timing/stalled_peers.rs` compares, and that
-//! each of them has its request in every turn, `ring/stalls/tests.rs` holds.
+//! each of them has its request in every turn, `machine/tests/stalls.rs` of `ringwire-core` holds.
 
 #[path = "stalled_peers/rig.rs"]
 mod rig;

@@ -2,9 +2,9 @@
 //! asks for it or by itself. Peers that do not read, over loopback: they answer, with a window that
 //! is shut.
 //!
-//! Who is told of when, `ring/stalls/tests.rs` decides, by a clock of its own. Here a ring has the
-//! host's. A busy machine may have peers named at any time, so only what holds after a naming is
-//! asserted.
+//! Who is told of when, `machine/tests/stalls.rs` of `ringwire-core` decides, by a clock of its
+//! own. Here a ring has the host's. A busy machine may have peers named at any time, so only what
+//! holds after a naming is asserted.
 
 use crate::contract::runs_here;
 use crate::support::AT_ONCE;

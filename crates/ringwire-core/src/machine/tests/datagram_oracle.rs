@@ -3,7 +3,7 @@
 //! The oracle knows the datagrams that each payload is: every one reaches the wire at most once and
 //! whole, and in order as long as nothing is refused; of a payload that is told of as `Sent` all of
 //! them, of a cancelled one none; and no memory is given back while a request that carries a part
-//! of it is open. `ring/promises.rs` knows the rest.
+//! of it is open. `invariants.rs` knows the rest.
 
 use std::collections::BTreeMap;
 

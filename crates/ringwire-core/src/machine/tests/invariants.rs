@@ -1,5 +1,5 @@
-//! What the plays of `oracle.rs` and `datagrams/oracle.rs` share: a ring over a script, and the
-//! promises that hold whatever is sent.
+//! What the plays of `stream_oracle.rs` and `datagram_oracle.rs` share: a machine over a script,
+//! and the promises that hold whatever is sent.
 //!
 //! Each payload that is not quiet is told of by exactly one `Sent` or `Failed` and then exactly one
 //! `Released`, with the memory that was handed over; each flush by exactly one `Notified`, and all

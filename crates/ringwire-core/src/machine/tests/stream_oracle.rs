@@ -2,7 +2,7 @@
 //!
 //! The oracle knows that a stream's bytes leave in the order they were sent, each once, none of a
 //! cancelled payload's, and that no memory is given back while a request that carries a part of it
-//! is open. `promises.rs` knows the rest.
+//! is open. `invariants.rs` knows the rest.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
