@@ -40,8 +40,8 @@ impl RingBuilder {
         self
     }
 
-    /// When the kernel posts completions. See [`TaskRun`]. Only the engine `uring` asks, and only of
-    /// a ring that is not shared.
+    /// When the kernel posts completions. See [`TaskRun`]. Only the engine `uring` asks, and only
+    /// of a ring that is not shared.
     pub fn task_run(mut self, task_run: TaskRun) -> Self {
         self.parts.task_run = task_run;
         self

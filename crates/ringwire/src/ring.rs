@@ -107,7 +107,7 @@ impl Ring {
     /// when the ring closes it ([`Ring::close`]). Keep a `try_clone` to
     /// read from it. Writing on that releases no payload early, on any engine; what is written
     /// stands wherever it fell among them. With `msg-zerocopy` the socket then copies until what
-    /// was out is free ([`EngineChoice::MsgZerocopy`]).
+    /// was out is free ([`EngineChoice::MsgZerocopy`](crate::EngineChoice::MsgZerocopy)).
     ///
     /// Equal datagrams leave a UDP socket together (see [`SendOptions::train`]), but not if
     /// `UDP_SEGMENT`, `UDP_CORK` or `SO_TIMESTAMPING` is set on it, which give each send a meaning
@@ -125,8 +125,9 @@ impl Ring {
     }
 
     /// [`Ring::attach`] of a descriptor that others hold as well, such as a runtime that reads from
-    /// the socket: so a connection takes one descriptor only. It is closed by whoever drops it last.
-    /// [`Ring::finish`], [`Ring::close`] and [`Ring::abort`] end the connection for all of them.
+    /// the socket: so a connection takes one descriptor only. It is closed by whoever drops it
+    /// last. [`Ring::finish`], [`Ring::close`] and [`Ring::abort`] end the connection for all of
+    /// them.
     ///
     /// # Errors
     /// As [`Ring::attach`].
@@ -322,7 +323,8 @@ impl Ring {
     /// Some kernels (5.10, 6.4 and 6.5 among them) break no connection in which another thread
     /// waits. There one that waits to read is woken, and reads the end, and the connection breaks
     /// in one of the next turns ([`Turned::turn_by`]); while one waits to write there, it does not.
-    /// Until then it counts as one of [`Limits::sockets`], and a ring that is dropped leaves it.
+    /// Until then it counts as one of [`Limits::sockets`](crate::Limits::sockets), and a ring that
+    /// is dropped leaves it.
     ///
     /// # Errors
     /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is
@@ -374,9 +376,10 @@ impl Ring {
     }
 
     /// Whether what is sent on the socket is copied, however large it is, but for a probe now and
-    /// then: for good, or because its path does ([`Reason::PathCopies`](crate::Reason::PathCopies)).
-    /// Who has a cheaper way to have bytes copied, such as a runtime with a socket of its own, may
-    /// take it then; but what is sent here now and then finds out whether it still is so.
+    /// then: for good, or because its path does
+    /// ([`Reason::PathCopies`](crate::Reason::PathCopies)). Who has a cheaper way to have bytes
+    /// copied, such as a runtime with a socket of its own, may take it then; but what is sent here
+    /// now and then finds out whether it still is so.
     ///
     /// # Errors
     /// `Misuse` for a stale handle.

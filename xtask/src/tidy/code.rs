@@ -21,6 +21,7 @@ const UNSAFE: &[&str] = &[
     "crates/ringwire-sys/src/errqueue.rs",
     "crates/ringwire-sys/src/home.rs",
     "crates/ringwire-sys/src/mapping.rs",
+    "crates/ringwire-sys/src/pointers.rs",
     "crates/ringwire-sys/src/poller.rs",
     "crates/ringwire-sys/src/register.rs",
     "crates/ringwire-sys/src/ring.rs",

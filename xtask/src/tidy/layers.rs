@@ -88,7 +88,13 @@ pub(crate) const LAYERS: &[Layer] = &[
     Layer {
         name: "ringwire",
         uses: &["ringwire-arena", "ringwire-core", "ringwire-sys"],
-        floors: &[&["arena", "select"], &["segments"], &["ring"], &["vouch"]],
+        floors: &[
+            &["arena", "select"],
+            &["segments"],
+            &["inner"],
+            &["builder"],
+            &["ring", "shared", "vouch"],
+        ],
         pure: None,
     },
     Layer { name: "ringwire-wire", uses: &["ringwire-threads"], floors: &[], pure: None },

@@ -13,6 +13,7 @@ use crate::payload::{IntoPayload as _, Payload, Piece};
 use crate::words::completion::Copied;
 use crate::words::errno::Errno;
 use crate::words::ids::{PayloadId, Socket};
+use crate::words::table::{Key, NONE};
 
 /// What happened. Filled in by `Ring::turn`.
 #[derive(Debug)]
@@ -193,23 +194,27 @@ enum Record {
 }
 
 /// The caller's buffer for events, meant to be used again from turn to turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Events {
     /// Those at `head .. end` are events; the others are room, filled with `Nothing`. So an event
     /// is written straight to where it waits, which a push onto a vector is not.
     records: Vec<Record>,
     head: usize,
     end: usize,
-    /// Whose payloads the next records are of …
-    telling: Option<Socket>,
-    /// … whose the last marker that was written says, and the last that was read.
-    writing: Option<Socket>,
-    reading: Option<Socket>,
+    /// Whose payloads are told of: as the last marker that was written says, and the last that was
+    /// read.
+    writing: Socket,
+    reading: Socket,
+    /// Whose payload is told of next, if that is somebody else's.
+    next: Option<Socket>,
     /// How many of the records are markers.
     markers: usize,
     /// The payloads of the `ReleasedPieces` among the records, in their order.
     payloads: VecDeque<Payload>,
 }
+
+/// No socket: none has a key with such a place.
+const NOBODY: Socket = Socket(Key { slot: NONE, generation: u32::MAX });
 
 /// The first room of a buffer that had none.
 const FIRST_ROOM: usize = 64;
@@ -217,7 +222,16 @@ const FIRST_ROOM: usize = 64;
 impl Events {
     /// An empty buffer. It grows to what the largest turn needs and stays there.
     pub fn new() -> Self {
-        Self::default()
+        Events {
+            records: Vec::new(),
+            head: 0,
+            end: 0,
+            writing: NOBODY,
+            reading: NOBODY,
+            next: None,
+            markers: 0,
+            payloads: VecDeque::new(),
+        }
     }
 
     /// An empty buffer with room for `events` events.
@@ -290,37 +304,44 @@ impl Events {
 
     #[inline(always)]
     fn take_next(&mut self) -> Option<Event> {
-        while self.head < self.end {
-            let record = mem::replace(&mut self.records[self.head], Record::Nothing);
-            self.head += 1;
-            match record {
-                Record::Of { sock } => {
-                    self.reading = Some(sock);
-                    self.markers -= 1;
-                }
-                record => return record.event(self.reading, &mut self.payloads),
-            }
+        if self.head == self.end {
+            return None;
         }
-        None
+        if matches!(self.records[self.head], Record::Of { .. }) {
+            self.take_marker();
+        }
+        let record = mem::replace(&mut self.records[self.head], Record::Nothing);
+        self.head += 1;
+        record.event(self.reading, &mut self.payloads)
+    }
+
+    /// Behind a marker there is an event.
+    #[inline(never)]
+    fn take_marker(&mut self) {
+        if let Record::Of { sock } = mem::replace(&mut self.records[self.head], Record::Nothing) {
+            self.reading = sock;
+            self.markers -= 1;
+            self.head += 1;
+        }
     }
 
     #[inline]
     fn begin_anew(&mut self) {
         (self.head, self.end, self.markers) = (0, 0, 0);
-        (self.telling, self.writing, self.reading) = (None, None, None);
+        (self.writing, self.reading, self.next) = (NOBODY, NOBODY, None);
     }
 
     /// What is told of payloads from now on is told of this socket's.
     #[inline]
     pub(crate) fn of(&mut self, sock: Socket) {
-        self.telling = Some(sock);
+        self.next = (self.writing != sock).then_some(sock);
     }
 
     /// Appends what is told of a payload, behind a marker if the last one names another socket. So
     /// behind each marker there is an event.
     #[inline(always)]
     fn push_of_payload(&mut self, record: Record) {
-        if self.writing != self.telling {
+        if self.next.is_some() {
             self.mark();
         }
         self.push(record);
@@ -328,15 +349,11 @@ impl Events {
 
     #[inline(never)]
     fn mark(&mut self) {
-        if let Some(sock) = self.telling {
-            self.mark_as(sock);
+        if let Some(sock) = self.next.take() {
+            self.writing = sock;
+            self.markers += 1;
+            self.push(Record::Of { sock });
         }
-    }
-
-    fn mark_as(&mut self, sock: Socket) {
-        self.writing = Some(sock);
-        self.markers += 1;
-        self.push(Record::Of { sock });
     }
 
     /// Moves the events of `others` behind these.
@@ -344,10 +361,9 @@ impl Events {
         if others.is_empty() {
             return;
         }
-        if let Some(sock) = others.reading
-            && self.writing != Some(sock)
-        {
-            self.mark_as(sock);
+        if !matches!(others.records[others.head], Record::Of { .. }) && others.reading != NOBODY {
+            self.of(others.reading);
+            self.mark();
         }
         self.markers += others.markers;
         for at in others.head..others.end {
@@ -447,22 +463,28 @@ impl Iterator for Drain<'_> {
     }
 }
 
+impl Default for Events {
+    fn default() -> Self {
+        Events::new()
+    }
+}
+
 impl Record {
     /// What callers see of it. `sock` is that whose payloads are told of; `payloads` are those of
     /// the records of several pieces.
     #[inline(always)]
-    fn event(self, sock: Option<Socket>, payloads: &mut VecDeque<Payload>) -> Option<Event> {
+    fn event(self, sock: Socket, payloads: &mut VecDeque<Payload>) -> Option<Event> {
         Some(match self {
-            Record::Sent { id, tag, bytes } => Event::Sent { id, sock: sock?, tag, bytes },
+            Record::Sent { id, tag, bytes } => Event::Sent { id, sock, tag, bytes },
             Record::Released { id, tag, piece, copied } => {
-                Event::Released { id, sock: sock?, tag, payload: piece.into_payload(), copied }
+                Event::Released { id, sock, tag, payload: piece.into_payload(), copied }
             }
             Record::ReleasedPieces { id, tag, copied } => {
                 let payload = payloads.pop_front()?;
-                Event::Released { id, sock: sock?, tag, payload, copied }
+                Event::Released { id, sock, tag, payload, copied }
             }
             Record::Failed { id, tag, accepted, error } => {
-                Event::Failed { id, sock: sock?, tag, accepted, error }
+                Event::Failed { id, sock, tag, accepted, error }
             }
             Record::Accepted { sock, tag, through } => Event::Accepted { sock, tag, through },
             Record::Finished { sock } => Event::Finished { sock },
@@ -509,7 +531,6 @@ mod tests {
 
     use super::Copied::No;
     use super::*;
-    use crate::words::table::Key;
 
     struct Panics;
 

@@ -443,7 +443,7 @@ impl Payloads {
 
     /// Counts a payload's bytes from `at` on as accepted, and says `Sent`, if they are no more than
     /// `left`. Returns how many they are, and the next payload of the socket.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn accept_rest(
         &mut self,
         at: Position,

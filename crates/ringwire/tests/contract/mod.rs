@@ -10,6 +10,7 @@ pub(crate) mod others;
 mod paths;
 mod release_delay;
 mod results;
+mod shared;
 mod soundness;
 mod stalls;
 mod trains;

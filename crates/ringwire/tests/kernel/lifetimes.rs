@@ -1,4 +1,4 @@
-//! How long the kernel reads what a request points to (K3, K6, K7, K27, K29).
+//! How long the kernel reads what a request points to (K3, K6, K7, K27, K29, K60).
 
 use crate::support::needs::{Feature, needs};
 use std::fs::File;
@@ -11,8 +11,8 @@ use ringwire_wire::{Family, loopback};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::MemfdFlags;
 
-use crate::rig::{FILLER, LINK, MORE, Memory, Message, PAGE, Request, Ring, shut_pair};
-use crate::support::{PATIENCE, assert_same, is_child, read_exactly};
+use crate::rig::{FILLER, LINK, MORE, Memory, Message, PAGE, Request, Ring, fill, shut_pair};
+use crate::support::{PATIENCE, assert_same, hear, is_child, read_exactly};
 
 /// What the peer reads behind the filler.
 fn behind_filler(far: &mut TcpStream, bytes: usize) -> Vec<u8> {
@@ -251,5 +251,44 @@ fn a_child_of_fork_writes_into_pages_of_its_own() {
         memory.fill(0..2 * PAGE, 8);
         println!("registered: {fixed}");
         assert_same(&behind_filler(&mut far, 2 * PAGE), &[if fixed { 8 } else { 6 }; 2 * PAGE]);
+    }
+}
+
+/// A send that has taken nothing yet and one that has taken a part, and a lasting poll.
+#[test]
+fn what_waits_for_a_thread_that_ended_is_given_up_when_it_could_go_on() {
+    let test = "what_waits_for_a_thread_that_ended_is_given_up_when_it_could_go_on";
+    let Some(()) = needs(test, Feature::SendZc) else { return };
+    for part in [false, true] {
+        let memory = Memory::new(96 * PAGE);
+        let (near, far) = shut_pair();
+        let before = if part { 0 } else { fill(&near) };
+        let counter = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let mut ring = Ring::new();
+        let theirs = || {
+            ring.parks(Request::send(&near, memory.all()).data(1).flags(libc::MSG_WAITALL));
+            ring.parks(Request::poll(&counter, true).data(2));
+        };
+        std::thread::scope(|scope| scope.spawn(theirs).join().unwrap());
+        // Nothing comes of the end itself.
+        ring.silent();
+        let far = hear(far);
+        let done = ring.next();
+        assert_eq!((done.data, done.flags), (1, MORE), "{done:?}");
+        let taken = match part {
+            true => done.result,
+            false => {
+                assert_eq!(done.result, -libc::ECANCELED);
+                0
+            }
+        };
+        assert!(taken < 96 * PAGE as i32 && (taken > 0) == part, "{done:?}");
+        ring.notification_of(1);
+        rustix::io::write(&counter, &1_u64.to_ne_bytes()).unwrap();
+        let done = ring.next();
+        assert_eq!((done.data, done.result, done.flags), (2, -libc::ECANCELED, 0), "{done:?}");
+        ring.silent();
+        drop(near);
+        assert_eq!(far.join().unwrap().bytes.len(), FILLER + before + taken as usize);
     }
 }

@@ -87,6 +87,9 @@ pub(crate) enum Told {
         copied: Copied,
         failed: u64,
     },
+    /// With the tag, and how much of the socket's bytes.
+    Accepted(Socket, u64, u64),
+    Finished(Socket),
     Room(Socket),
     Broken(Socket, Errno),
     /// With the bytes that it holds.
@@ -183,6 +186,8 @@ impl Driver {
                 Event::Notified { tag, seq, payloads, bytes, copied, failed } => {
                     Told::Notified { tag, seq, payloads, bytes, copied, failed }
                 }
+                Event::Accepted { sock, tag, through } => Told::Accepted(sock, tag, through),
+                Event::Finished { sock } => Told::Finished(sock),
                 Event::Room { sock } => Told::Room(sock),
                 Event::Broken { sock, error } => Told::Broken(sock, error),
                 Event::Stalled { sock, bytes, .. } => Told::Stalled(sock, bytes),

@@ -231,5 +231,6 @@ fn what_a_kind_of_socket_cannot_do_is_said() {
             send_text(ring.send(stream, noise(1, 10))),
             "misuse: the socket was finished: nothing more can be sent"
         );
+        driver.until("the end", |driver| driver.told.contains(&Told::Finished(stream)));
     });
 }

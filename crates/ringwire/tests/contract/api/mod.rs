@@ -10,6 +10,7 @@ mod limits;
 mod lingering;
 mod notifiers;
 mod sockets;
+mod telling;
 mod turns;
 mod waking;
 
