@@ -14,7 +14,7 @@ pub(crate) mod tally;
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ use crate::workspace::workspace;
 /// How to test.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run those test programs of the last `cargo xtask test` in which a user's rights matter,
-    /// without cargo
+    /// Run the examples of the last `cargo xtask test`, and those test programs in which a user's
+    /// rights matter, without cargo
     ///
     /// For another user than the one who built them: locked memory, namespaces, filters, files.
     /// Which programs these are, and why, is the table in xtask/src/test/programs.rs.
@@ -49,8 +49,10 @@ pub(crate) struct Args {
     no_skips: bool,
 }
 
-/// The example that must run to its end; it checks itself.
-const EXAMPLE: &str = "notification_slots";
+/// Where the library's examples are. Each checks itself, and must run to its end.
+const EXAMPLES: &str = "crates/ringwire/examples";
+/// They take seconds: one that runs for so long hangs.
+const EXAMPLE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// How many programs run at once, each with a thread for every processor: most wait for peers.
 const AT_ONCE: usize = 2;
@@ -142,7 +144,8 @@ impl Session {
             }
         };
         let programs = Program::all(&built);
-        remember(&programs)?;
+        let examples = Program::examples(&built);
+        remember(programs.iter().chain(&examples))?;
         let sources: Vec<&str> = programs.iter().map(|program| program.source.as_str()).collect();
         programs::undecided(&sources).iter().for_each(|what| self.tally.fail(what));
         self.took("building", started);
@@ -163,15 +166,16 @@ impl Session {
 
         self.loom_models()?;
 
-        match built.iter().find(|built| built.target == EXAMPLE && !built.test) {
-            Some(built) => {
-                self.whole(&format!("example {EXAMPLE}"), &mut Command::new(&built.executable))
-            }
-            None => {
-                self.tally.fail(&format!("there is no example {EXAMPLE}"));
-                Ok(())
+        let sources = sources_of_examples()?;
+        if sources.is_empty() {
+            self.tally.fail(&format!("there is no example in {EXAMPLES}"));
+        }
+        for source in sources {
+            if !examples.iter().any(|example| example.source == source) {
+                self.tally.fail(&format!("{source} is not built, or not as an example"));
             }
         }
+        self.examples(examples.iter().map(Program::bare_command).collect())
     }
 
     /// The arena's own tests with loom's atomics, made of the same parts as all other programs.
@@ -203,27 +207,32 @@ impl Session {
     fn run_built(&mut self, as_users: bool) -> Result<()> {
         let started = Instant::now();
         let first_user = FIRST_USER + std::process::id() % 1_000_000 * USERS_A_RUN;
-        let mut commands = Vec::new();
+        let (mut commands, mut examples) = (Vec::new(), Vec::new());
         for (user, program) in (first_user..).zip(recall()?) {
-            let found = programs::find(&program.source);
-            let Some(skips) = found.and_then(|(_, as_user)| as_user.skips()) else { continue };
-            let (name, mut command) = program.command(self.harness);
-            command.args(skips.iter().flat_map(|test| ["--skip", test]));
+            let (list, (name, mut command)) = if program.is_example() {
+                (&mut examples, program.bare_command())
+            } else {
+                let found = programs::find(&program.source);
+                let Some(skips) = found.and_then(|(_, as_user)| as_user.skips()) else { continue };
+                let (name, mut command) = program.command(self.harness);
+                command.args(skips.iter().flat_map(|test| ["--skip", test]));
+                (&mut commands, (name, command))
+            };
             if as_users {
                 command.uid(user).gid(user);
             }
-            commands.push((name, command));
+            list.push((name, command));
         }
         self.programs(commands)?;
         self.took("the programs", started);
-        Ok(())
+        self.examples(examples)
     }
 
     /// Runs test programs and takes their results down.
     fn programs(&mut self, mut programs: Vec<(String, Command)>) -> Result<()> {
         programs.iter_mut().for_each(|(name, command)| self.skips.tell(name, command));
         let at_once = self.at_once;
-        run::all(programs, at_once, |ran| {
+        run::all(programs, at_once, run::TIME_MAX, |ran| {
             println!("\n=== {} ({:.1} s)", ran.name, ran.time.as_secs_f64());
             let (failed, failures) = (self.tally.failed, self.tally.failures.len());
             for line in &ran.lines {
@@ -270,16 +279,20 @@ impl Session {
         Ok(())
     }
 
-    /// Runs a program that passes or fails as a whole.
-    fn whole(&mut self, name: &str, command: &mut Command) -> Result<()> {
-        announce(command);
-        self.skips.tell(name, command);
-        let status = command.status().map_err(Error::from(format_args!("start {name}")))?;
-        if status.success() {
-            self.tally.passed += 1;
-        } else {
-            self.tally.fail(&format!("{name} ended with {status}"));
-        }
+    /// Runs programs each of which passes or fails as a whole.
+    fn examples(&mut self, examples: Vec<(String, Command)>) -> Result<()> {
+        let started = Instant::now();
+        run::all(examples, self.at_once, EXAMPLE_TIME_MAX, |ran| {
+            println!("\n=== {} ({:.1} s)", ran.name, ran.time.as_secs_f64());
+            ran.lines.iter().for_each(|line| println!("{line}"));
+            match ran.ended {
+                Ok(status) if status.success() => self.tally.passed += 1,
+                Ok(status) => self.tally.fail(&format!("{} ended with {status}", ran.name)),
+                Err(Error(why)) => self.tally.fail(&format!("{}: {why}", ran.name)),
+            }
+            Ok(())
+        })?;
+        self.took("the examples", started);
         Ok(())
     }
 
@@ -344,6 +357,23 @@ impl Program {
         all
     }
 
+    /// The library's examples among what cargo built.
+    fn examples(built: &[Built]) -> Vec<Program> {
+        let others = built.iter().filter(|built| !built.test).map(Program::of);
+        let mut examples: Vec<Program> = others.filter(Program::is_example).collect();
+        examples.sort_by(|one, other| one.source.cmp(&other.source));
+        examples
+    }
+
+    fn is_example(&self) -> bool {
+        Path::new(&self.source).starts_with(EXAMPLES)
+    }
+
+    /// Its name, and what runs it without a harness.
+    fn bare_command(&self) -> (String, Command) {
+        (self.source.clone(), Command::new(&self.executable))
+    }
+
     /// Its name, and what runs it as cargo would.
     fn command(&self, harness: &[&str]) -> (String, Command) {
         let mut command = Command::new(&self.executable);
@@ -352,13 +382,32 @@ impl Program {
     }
 }
 
-/// Writes down which test programs there are, for `--no-build`.
-fn remember(programs: &[Program]) -> Result<()> {
+/// The files that begin an example, from the workspace's directory.
+fn sources_of_examples() -> Result<Vec<String>> {
+    let path = workspace().join(EXAMPLES);
+    let read = || -> std::io::Result<Vec<String>> {
+        let mut sources = Vec::new();
+        for entry in path.read_dir()? {
+            let mut source = entry?.path();
+            if source.is_dir() {
+                source.push("main.rs");
+            }
+            let source = source.strip_prefix(workspace()).unwrap_or(&source);
+            sources.push(source.display().to_string());
+        }
+        sources.sort();
+        Ok(sources)
+    };
+    read().map_err(Error::from(format_args!("list {}", path.display())))
+}
+
+/// Writes down which programs there are, for `--no-build`.
+fn remember<'a>(programs: impl Iterator<Item = &'a Program>) -> Result<()> {
     let line = |program: &Program| {
         let (package, executable) = (program.package.display(), program.executable.display());
         format!("{}\t{package}\t{executable}\n", program.source)
     };
-    let list: String = programs.iter().map(line).collect();
+    let list: String = programs.map(line).collect();
     let path = list_of_built()?;
     std::fs::write(&path, list).map_err(Error::from(format_args!("write {}", path.display())))
 }
@@ -377,4 +426,21 @@ fn recall() -> Result<Vec<Program>> {
         Some(Program { source: source.into(), package, executable })
     });
     Ok(programs.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_has_its_line_on_the_front_page() {
+        let front_page = std::fs::read_to_string(workspace().join("crates/ringwire/src/lib.rs"));
+        let front_page = front_page.expect("the front page");
+        let sources = sources_of_examples().unwrap_or_else(|Error(why)| panic!("{why}"));
+        assert!(sources.contains(&"crates/ringwire/examples/fan_out.rs".to_owned()));
+        for source in sources {
+            let name = Path::new(&source).file_stem().expect("a name").display();
+            assert!(front_page.contains(&format!("//! | `{name}` |")), "{name} has none");
+        }
+    }
 }

@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
     code::no_banned_call,
     code::no_module_wide_allow,
     code::no_lock_on_the_send_path,
+    code::what_is_listed_is_there,
     code::lines_fit,
     code::long_files_say_why,
     code::contract_tests_say_where_they_run,

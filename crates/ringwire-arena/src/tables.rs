@@ -40,7 +40,8 @@ impl Tables {
     ///
     /// # Safety
     ///
-    /// It is [`Tables::bytes`] long, as [`Backing`](crate::Backing) promises, and stays for as long as these do.
+    /// It is [`Tables::bytes`] long, as [`Backing`](crate::Backing) promises, and stays for as long
+    /// as these do.
     pub(crate) unsafe fn at(base: NonNull<u8>, spans: u32) -> Tables {
         let blocks = spans as usize * PLACES_PER_SPAN;
         let counts = base.cast::<Count>();

@@ -19,6 +19,60 @@
 //! Start with [`Ring`]; memory worth registering comes from an [`Arena`]; many sends are collected
 //! under one notification with a [`Notifier`]. This crate is glue: it asks the machine what is to
 //! be done, has the system do it, and says what came of it.
+//!
+//! ```
+//! use std::net::{TcpListener, TcpStream};
+//! use ringwire::{Arena, Event, Events, Ring};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let arena = Arena::builder().capacity_bytes(1 << 20).build()?;
+//! let mut ring = Ring::builder().arena(&arena).build()?;
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let sock = ring.attach(TcpStream::connect(listener.local_addr()?)?)?;
+//! # let peer = std::thread::spawn(move || {
+//! #     let mut received = Vec::new();
+//! #     std::io::Read::read_to_end(&mut listener.accept()?.0, &mut received)?;
+//! #     std::io::Result::Ok(received)
+//! # });
+//!
+//! let mut block = arena.alloc(65_536)?;
+//! block.put(&[7; 65_536]);
+//! let id = ring.send(sock, block.freeze())?; // queued
+//!
+//! let mut events = Events::new();
+//! let mut released = false;
+//! while !released {
+//!     ring.turn(None, &mut events)?; // lets it leave, and waits until something happens
+//!     for event in events.drain() {
+//!         match event {
+//!             Event::Released { id: which, payload, copied, .. } if which == id => {
+//!                 assert_eq!(payload.len(), 65_536); // the memory is ours again
+//!                 println!("copied: {copied:?}"); // over loopback always
+//!                 released = true;
+//!             }
+//!             Event::Failed { error, .. } => return Err(error.into()),
+//!             _ => {} // `Sent`: the kernel has accepted it, and may still read it
+//!         }
+//!     }
+//! }
+//! # ring.close(sock)?;
+//! # ring.turn(None, &mut events)?;
+//! # assert_eq!(peer.join().expect("a peer")?, [7; 65_536]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Programs to begin with, each of which runs over loopback and checks itself (`cargo run -p
+//! ringwire --example NAME`):
+//!
+//! | example | what it shows |
+//! |---|---|
+//! | `fan_out` | one block sent to many connections, and one event when it is free |
+//! | `mio_loop` | a server on an event loop: [`Ring::turn`] beside mio, and back-pressure |
+//! | `notification_slots` | payloads of all kinds under two notifiers, two events |
+//! | `own_thread` | a ring on its own thread, for senders on many: channels and a [`Waker`] |
+//! | `tokio_local` | a ring among the tasks of a tokio thread, which await their memory |
+//! | `udp_gso` | trains of datagrams ([`SendOptions::train`]), paced by their receiver |
 
 #![deny(unsafe_code)]
 

@@ -36,35 +36,8 @@ impl RingBuilder {
     }
 }
 
-/// Sends payloads over sockets and says when their memory is free.
-///
-/// ```
-/// use std::net::{TcpListener, TcpStream};
-/// use std::time::Duration;
-/// use ringwire::{Arena, Event, Events, Ring};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let arena = Arena::builder().capacity_bytes(1 << 20).build()?;
-/// let mut ring = Ring::builder().arena(&arena).build()?;
-/// let listener = TcpListener::bind("127.0.0.1:0")?;
-/// let sock = ring.attach(TcpStream::connect(listener.local_addr()?)?)?;
-///
-/// let mut block = arena.alloc(65_536)?;
-/// block.put(&[7; 65_536]);
-/// let id = ring.send(sock, block.freeze())?;
-///
-/// let (_peer, _) = listener.accept()?;
-/// let mut events = Events::new();
-/// let mut released = false;
-/// while !released {
-///     ring.turn(Some(Duration::from_secs(5)), &mut events)?;
-///     for event in events.drain() {
-///         released |= matches!(event, Event::Released { id: which, .. } if which == id);
-///     }
-/// }
-/// # Ok(())
-/// # }
-/// ```
+/// Sends payloads over sockets and says when their memory is free. The [front page](crate) has an
+/// example to begin with.
 ///
 /// Dropping a ring never waits and never aborts: data that the kernel has accepted is still
 /// delivered, blocks that it may still read stay out of their arena for good, other payloads are

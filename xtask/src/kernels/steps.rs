@@ -351,8 +351,8 @@ mod tests {
         let words = build(&["facts".to_owned(), "unit".to_owned()]).join(" ");
         assert_eq!(
             words,
-            "test --no-run --profile guest -p ringwire -p ringwire-wire -p ringwire-cli \
-             -p ringwire-doctor --test kernel --lib --test program"
+            "test --no-run --profile guest -p ringwire -p ringwire-sys -p ringwire-wire \
+             -p ringwire-cli -p ringwire-doctor --test kernel --lib --test program"
         );
         let all = build(&[]).join(" ");
         assert!(all.contains(" --bin ringwire --test uring "));

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// Nothing takes so long that works, on any machine: what does hangs.
-const TIME_MAX: Duration = Duration::from_secs(15 * 60);
+/// No test program that works takes so long, on any machine: what does hangs.
+pub(super) const TIME_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// How a program ended, and all that it said.
 pub(super) struct Ran {
@@ -20,10 +20,12 @@ pub(super) struct Ran {
     pub(super) time: Duration,
 }
 
-/// Runs programs with their names, `at_once` of them at a time, and hands each on when it ended.
+/// Runs programs with their names, `at_once` of them at a time, none for longer than `time_max`,
+/// and hands each on when it ended.
 pub(super) fn all(
     programs: Vec<(String, Command)>,
     at_once: usize,
+    time_max: Duration,
     mut ended: impl FnMut(Ran) -> Result<()>,
 ) -> Result<()> {
     let programs = Mutex::new(programs.into_iter());
@@ -34,7 +36,7 @@ pub(super) fn all(
             let tell = tell.clone();
             scope.spawn(move || {
                 while let Some((name, command)) = next() {
-                    if tell.send(one(name, command, TIME_MAX)).is_err() {
+                    if tell.send(one(name, command, time_max)).is_err() {
                         break;
                     }
                 }
@@ -121,7 +123,7 @@ mod tests {
             ("b".to_owned(), shell(&format!("echo 3; read x <{one}; echo >{other}; exit 4"))),
         ];
         let mut seen = Vec::new();
-        let all = all(programs, 2, |ran| {
+        let all = all(programs, 2, TIME_MAX, |ran| {
             let code = ran.ended.ok().and_then(|status| status.code());
             seen.push((ran.name, ran.lines, code));
             Ok(())

@@ -3,13 +3,32 @@
 use super::source::{Source, Sources, Word};
 use super::tree::{Finding, Tree};
 
+const HERE: &str = "xtask/src/tidy/code.rs";
+
 /// Where unsafe code may be: files, and directories that end in `/`. Everything else denies it.
 const UNSAFE: &[&str] = &[
+    // The memory of segments: pointers to blocks, their tables, and where the memory comes from.
     "crates/ringwire-arena/src/backing.rs",
     "crates/ringwire-arena/src/memory.rs",
     "crates/ringwire-arena/src/memory/tests.rs",
     "crates/ringwire-arena/src/tables.rs",
+    // Mappings, and their registration.
+    "crates/ringwire-sys/src/home.rs",
+    "crates/ringwire-sys/src/mapping.rs",
+    "crates/ringwire-sys/src/register.rs",
+    // System calls on sockets, and the memory they are given.
     "crates/ringwire-sys/src/counters.rs",
+    "crates/ringwire-sys/src/errqueue.rs",
+    "crates/ringwire-sys/src/poller.rs",
+    "crates/ringwire-sys/src/send.rs",
+    "crates/ringwire-sys/src/socket.rs",
+    // A descriptor that is taken out of its owner, who is being dropped.
+    "crates/ringwire-sys/src/socket_fd.rs",
+    // io_uring: the rings, the entries that point to memory, and the arrays that these point to.
+    "crates/ringwire-sys/src/pointers.rs",
+    "crates/ringwire-sys/src/ring.rs",
+    "crates/ringwire-sys/src/sqe.rs",
+    // What an engine is promised of a request's memory, and hands on to the calls above.
     "crates/ringwire-sys/src/engine/any.rs",
     "crates/ringwire-sys/src/engine/epoll.rs",
     "crates/ringwire-sys/src/engine/epoll/attempt.rs",
@@ -18,21 +37,10 @@ const UNSAFE: &[&str] = &[
     "crates/ringwire-sys/src/engine/tests.rs",
     "crates/ringwire-sys/src/engine/tests/contract.rs",
     "crates/ringwire-sys/src/engine/uring.rs",
-    "crates/ringwire-sys/src/errqueue.rs",
-    "crates/ringwire-sys/src/home.rs",
-    "crates/ringwire-sys/src/mapping.rs",
-    "crates/ringwire-sys/src/pointers.rs",
-    "crates/ringwire-sys/src/poller.rs",
-    "crates/ringwire-sys/src/register.rs",
-    "crates/ringwire-sys/src/ring.rs",
-    "crates/ringwire-sys/src/send.rs",
-    "crates/ringwire-sys/src/socket.rs",
-    "crates/ringwire-sys/src/socket_fd.rs",
-    "crates/ringwire-sys/src/sqe.rs",
+    // Promises: that a ring asks only for memory which its machine keeps, and one that only the
+    // caller can give.
     "crates/ringwire/src/select.rs",
     "crates/ringwire/src/vouch.rs",
-    // The system calls, and the memory they are given.
-    // A promise that only the caller can give.
     "crates/ringwire/tests/support/vouched.rs",
     // Children, and a promise.
     "crates/ringwire-soak/src/unsafe_calls.rs",
@@ -42,12 +50,12 @@ const UNSAFE: &[&str] = &[
     // Making namespaces, and an ioctl.
     "crates/ringwire-wire/src/helper/child.rs",
     "crates/ringwire-wire/src/socket.rs",
+    // Repairing sockets into connections, looks at them, a thread's clock.
+    "crates/ringwire-wire/src/perfect/sys.rs",
     // Measuring: mappings, socket options, and the raw interfaces that ringwire is compared with.
     "crates/ringwire-bench/src/memory.rs",
     "crates/ringwire-bench/src/raw.rs",
     "crates/ringwire-bench/src/sys.rs",
-    // Repairing sockets into connections, looks at them, a thread's clock.
-    "crates/ringwire-wire/src/perfect/sys.rs",
     // ethtool's ioctl, and a submission that names no memory.
     "crates/ringwire-doctor/src/gather/sys.rs",
     // Tests that drive the kernel's raw interface, to hold facts about it.
@@ -58,17 +66,29 @@ const UNSAFE: &[&str] = &[
     "crates/ringwire/tests/contract/counting.rs",
 ];
 
-/// The files a payload passes from `send` to its release: no lock, and nothing that hides one.
+/// Where a payload passes from `send` to its release: no lock, and nothing that hides one.
+///
+/// All of the four crates, so that a new file is held from the first.
 const SEND_PATH: &[&str] = &[
-    "crates/ringwire/src/ring.rs",
+    "crates/ringwire/src/",
     "crates/ringwire-core/src/",
-    "crates/ringwire-sys/src/engine/",
-    "crates/ringwire-sys/src/cqe.rs",
-    "crates/ringwire-sys/src/ring.rs",
-    "crates/ringwire-sys/src/send.rs",
-    "crates/ringwire-sys/src/socket.rs",
-    "crates/ringwire-sys/src/spans.rs",
-    "crates/ringwire-sys/src/sqe.rs",
+    "crates/ringwire-arena/src/",
+    "crates/ringwire-sys/src/",
+];
+
+/// The locks in there that no payload of a thread's own ring comes by: the file, and what it names
+/// of [`LOCKS`].
+const LOCKS_BESIDE: &[(&str, &[&str])] = &[
+    // A ring of many threads, which is one of these under a lock.
+    ("crates/ringwire/src/shared.rs", &["Mutex"]),
+    // An arena that grows, where an allocation finds no block.
+    ("crates/ringwire/src/arena.rs", &["Mutex"]),
+    // Spans that are carved, where it finds none either. What comes back takes its stack's word.
+    ("crates/ringwire-arena/src/memory.rs", &["Mutex"]),
+    // A segment that is registered, or taken over by a ring: once for each of both.
+    ("crates/ringwire-sys/src/registration.rs", &["Mutex"]),
+    // The thread that closes a socket which lingers.
+    ("crates/ringwire-sys/src/socket_fd.rs", &["mpsc", "sync_channel"]),
 ];
 
 const LOCKS: &[&str] = &[
@@ -200,11 +220,30 @@ pub(crate) fn no_lock_on_the_send_path(_: &Tree, sources: &Sources) -> Vec<Findi
         if source.test || !is_listed(SEND_PATH, path) {
             continue;
         }
-        for word in source.words.iter().filter(|word| !word.test) {
-            if LOCKS.contains(&word.text.as_str()) {
-                let what = format!("{} on the send path, which takes no lock", word.text);
-                findings.push(Finding::new(path, word.line, what));
-            }
+        let beside = LOCKS_BESIDE.iter().find(|(file, _)| *file == path);
+        let beside = beside.map_or(&[][..], |(_, locks)| locks);
+        let named = source.words.iter().filter(|word| !word.test);
+        let locks: Vec<_> = named.filter(|word| LOCKS.contains(&word.text.as_str())).collect();
+        for word in locks.iter().filter(|word| !beside.contains(&word.text.as_str())) {
+            let what = format!("{} on the send path, which takes no lock", word.text);
+            findings.push(Finding::new(path, word.line, what));
+        }
+        for lock in beside.iter().filter(|lock| !locks.iter().any(|word| word.text == **lock)) {
+            let what = format!("has no {lock}; take it off tidy's list");
+            findings.push(Finding::new(path, 1, what));
+        }
+    }
+    findings
+}
+
+/// What the lists above name is there: who moves a file, moves what is said of it.
+pub(crate) fn what_is_listed_is_there(tree: &Tree, _: &Sources) -> Vec<Finding> {
+    let beside = LOCKS_BESIDE.iter().map(|(path, _)| path);
+    let mut findings = Vec::new();
+    for listed in UNSAFE.iter().chain(SEND_PATH).chain(beside) {
+        if !tree.files.keys().any(|path| is_listed(&[listed], path)) {
+            let line = tree.line_with(HERE, &format!("\"{listed}\""));
+            findings.push(Finding::new(HERE, line, format!("there is no {listed}")));
         }
     }
     findings
@@ -296,7 +335,7 @@ mod tests {
             found(rule, &[("crates/ringwire/src/ring.rs", code)]),
             ["crates/ringwire/src/ring.rs:2"]
         );
-        assert_eq!(found(rule, &[("crates/ringwire/src/sys/sqe.rs", code)]), NONE);
+        assert_eq!(found(rule, &[("crates/ringwire-sys/src/sqe.rs", code)]), NONE);
         // Tests are no exception.
         assert_eq!(found(rule, &[("a/tests/t.rs", code)]), ["a/tests/t.rs:2"]);
         let words = "// unsafe\n#![deny(unsafe_code)]\nconst A: &str = \"unsafe\";";
@@ -305,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_listed_file_without_unsafe_code_leaves_the_list() {
-        let path = "crates/ringwire/src/arena/memory.rs";
+        let path = "crates/ringwire-arena/src/memory.rs";
         assert_eq!(found(unsafe_where_listed, &[(path, "fn f() {}")]), [format!("{path}:1")]);
     }
 
@@ -352,7 +391,7 @@ mod tests {
     #[test]
     fn a_file_allows_nothing_but_its_unsafe_code() {
         let rule = no_module_wide_allow;
-        let listed = "crates/ringwire/src/sys/ring.rs";
+        let listed = "crates/ringwire-sys/src/ring.rs";
         let reasoned = "#![allow(unsafe_code, reason = \"system calls\")]";
         assert_eq!(found(rule, &[(listed, reasoned)]), NONE);
         assert_eq!(found(rule, &[("a/src/lib.rs", reasoned)]), ["a/src/lib.rs:1"]);
@@ -368,12 +407,40 @@ mod tests {
     #[test]
     fn the_send_path_takes_no_lock() {
         let rule = no_lock_on_the_send_path;
-        let path = "crates/ringwire/src/ledger/mod.rs";
         let code = "use std::sync::Mutex;\nfn f(c: &Condvar) { std::sync::mpsc::channel(); }";
-        assert_eq!(found(rule, &[(path, code)]).len(), 4);
-        assert_eq!(found(rule, &[("crates/ringwire/src/arena/mod.rs", code)]), NONE);
         let talks = "// A Mutex would be wrong here.\n#[cfg(test)] mod tests { use x::Mutex; }";
-        assert_eq!(found(rule, &[(path, talks)]), NONE);
+        for path in [
+            "crates/ringwire/src/ring.rs",
+            "crates/ringwire-core/src/ledger/mod.rs",
+            "crates/ringwire-arena/src/tables.rs",
+            "crates/ringwire-sys/src/sockets.rs",
+        ] {
+            assert_eq!(found(rule, &[(path, code)]).len(), 4, "{path}");
+            assert_eq!(found(rule, &[(path, talks)]), NONE);
+        }
+        for path in ["crates/ringwire-cli/src/main.rs", "crates/ringwire/tests/arena.rs"] {
+            assert_eq!(found(rule, &[(path, code)]), NONE);
+        }
+    }
+
+    #[test]
+    fn a_lock_beside_the_send_path_is_no_other_and_is_there() {
+        let rule = no_lock_on_the_send_path;
+        let path = "crates/ringwire-arena/src/memory.rs";
+        assert_eq!(found(rule, &[(path, "use std::sync::Mutex;")]), NONE);
+        let more = "use std::sync::Mutex;\nuse std::sync::RwLock;";
+        assert_eq!(found(rule, &[(path, more)]), [format!("{path}:2")]);
+        assert_eq!(found(rule, &[(path, "fn f() {}")]), [format!("{path}:1")]);
+    }
+
+    #[test]
+    fn what_is_listed_and_gone_is_found() {
+        let entry = "const UNSAFE: &[&str] = &[\n    \"crates/ringwire-sys/src/sqe.rs\",\n];";
+        let gone = found(what_is_listed_is_there, &[(HERE, entry)]);
+        assert!(gone.contains(&format!("{HERE}:2")), "{gone:?}");
+        let there = [(HERE, entry), ("crates/ringwire-sys/src/sqe.rs", "")];
+        // The directory that it is in is listed, too.
+        assert_eq!(found(what_is_listed_is_there, &there).len(), gone.len() - 2);
     }
 
     #[test]

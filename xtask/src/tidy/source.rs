@@ -110,7 +110,7 @@ fn root(tree: &Tree, path: &str) -> Option<bool> {
     if let Some(package_dir) = dir.strip_suffix("/src/bin") {
         return package(package_dir).then_some(false);
     }
-    // `examples/soak/main.rs`, `tests/matrix/main.rs`.
+    // `examples/NAME/main.rs`, `tests/kernel/main.rs`.
     if name == "main.rs" {
         let (package_dir, kind) = parent.rsplit_once('/').unwrap_or(("", parent));
         let test = kind == "tests" || kind == "benches";

@@ -2,6 +2,7 @@
 
 pub(crate) mod events;
 pub(crate) mod flags;
+pub(crate) mod freed;
 pub(crate) mod leaks;
 pub(crate) mod notifier;
 pub(crate) mod payload;

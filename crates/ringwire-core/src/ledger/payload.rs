@@ -15,6 +15,7 @@ use std::slice;
 
 use crate::ledger::events::{Events, Sum};
 use crate::ledger::flags::{PayloadFlags, RouteFlags};
+use crate::ledger::freed::{Freed, ReleaseBatch};
 use crate::ledger::leaks;
 use crate::ledger::notifier::NotificationTable;
 use crate::payload::{Payload, Piece};
@@ -176,55 +177,6 @@ struct Owner {
     opened_ms: u32,
     /// A position in the table of addresses, or [`NONE`].
     address: u32,
-}
-
-/// What a release gave back to its socket's accounts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Freed {
-    pub payloads: u32,
-    pub bytes: u64,
-    /// Places in a queue, of payloads that were taken back before.
-    pub places: u32,
-    /// Payloads that were settled as failed on the way.
-    pub failed: u32,
-}
-
-impl Freed {
-    pub(super) fn add(&mut self, other: Freed) {
-        self.payloads += other.payloads;
-        self.bytes += other.bytes;
-        self.places += other.places;
-        self.failed += other.failed;
-    }
-}
-
-/// Released payloads of one notification, which is told of them batch.
-struct ReleaseBatch {
-    notification: u32,
-    payloads: u64,
-    bytes: u64,
-    copied: Copied,
-}
-
-impl ReleaseBatch {
-    const NONE: ReleaseBatch =
-        ReleaseBatch { notification: NONE, payloads: 0, bytes: 0, copied: Copied::No };
-
-    #[inline]
-    fn add(&mut self, bytes: u64, copied: Copied) {
-        self.payloads += 1;
-        self.bytes += bytes;
-        self.copied = self.copied.and(copied);
-    }
-
-    /// Tells the notification, and begins anew.
-    fn tell(&mut self, notifications: &mut NotificationTable, events: &mut Events) {
-        let ReleaseBatch { notification, payloads, bytes, copied } = mem::replace(self, Self::NONE);
-        if payloads > 0 {
-            let released = Sum { payloads, bytes, copied, failed: 0 };
-            notifications.on_released(notification, released, events);
-        }
-    }
 }
 
 /// Quiet payloads that one turn releases without growing their list.

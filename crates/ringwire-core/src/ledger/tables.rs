@@ -15,8 +15,9 @@
 //! links. Must not know: sockets' descriptors, engines, the clock.
 
 use crate::ledger::events::Events;
+use crate::ledger::freed::Freed;
 use crate::ledger::notifier::NotificationTable;
-use crate::ledger::payload::{Freed, Payloads, Position};
+use crate::ledger::payload::{Payloads, Position};
 use crate::ledger::request::RequestEntry;
 use crate::words::completion::Copied;
 use crate::words::errno::Errno;

@@ -8,7 +8,7 @@
 
 use std::mem;
 
-use crate::ledger::payload::Freed;
+use crate::ledger::freed::Freed;
 use crate::machine::fair::FairLimit;
 use crate::words::config::Limits;
 use crate::words::error::Error;

@@ -3,7 +3,7 @@
 //! Neighbours: `turn.rs` calls when a socket has had its chance or a result has come. Invariant: a
 //! socket's place is free only when the engine was told to close it.
 
-use crate::ledger::payload::Freed;
+use crate::ledger::freed::Freed;
 use crate::ledger::request::RequestState;
 use crate::machine::sockets::{SocketEntry, Stage};
 use crate::machine::state::{Machine, stale};

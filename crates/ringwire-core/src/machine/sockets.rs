@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ledger::payload::Freed;
+use crate::ledger::freed::Freed;
 use crate::machine::admission::Holding;
 use crate::machine::datagram_state::DatagramState;
 use crate::machine::stalls::StallState;

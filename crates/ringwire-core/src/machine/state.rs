@@ -15,8 +15,8 @@ use ringwire_arena::Segment;
 
 use crate::engine::Features;
 use crate::ledger::events::Events;
+use crate::ledger::freed::Freed;
 use crate::ledger::leaks::leaked;
-use crate::ledger::payload::Freed;
 use crate::ledger::tables::Ledger;
 use crate::machine::aborts::PendingAborts;
 use crate::machine::admission::Admission;

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::ledger::events::Events;
+use crate::ledger::freed::Freed;
 use crate::ledger::notifier::NotificationTable;
-use crate::ledger::payload::Freed;
 use crate::payload::Piece;
 use crate::queue::stream::tests::Rig;
 use crate::words::errno::Errno;

@@ -68,6 +68,12 @@ fn wait(engine: &mut AnyEngine) -> Vec<Completion> {
     }
 }
 
+/// How many bytes come until the end. The kernel interrupts the first wait of a thread that has
+/// just dropped an io_uring, also one for a peer; this goes on.
+fn left_to_read(far: &mut TcpStream) -> usize {
+    far.read_to_end(&mut Vec::new()).unwrap()
+}
+
 /// In the ring's table of files, and beyond it.
 #[test]
 fn a_request_goes_by_its_place_and_has_one_last_completion() {
@@ -149,7 +155,7 @@ fn a_closed_socket_is_closed() {
         drop(next);
         far.set_nonblocking(false).unwrap();
         far.set_read_timeout(Some(PATIENCE)).unwrap();
-        assert_eq!(far.read(&mut [0; 10]).unwrap(), 0);
+        assert_eq!(left_to_read(&mut far), 0);
     });
 }
 
@@ -160,7 +166,7 @@ fn a_fin_goes_out_and_a_broken_connection_is_gone() {
         far.set_read_timeout(Some(PATIENCE)).unwrap();
         add(engine, 0, &near);
         engine.shutdown_write(0);
-        assert_eq!(far.read(&mut [0; 10]).unwrap(), 0);
+        assert_eq!(left_to_read(&mut far), 0);
         assert_eq!(engine.break_off(0), Ok(()));
         assert_eq!(engine.break_off(1), Err(Errno::BADF));
     });
