@@ -93,6 +93,7 @@ fn finish_sends_the_end_behind_everything() {
         let mut expected = noise(0, TOO_MUCH);
         expected.extend(noise(1, 1000));
         assert_same(&heard.bytes, &expected);
+        driver.until("told", |driver| driver.told.contains(&Told::Finished(sock)));
         // The other direction is open, and the handle works.
         assert!(back.write_all(b"still here").is_ok(), "{what}");
         assert_eq!(driver.ring.socket_stats(sock).unwrap().accepted_bytes, 1_049_576);
@@ -144,6 +145,7 @@ fn finish_holds_when_the_socket_is_detached_right_after() {
         let _ours = driver.ring.detach(sock).unwrap();
         let heard = hear(far);
         driver.until("the end", |_| heard.is_finished());
+        driver.until("told", |driver| driver.told.contains(&Told::Finished(sock)));
         assert_eq!(heard.join().unwrap().bytes, noise(1, 100), "{what}");
     });
 }
