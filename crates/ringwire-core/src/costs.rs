@@ -28,7 +28,7 @@ use crate::words::error::Error;
 use crate::words::ids::{Notifier, Socket};
 use crate::words::options::SendOptions;
 use crate::words::socket::{Kind, PathSample, SocketFacts};
-use crate::words::submission::{CopyNow, Request};
+use crate::words::submission::{CopyNow, Refused, Request};
 use crate::words::table::Key;
 
 /// One way to send, over and over.
@@ -52,9 +52,9 @@ pub struct Play {
 enum Telling {
     /// `send`
     Events,
-    /// `send_on`, and a flush a turn
+    /// `SendOptions::on`, and a flush a turn
     Notified,
-    /// `send_quiet`, and a flush a turn
+    /// `SendOptions::quiet` besides
     Quiet,
 }
 
@@ -349,8 +349,8 @@ impl Engine for Sink {
         self.now
     }
 
-    fn submit(&mut self, request: &Request<'_>) -> Result<(), Error> {
-        self.results.push((request.token, request.bytes() as u32));
+    fn submit(&mut self, request: Request<'_>) -> Result<(), Refused> {
+        self.results.push((request.token(), request.bytes() as u32));
         Ok(())
     }
 

@@ -287,10 +287,8 @@ impl<E: Engine> Driver<E> {
         while let Some(submission) = machine.poll_submission(engine) {
             match submission {
                 Submission::Request(request) => {
-                    let token = request.token;
-                    if let Err(error) = engine.submit(&request) {
-                        machine.take_back(token);
-                        return Err(error);
+                    if let Err(refused) = engine.submit(request) {
+                        return Err(machine.take_back(refused));
                     }
                 }
                 Submission::Copy(copy) => {

@@ -31,7 +31,7 @@ use crate::words::deadline::Deadline;
 use crate::words::errno::Errno;
 use crate::words::error::Error;
 use crate::words::socket::PathSample;
-use crate::words::submission::{CopyNow, Request};
+use crate::words::submission::{CopyNow, Refused, Request};
 use crate::words::table::Key;
 
 /// What an engine can do here, found by asking the kernel.
@@ -124,8 +124,9 @@ pub trait Engine: Inspect {
     /// Takes a request over. It goes to the kernel at the next `turn`, or at once.
     ///
     /// # Errors
-    /// `Io` if the kernel takes no more; the request was not taken over.
-    fn submit(&mut self, request: &Request<'_>) -> Result<(), Error>;
+    /// [`Request::refuse`] with `Io` if the kernel takes no more: the request was not taken over,
+    /// and nobody will read its memory.
+    fn submit(&mut self, request: Request<'_>) -> Result<(), Refused>;
 
     /// Copies what the socket takes right now. Returns how many bytes that was; `EAGAIN` if none.
     fn copy_now(&mut self, copy: &CopyNow<'_>) -> Result<usize, Errno>;

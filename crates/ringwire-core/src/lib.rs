@@ -55,5 +55,5 @@ pub use words::options::SendOptions;
 pub use words::route::{Force, Reason, Route};
 pub use words::socket::{DatagramOptions, Kind, PathSample, SocketFacts};
 pub use words::span::Span;
-pub use words::submission::{CopyNow, Request, Submission, SubmitFlags};
+pub use words::submission::{CopyNow, Refused, Request, Submission, SubmitFlags};
 pub use words::table::Key;

@@ -44,8 +44,8 @@ pub(crate) unsafe fn send_now(
 ) -> Result<usize, Errno> {
     let message = Message {
         spans: copy.spans(),
-        address: copy.address,
-        segment_bytes: copy.segment_bytes,
+        address: copy.address(),
+        segment_bytes: copy.segment_bytes(),
         zero_copy: false,
         end_of_record: false,
     };

@@ -39,6 +39,12 @@ pub trait Sockets {
     fn linger_aside(&mut self, place: u32);
 }
 
+/// The error of a request for a place where none is.
+#[cold]
+pub(crate) fn no_socket() -> Error {
+    Error::Bug("a request for a place without a socket".into())
+}
+
 /// The descriptors, by place.
 #[derive(Debug)]
 pub(crate) struct SocketTable {

@@ -111,12 +111,12 @@ impl Scratch {
         file: File<'_>,
         report_usage: bool,
     ) -> Entry {
-        let (route, flags) = (request.route, message_flags(request.flags));
-        let mut ioprio = if request.flags.poll_first { POLL_FIRST } else { 0 };
+        let (route, flags) = (request.route(), message_flags(request.flags()));
+        let mut ioprio = if request.flags().poll_first { POLL_FIRST } else { 0 };
         if report_usage && route != Route::Copy {
             ioprio |= REPORT_USAGE;
         }
-        let segment = (route == Route::ZeroCopyRegistered).then_some(request.segment);
+        let segment = (route == Route::ZeroCopyRegistered).then_some(request.segment());
         let one = match request.spans() {
             [span] if request.is_plain() && route != Route::Copy => Some(*span),
             _ => None,
@@ -129,7 +129,7 @@ impl Scratch {
             Some(span) => one_piece(fd, span, segment, flags, ioprio),
             None => many_pieces(fd, self.message(request), route, segment, flags, ioprio),
         };
-        entry.flags(is_registered).user_data(request.token.to_bits())
+        entry.flags(is_registered).user_data(request.token().to_bits())
     }
 
     fn message(&mut self, request: &Request<'_>) -> *const libc::msghdr {
@@ -141,13 +141,13 @@ impl Scratch {
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_iov = self.pieces[start..].as_mut_ptr();
         message.msg_iovlen = spans.len() as _;
-        if let Some(address) = request.address {
+        if let Some(address) = request.address() {
             self.addresses.push(SocketAddrAny::from(*address));
             let address = &self.addresses[self.addresses.len() - 1];
             message.msg_name = address.as_ptr().cast_mut().cast();
             message.msg_namelen = address.addr_len() as _;
         }
-        if let Some(bytes) = request.flags.segment_bytes {
+        if let Some(bytes) = request.flags().segment_bytes {
             control::attach(&mut message, bytes);
         }
         self.messages.push(message);

@@ -18,8 +18,9 @@ use crate::machine::streams::COPIES_A_CHANCE;
 use crate::words::chore::Chore;
 use crate::words::completion::{Completion, Copied};
 use crate::words::errno::Errno;
+use crate::words::error::Error;
 use crate::words::route::Route;
-use crate::words::submission::{CopyNow, Request, Submission};
+use crate::words::submission::{CopyNow, Refused, Request, Submission};
 use crate::words::table::Key;
 
 impl Machine {
@@ -171,14 +172,16 @@ impl Machine {
         }
     }
 
-    /// The engine did not take the request that was polled last: it is queued again.
-    pub fn take_back(&mut self, token: Key) {
-        let Some(request) = self.undo_hand_over(token) else { return };
+    /// The engine did not take the request that was polled last: it is queued again. Returns why.
+    pub fn take_back(&mut self, refused: Refused) -> Error {
+        let Refused { token, error } = refused;
+        let Some(request) = self.undo_hand_over(token) else { return error };
         match self.sockets.at(request.socket).map(SocketEntry::is_stream) {
             Some(true) => self.take_stream_back(&request),
             Some(false) => self.take_batch_back(&request),
             None => {}
         }
+        error
     }
 
     /// Whether something is to be done beside sending.

@@ -39,10 +39,10 @@ impl Span {
         self.bytes
     }
 
-    /// The first byte, and what is behind it. `None` of an empty span.
-    pub fn split_first_byte(self) -> Option<(Span, Span)> {
-        let rest = self.bytes.checked_sub(1)?;
-        Some((Span { bytes: 1, ..self }, Span { address: self.address + 1, bytes: rest }))
+    /// The first `bytes` bytes, and what is behind them. `None` of a span that is shorter.
+    pub fn split_at(self, bytes: usize) -> Option<(Span, Span)> {
+        let rest = self.bytes.checked_sub(bytes)?;
+        Some((Span { bytes, ..self }, Span { address: self.address + bytes, bytes: rest }))
     }
 
     /// The address behind it.

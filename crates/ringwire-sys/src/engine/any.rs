@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ringwire_arena::Segment;
 use ringwire_core::engine::{Engine, Features, Inspect};
 use ringwire_core::{
-    Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Request, TaskRun,
+    Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Refused, Request, TaskRun,
 };
 
 use crate::engine::epoll::Epoll;
@@ -87,9 +87,15 @@ impl AnyEngine {
     ///
     /// # Safety
     /// - Whoever drives the engine gives it requests and copies of one machine only, the one whose
-    ///   sockets it was given, and tells that machine of each completion that
-    ///   [`turn`](Engine::turn) yields, once, and of no other. So does
-    ///   [`Driver`](ringwire_core::Driver).
+    ///   sockets it was given. That machine is told of each completion that [`turn`](Engine::turn)
+    ///   yields, once, and of no other; and what it takes back are requests of its own. (A request
+    ///   is submitted once, as it is, and taken back only if it was refused: that is not left to
+    ///   anybody.)
+    /// - A [`Driver`](ringwire_core::Driver) does so, as long as nobody who has it tells its
+    ///   machine of completions, or has that machine or the engine do another one's work. Both can
+    ///   be had by [`machine_mut`](ringwire_core::Driver::machine_mut) and
+    ///   [`engine_mut`](ringwire_core::Driver::engine_mut): to poll submissions or to submit, to
+    ///   turn the engine or to put another in its place is the driver's alone.
     /// - In a child of `fork` ([`is_at_home`](Engine::is_at_home)) nothing is called that takes the
     ///   engine by `&mut`: the rings are not mapped there.
     /// - With `datagrams_are_vouched_for`: of every UDP socket that the engine is given, from the
@@ -261,7 +267,7 @@ impl Engine for AnyEngine {
     }
 
     #[inline]
-    fn submit(&mut self, request: &Request<'_>) -> Result<(), Error> {
+    fn submit(&mut self, request: Request<'_>) -> Result<(), Refused> {
         either!(self, engine => engine.submit(request))
     }
 

@@ -30,7 +30,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire_core::engine::{Engine, Inspect};
-use ringwire_core::{Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Request};
+use ringwire_core::{
+    Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Refused, Request,
+};
 
 use self::place::{Place, SendArgs, Space, Waiting, ZeroCopy};
 use self::state::WAKER;
@@ -38,7 +40,7 @@ use crate::poller::{Interest, Readiness};
 use crate::send;
 use crate::socket;
 use crate::socket_fd::SocketFd;
-use crate::sockets::Sockets;
+use crate::sockets::{Sockets, no_socket};
 
 pub use self::state::Epoll;
 
@@ -199,13 +201,13 @@ impl Engine for Epoll {
         self.sockets.is_at_home()
     }
 
-    fn submit(&mut self, request: &Request<'_>) -> Result<(), Error> {
-        let at = request.socket;
+    fn submit(&mut self, request: Request<'_>) -> Result<(), Refused> {
+        let at = request.socket();
         if self.sockets.fd(at).is_err() {
-            return Err(Error::Bug("a request for a place without a socket".into()));
+            return Err(request.refuse(no_socket()));
         }
         self.open += 1;
-        let (args, flags, spans) = (SendArgs::of(request), request.flags, request.spans());
+        let (args, flags, spans) = (SendArgs::of(&request), request.flags(), request.spans());
         let place = self.places.get(at as usize);
         let space = place.map_or(Space::Unknown, |place| place.space);
         // Who may not wait has to ask, unless an event will tell.
@@ -229,8 +231,8 @@ impl Engine for Epoll {
     }
 
     fn copy_now(&mut self, copy: &CopyNow<'_>) -> Result<usize, Errno> {
-        let fd = self.sockets.fd(copy.socket)?;
-        let place = self.places.get_mut(copy.socket as usize).ok_or(Errno::BADF)?;
+        let fd = self.sockets.fd(copy.socket())?;
+        let place = self.places.get_mut(copy.socket() as usize).ok_or(Errno::BADF)?;
         if place.space != Space::Unknown {
             // What then waits in its stead finds out whether there is room.
             return Err(Errno::AGAIN);

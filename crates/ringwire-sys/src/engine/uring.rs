@@ -13,7 +13,7 @@ use std::time::Instant;
 use ringwire_arena::Segment;
 use ringwire_core::engine::{Engine, Features, Inspect};
 use ringwire_core::{
-    Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Request, TaskRun,
+    Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Refused, Request, TaskRun,
 };
 
 use crate::pointers::PointerVec;
@@ -23,7 +23,7 @@ use crate::ring::SysRing;
 use crate::send;
 use crate::socket;
 use crate::socket_fd::SocketFd;
-use crate::sockets::{SocketTable, Sockets};
+use crate::sockets::{SocketTable, Sockets, no_socket};
 use crate::sqe::File;
 use crate::waker::{EventFd, Waker};
 
@@ -285,27 +285,29 @@ impl Engine for Uring {
         self.sockets.is_at_home()
     }
 
-    fn submit(&mut self, request: &Request<'_>) -> Result<(), Error> {
-        let place = request.socket;
+    fn submit(&mut self, request: Request<'_>) -> Result<(), Refused> {
+        let place = request.socket();
         let file = match self.files.get(place as usize) {
             // No place of the table is beyond `FILES_MAX`.
             Some(true) => File::Registered(place as u16),
-            _ => File::Fd(
-                self.sockets
-                    .fd(place)
-                    .map_err(|_| Error::Bug("a request for a place without a socket".into()))?,
-            ),
+            _ => match self.sockets.fd(place) {
+                Ok(fd) => File::Fd(fd),
+                Err(_) => return Err(request.refuse(no_socket())),
+            },
         };
         // SAFETY: the machine has lent the spans of a request until it is told of the last
         // completion, and it alone can make one. It is told of none but what `turn` has reaped from
-        // the ring, and takes the memory for lent for ever if the engine is dropped before.
-        unsafe { self.ring.push(request, file) }?;
-        self.open += 1;
+        // the ring, and takes the memory for lent for ever if the engine is dropped before. It
+        // takes the request back only if it is refused here, which is when it was not pushed.
+        match unsafe { self.ring.push(&request, file) } {
+            Ok(()) => self.open += 1,
+            Err(error) => return Err(request.refuse(error)),
+        }
         Ok(())
     }
 
     fn copy_now(&mut self, copy: &CopyNow<'_>) -> Result<usize, Errno> {
-        let fd = self.sockets.fd(copy.socket)?;
+        let fd = self.sockets.fd(copy.socket())?;
         // SAFETY: the machine has lent the spans of a copy for this call, and it alone can make
         // one.
         unsafe { send::send_now(fd, copy, &mut self.pieces) }

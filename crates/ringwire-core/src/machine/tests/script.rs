@@ -12,7 +12,7 @@ use crate::words::error::Error;
 use crate::words::route::Route;
 use crate::words::socket::PathSample;
 use crate::words::span::Span;
-use crate::words::submission::{CopyNow, Request};
+use crate::words::submission::{CopyNow, Refused, Request, SubmitFlags};
 use crate::words::table::Key;
 
 /// What a request looked like when it was submitted.
@@ -179,23 +179,24 @@ impl Engine for Script {
         self.start + self.ahead + self.passed
     }
 
-    fn submit(&mut self, request: &Request<'_>) -> Result<(), Error> {
+    fn submit(&mut self, request: Request<'_>) -> Result<(), Refused> {
         if self.refuses > 0 {
             self.refuses -= 1;
-            return Err(Error::io("submit", Errno::AGAIN));
+            return Err(request.refuse(Error::io("submit", Errno::AGAIN)));
         }
         self.open += 1;
         self.ranges.push(ranges(request.spans()));
+        let SubmitFlags { end_of_record, poll_first, no_wait, segment_bytes, .. } = request.flags();
         self.seen.push(Seen {
-            token: request.token,
-            socket: request.socket,
-            route: request.route,
+            token: request.token(),
+            socket: request.socket(),
+            route: request.route(),
             bytes: request.bytes(),
             pieces: request.spans().len(),
-            end_of_record: request.flags.end_of_record,
-            poll_first: request.flags.poll_first,
-            no_wait: request.flags.no_wait,
-            segment_bytes: request.flags.segment_bytes,
+            end_of_record,
+            poll_first,
+            no_wait,
+            segment_bytes,
         });
         Ok(())
     }
@@ -205,7 +206,7 @@ impl Engine for Script {
         self.copied.push(offered);
         let taken = self.copies.pop_front().unwrap_or(Ok(offered)).map(|bytes| bytes.min(offered));
         self.accepted.extend(prefix(&ranges, taken.unwrap_or(0)));
-        self.copies_seen.push(CopySeen { ranges, segment_bytes: copy.segment_bytes, taken });
+        self.copies_seen.push(CopySeen { ranges, segment_bytes: copy.segment_bytes(), taken });
         taken
     }
 

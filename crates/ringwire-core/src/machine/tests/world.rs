@@ -14,7 +14,7 @@ use crate::words::errno::Errno;
 use crate::words::error::Error;
 use crate::words::route::Route;
 use crate::words::socket::PathSample;
-use crate::words::submission::{CopyNow, Request};
+use crate::words::submission::{CopyNow, Refused, Request};
 use crate::words::table::Key;
 
 /// What lies between a socket and its peer.
@@ -294,10 +294,10 @@ impl Engine for World {
         self.now
     }
 
-    fn submit(&mut self, request: &Request<'_>) -> Result<(), Error> {
-        let (token, bytes) = (request.token, request.bytes() as u64);
-        let copied = request.route == Route::Copy;
-        let pins = if request.route == Route::ZeroCopy { bytes } else { 0 };
+    fn submit(&mut self, request: Request<'_>) -> Result<(), Refused> {
+        let (token, bytes) = (request.token(), request.bytes() as u64);
+        let copied = request.route() == Route::Copy;
+        let pins = if request.route() == Route::ZeroCopy { bytes } else { 0 };
         self.open += 1;
         if self.pinned + pins > self.pinned_max {
             self.open -= 1;
@@ -306,18 +306,18 @@ impl Engine for World {
             return Ok(());
         }
         self.pinned += pins;
-        let ends_record = request.flags.end_of_record;
+        let ends_record = request.flags().end_of_record;
         let request_of = Waiting { token, bytes, copied, ends_record, pins };
-        if let Some(flow) = self.flows.get_mut(&request.socket) {
+        if let Some(flow) = self.flows.get_mut(&request.socket()) {
             flow.waiting.push(request_of);
         }
-        self.admit(request.socket);
+        self.admit(request.socket());
         Ok(())
     }
 
     fn copy_now(&mut self, copy: &CopyNow<'_>) -> Result<usize, Errno> {
         let now = self.now;
-        let Some(flow) = self.flows.get_mut(&copy.socket) else { return Err(Errno::BADF) };
+        let Some(flow) = self.flows.get_mut(&copy.socket()) else { return Err(Errno::BADF) };
         let room = flow.line.buffer_bytes.saturating_sub(flow.unacked(now));
         let bytes = (copy.bytes() as u64).min(room);
         if bytes == 0 {

@@ -82,7 +82,7 @@ impl Epoll {
         args: &SendArgs,
         spans: &[Span],
     ) -> Result<usize, Errno> {
-        let first = spans.first().and_then(|span| span.split_first_byte());
+        let first = spans.first().and_then(|span| span.split_at(1));
         let Some((first, _)) = first else { return Ok(0) };
         let copy = SendArgs { zero_copy: false, end_of_record: false, ..*args };
         let sent = self.send(at, &copy, &[first])?;
@@ -98,7 +98,7 @@ impl Epoll {
         let mut rest = std::mem::take(&mut self.rest);
         rest.clear();
         rest.extend_from_slice(spans);
-        match rest.first().and_then(|span| span.split_first_byte()) {
+        match rest.first().and_then(|span| span.split_at(1)) {
             Some((_, behind)) if behind.len() > 0 => rest[0] = behind,
             Some(_) => drop(rest.remove(0)),
             None => {}

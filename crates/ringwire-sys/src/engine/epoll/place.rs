@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use ringwire_core::{Errno, Key, Request, Route, Span};
+use ringwire_core::{Errno, Key, Request, Route, Span, SubmitFlags};
 
 use crate::engine::msg_zerocopy::Ids;
 use crate::poller::Interest;
@@ -82,14 +82,15 @@ pub(super) struct Waiting {
 
 impl SendArgs {
     pub(super) fn of(request: &Request<'_>) -> SendArgs {
+        let SubmitFlags { stream, end_of_record, slow, segment_bytes, .. } = request.flags();
         SendArgs {
-            token: request.token,
-            zero_copy: request.route != Route::Copy,
-            address: request.address.copied(),
-            segment_bytes: request.flags.segment_bytes,
-            stream: request.flags.stream,
-            end_of_record: request.flags.end_of_record,
-            slow: request.flags.slow,
+            token: request.token(),
+            zero_copy: request.route() != Route::Copy,
+            address: request.address().copied(),
+            segment_bytes,
+            stream,
+            end_of_record,
+            slow,
         }
     }
 }

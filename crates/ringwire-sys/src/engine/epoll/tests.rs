@@ -4,14 +4,17 @@
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::ptr;
+use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire_core::testing::{request, span_at};
-use ringwire_core::{Route, Span, SubmitFlags};
+use ringwire_core::testing::{Lasting, request};
+use ringwire_core::{Route, SubmitFlags};
 use ringwire_wire::{Family, loopback, set_option};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
 use rustix::net::{SendFlags, send};
 
 use super::*;
@@ -19,20 +22,34 @@ use super::*;
 static BYTES: [u8; 1 << 20] = [7; 1 << 20];
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn span(bytes: usize) -> Span {
-    ringwire_core::testing::span(&BYTES[..bytes])
+fn memory(bytes: usize) -> Lasting {
+    Lasting::new(&[&BYTES[..bytes]])
+}
+
+/// As much memory, and behind it some that is not there.
+fn before_a_hole(bytes: usize, hole_bytes: usize) -> Lasting {
+    let (read, private) = (ProtFlags::READ, MapFlags::PRIVATE);
+    // SAFETY: it is mapped where nothing is.
+    let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), hole_bytes, read, private) }.unwrap();
+    // SAFETY: zeroes, which nobody writes to. As bytes they are used until the next line only.
+    let hole = unsafe { slice::from_raw_parts(start.cast::<u8>(), hole_bytes) };
+    let memory = Lasting::new(&[&BYTES[..bytes], hole]);
+    // SAFETY: nobody reads it any more but the kernel, which says so. Nothing else comes to be
+    // there, since it stays mapped.
+    unsafe { mm::mprotect(start, hole_bytes, MprotectFlags::empty()) }.unwrap();
+    memory
 }
 
 /// A request of a stream on the only socket.
-fn submit(engine: &mut Epoll, slot: u32, route: Route, spans: &[Span]) {
-    submit_at(engine, 0, slot, route, spans);
+fn submit(engine: &mut Epoll, slot: u32, route: Route, memory: &Lasting) {
+    submit_at(engine, 0, slot, route, memory);
 }
 
 /// A request of a stream on the socket at this place.
-fn submit_at(engine: &mut Epoll, place: u32, slot: u32, route: Route, spans: &[Span]) {
+fn submit_at(engine: &mut Epoll, place: u32, slot: u32, route: Route, memory: &Lasting) {
     let flags = SubmitFlags { stream: true, end_of_record: true, ..SubmitFlags::default() };
     let token = Key { slot, generation: 1 };
-    engine.submit(&request(token, place, route, spans, flags)).unwrap();
+    engine.submit(request(token, place, route, memory, flags)).unwrap();
 }
 
 fn new_engine(zero_copy: bool) -> Epoll {
@@ -83,10 +100,10 @@ fn leave_foreign_entries(near: &TcpStream, far: &mut TcpStream, count: usize) {
 fn two_notifications_apart(engine: &mut Epoll, pair: (&TcpStream, &mut TcpStream), foreign: usize) {
     let (near, far) = pair;
     let mut buffer = [0; 1000];
-    submit(engine, 0, Route::ZeroCopy, &[span(1000)]);
+    submit(engine, 0, Route::ZeroCopy, &memory(1000));
     far.read_exact(&mut buffer).unwrap();
     leave_foreign_entries(near, far, foreign);
-    submit(engine, 1, Route::ZeroCopy, &[span(1000)]);
+    submit(engine, 1, Route::ZeroCopy, &memory(1000));
     far.read_exact(&mut buffer).unwrap();
 }
 
@@ -133,7 +150,7 @@ fn who_sleeps_by_edges_hears_of_more_than_one_wait_takes() {
         .unwrap();
     for (at, (near, _)) in (0..).zip(&pairs) {
         add(&mut engine, at, near);
-        submit_at(&mut engine, at, at, Route::ZeroCopy, &[span(100)]);
+        submit_at(&mut engine, at, at, Route::ZeroCopy, &memory(100));
     }
     for (_, far) in &pairs {
         let mut far = far;
@@ -171,11 +188,11 @@ fn narrow_pair() -> (TcpStream, TcpStream) {
     (near.into(), far.into())
 }
 
-/// The results of requests that go on until all of `spans` has been taken, or one fails.
-fn send_all(engine: &mut Epoll, route: Route, mut spans: Vec<Span>) -> Errno {
+/// The results of requests that go on until all of `memory` has been taken, or one fails.
+fn send_all(engine: &mut Epoll, route: Route, mut memory: Lasting) -> Errno {
     let deadline = Instant::now() + PATIENCE;
     for slot in 0.. {
-        submit(engine, slot, route, &spans);
+        submit(engine, slot, route, &memory);
         let mut outcome = None;
         while outcome.is_none() {
             assert!(Instant::now() < deadline, "the request {slot} waits for ever");
@@ -188,20 +205,10 @@ fn send_all(engine: &mut Epoll, route: Route, mut spans: Vec<Span>) -> Errno {
                 }
             }
         }
-        let mut taken = match outcome {
-            Some(Ok(bytes)) => bytes as usize,
+        match outcome {
+            Some(Ok(bytes)) => memory.advance(bytes as usize),
             Some(Err(errno)) => return errno,
             None => unreachable!(),
-        };
-        while let Some(first) = spans.first_mut()
-            && taken > 0
-        {
-            let step = taken.min(first.len());
-            *first = span_at(first.address() + step, first.len() - step);
-            taken -= step;
-            if first.len() == 0 {
-                spans.remove(0);
-            }
         }
     }
     unreachable!()
@@ -219,8 +226,7 @@ fn a_send_that_was_cut_short_by_its_memory_does_not_wait_for_room() {
                 while let Ok(1..) = far.read(&mut buffer) {}
             });
             // Much more than it holds, then memory that is not there.
-            let hole = span_at(4096, 1 << 20);
-            let errno = send_all(&mut engine, route, vec![span(bytes), hole]);
+            let errno = send_all(&mut engine, route, before_a_hole(bytes, 1 << 20));
             assert_eq!(errno, Errno::FAULT, "{route:?}");
             drop((engine, near));
             reader.join().unwrap();
@@ -233,7 +239,7 @@ fn a_send_that_was_cut_short_by_its_memory_does_not_wait_for_room() {
 fn a_place_is_used_again() {
     let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
     let mut engine = engine(true, &near);
-    submit(&mut engine, 0, Route::ZeroCopy, &[span(100)]);
+    submit(&mut engine, 0, Route::ZeroCopy, &memory(100));
     far.read_exact(&mut [0; 100]).unwrap();
     let deadline = Instant::now() + PATIENCE;
     while engine.expects() {
@@ -244,7 +250,7 @@ fn a_place_is_used_again() {
     assert_eq!(engine.sample(0), None);
     let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
     add(&mut engine, 0, &near);
-    submit(&mut engine, 1, Route::ZeroCopy, &[span(1000)]);
+    submit(&mut engine, 1, Route::ZeroCopy, &memory(1000));
     far.read_exact(&mut [0; 1000]).unwrap();
     let mut all = Vec::new();
     while all.is_empty() {
@@ -260,13 +266,13 @@ fn what_is_given_up_unused_is_as_it_was() {
     let (near, _far) = loopback::tcp_pair(Family::V4).unwrap();
     let mut engine = engine(true, &near);
     // Refused, since there is no such memory, and so without a number.
-    submit(&mut engine, 0, Route::ZeroCopy, &[span_at(4096, 100)]);
+    submit(&mut engine, 0, Route::ZeroCopy, &before_a_hole(0, 100));
     assert_eq!(socket::zero_copy(near.as_fd()), Ok(true));
     engine.give_up(0);
     assert_eq!(socket::zero_copy(near.as_fd()), Ok(false));
     let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
     add(&mut engine, 1, &near);
-    submit_at(&mut engine, 1, 1, Route::ZeroCopy, &[span(100)]);
+    submit_at(&mut engine, 1, 1, Route::ZeroCopy, &memory(100));
     far.read_exact(&mut [0; 100]).unwrap();
     engine.give_up(1);
     assert_eq!(socket::zero_copy(near.as_fd()), Ok(true));

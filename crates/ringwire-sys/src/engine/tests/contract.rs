@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire_core::engine::{Engine as _, Inspect as _};
-use ringwire_core::testing::{copy_now, request, span};
+use ringwire_core::testing::{Lasting, copy_now, request};
 use ringwire_core::{Completion, Deadline, Errno, Error, Key, Route, SubmitFlags, TaskRun};
 use ringwire_wire::{Family, loopback, skip};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -86,10 +86,11 @@ fn a_request_goes_by_its_place_and_has_one_last_completion() {
                 false => Route::Copy,
             };
             let flags = SubmitFlags { stream: true, end_of_record: true, ..Default::default() };
-            let spans = [span(&BYTES[..1000]), span(&BYTES[..7])];
-            let spans = if engine.features().many_pieces { &spans[..] } else { &spans[..1] };
-            let bytes: usize = spans.iter().map(|span| span.len()).sum();
-            engine.submit(&request(TOKEN, place, route, spans, flags)).unwrap();
+            let pieces = [&BYTES[..1000], &BYTES[..7]];
+            let count = if engine.features().many_pieces { 2 } else { 1 };
+            let memory = Lasting::new(&pieces[..count]);
+            let bytes = memory.bytes();
+            engine.submit(request(TOKEN, place, route, &memory, flags)).unwrap();
             assert!(engine.expects());
             let mut taken = Vec::new();
             let (end, mut received) = (Instant::now() + PATIENCE, vec![0; bytes]);
@@ -121,7 +122,7 @@ fn a_copy_takes_what_there_is_room_for() {
         add(engine, 1, &near);
         let mut all = 0;
         let refused = loop {
-            match engine.copy_now(&copy_now(1, &[span(&BYTES), span(&BYTES)])) {
+            match engine.copy_now(&copy_now(1, &Lasting::new(&[&BYTES, &BYTES]))) {
                 Ok(bytes) => all += bytes,
                 Err(errno) => break errno,
             }
@@ -130,7 +131,7 @@ fn a_copy_takes_what_there_is_room_for() {
         let mut received = vec![0; all];
         far.read_exact(&mut received).unwrap();
         assert!(received.iter().all(|byte| *byte == 7));
-        assert_eq!(engine.copy_now(&copy_now(2, &[span(&BYTES)])), Err(Errno::BADF));
+        assert_eq!(engine.copy_now(&copy_now(2, &Lasting::new(&[&BYTES]))), Err(Errno::BADF));
     });
 }
 
@@ -142,7 +143,7 @@ fn a_closed_socket_is_closed() {
         add(engine, 2, &near);
         drop(near);
         assert!(engine.sample(2).is_some());
-        assert_eq!(engine.copy_now(&copy_now(2, &[span(&BYTES[..10])])), Ok(10));
+        assert_eq!(engine.copy_now(&copy_now(2, &Lasting::new(&[&BYTES[..10]]))), Ok(10));
         let next = engine.duplicate(2).unwrap();
         engine.give_up(2);
         engine.close(2);
