@@ -10,6 +10,8 @@ pub(super) struct Chance {
     pub(super) slot: u32,
     /// Requests or copies that it may still make before others get their chance.
     pub(super) left: usize,
+    /// Not all of a copy was taken: what is to be copied next waits with the engine.
+    pub(super) is_full: bool,
     pub(super) step: Step,
 }
 
@@ -22,8 +24,15 @@ pub(super) enum Step {
     StreamCopied { gathered: Gathered, reason: Reason },
     /// The answer to a copy of datagrams.
     BatchCopied { batch: GsoBatch, reason: Reason },
-    /// A copy of datagrams that found no room waits with the engine.
-    BatchWaits { batch: GsoBatch, reason: Reason },
-    /// What a stream did not take of a copy waits with the engine.
-    WaitWithRest,
+}
+
+impl Chance {
+    /// What is being copied, of which the answer is still to come.
+    pub(super) fn being_copied(&self) -> Option<&Gathered> {
+        match &self.step {
+            Step::StreamCopied { gathered, .. } => Some(gathered),
+            Step::BatchCopied { batch, .. } => Some(&batch.gathered),
+            Step::Issue => None,
+        }
+    }
 }

@@ -44,6 +44,7 @@ impl Machine {
     }
 
     /// One request of datagrams, or one copy. `Err` if the socket has had its chance.
+    /// What has found no room as a copy waits for it with the engine.
     pub(super) fn issue_datagrams(
         &mut self,
         slot: u32,
@@ -92,7 +93,7 @@ impl Machine {
         }
         alone |= goes_alone;
         match decided {
-            (Route::Copy, reason) => {
+            (Route::Copy, reason) if !self.is_full() => {
                 self.set_step(Step::BatchCopied { batch, reason });
                 let segment_bytes = self.segment_bytes(slot, &batch);
                 Ok(Some(Outgoing::Copy { first: batch.gathered.first.slot, segment_bytes }))
@@ -101,7 +102,9 @@ impl Machine {
                 if alone {
                     self.end_chance_after_this();
                 }
-                Ok(self.request_batch(slot, &batch, route, reason, !full))
+                // Of a copy that waits it is known that there is no room.
+                let no_wait = !full && route != Route::Copy;
+                Ok(self.request_batch(slot, &batch, route, reason, no_wait))
             }
         }
     }
@@ -181,7 +184,6 @@ impl Machine {
     }
 
     /// Takes in what became of a copy of datagrams. If there was no room, it waits with the engine.
-    /// Returns what is to be submitted for that.
     pub(super) fn on_batch_copied(
         &mut self,
         slot: u32,
@@ -203,11 +205,13 @@ impl Machine {
             }
             Err(Errno::INTR) => self.give_back_headers(gathered.segment, gathered.headers),
             Err(Errno::AGAIN) => {
+                self.give_back_headers(gathered.segment, gathered.headers);
                 self.stats.copies_that_waited += 1;
-                self.set_step(Step::BatchWaits { batch: *batch, reason });
+                self.set_full();
             }
             Err(Errno::NOBUFS) if inspect.reports_drops(slot) => {
                 self.give_back_headers(gathered.segment, gathered.headers);
+                let gathered = gathered.as_it_ends(&self.ledger.payloads);
                 if let Some(socket) = self.sockets.at_mut(slot) {
                     socket.queue.take_batch(&gathered, &self.ledger.payloads);
                 }
@@ -237,20 +241,9 @@ impl Machine {
         }
     }
 
-    /// A copy of datagrams that found no room waits with the engine.
-    pub(super) fn wait_with_batch(
-        &mut self,
-        slot: u32,
-        batch: &GsoBatch,
-        reason: Reason,
-    ) -> Option<Outgoing> {
-        self.end_chance_after_this();
-        self.request_batch(slot, batch, Route::Copy, reason, false)
-    }
-
     /// Completes what was gathered, of which the kernel has its own copy.
     fn complete_batch(&mut self, slot: u32, batch: &GsoBatch, copied: Copied) {
-        let gathered = batch.gathered;
+        let gathered = batch.gathered.as_it_ends(&self.ledger.payloads);
         self.give_back_headers(gathered.segment, gathered.headers);
         if let Some(socket) = self.sockets.at_mut(slot) {
             socket.queue.take_batch(&gathered, &self.ledger.payloads);

@@ -145,6 +145,7 @@ impl Machine {
 
     /// Fails what a connection held that is broken now.
     fn fail_after_break(&mut self, slot: u32, error: Errno) {
+        self.give_up_chance(slot);
         let Some(entry) = self.sockets.at_mut(slot) else { return };
         let head = entry.queue.head();
         entry.queue.clear();
@@ -274,7 +275,8 @@ impl Machine {
         let (slot, bytes) = (self.ledger.payloads.socket(id.0.slot), entry.bytes);
         let head = self.sockets.at(slot).map(|socket| socket.queue.head());
         let reached = head.is_none_or(|head| head.slot == id.0.slot && head.skip > 0)
-            || self.sockets.at(slot).is_some_and(|socket| socket.queue.holds_part_of(id.0.slot));
+            || self.sockets.at(slot).is_some_and(|socket| socket.queue.holds_part_of(id.0.slot))
+            || self.is_being_copied(id.0.slot);
         let begun_to_leave = entry.parts > 0 || self.ledger.payloads.has_begun(id.0.slot);
         if begun_to_leave || !entry.is_held() || reached {
             return Err(begun());

@@ -5,7 +5,7 @@
 
 use crate::ledger::payload::Entry;
 use crate::ledger::request::{RequestEntry, RequestState};
-use crate::machine::chance::Chance;
+use crate::machine::chance::{Chance, Step};
 use crate::machine::learn::RequestSummary;
 use crate::machine::state::Machine;
 use crate::policy::decide::Facts;
@@ -174,8 +174,38 @@ impl Machine {
         self.ledger.payloads.at(payload).and_then(Entry::force)
     }
 
+    /// Ends a socket's chance, if it has one. What it is copying has been failed, or its place is
+    /// another's: the answer does not matter any more.
+    pub(super) fn give_up_chance(&mut self, slot: u32) {
+        let chance = self.chance.take_if(|chance| chance.slot == slot);
+        if let Some(&Gathered { segment, headers, .. }) =
+            chance.as_ref().and_then(Chance::being_copied)
+        {
+            self.give_back_headers(segment, headers);
+        }
+    }
+
+    /// Whether a payload is in the copy that is being made.
+    pub(super) fn is_being_copied(&self, payload: u32) -> bool {
+        let gathered = self.chance.as_ref().and_then(Chance::being_copied);
+        gathered.is_some_and(|g| g.payloads(&self.ledger.payloads).any(|slot| slot == payload))
+    }
+
+    /// The socket whose chance it is has not taken all of a copy: the rest of it waits.
+    pub(super) fn set_full(&mut self) {
+        if let Some(chance) = &mut self.chance {
+            chance.is_full = true;
+            chance.left = chance.left.max(1);
+        }
+    }
+
+    /// Whether it has not, so that another one would be in vain.
+    pub(super) fn is_full(&self) -> bool {
+        self.chance.as_ref().is_some_and(|chance| chance.is_full)
+    }
+
     /// Begins to make the next submission of the socket whose chance it is.
-    pub(super) fn set_step(&mut self, step: crate::machine::chance::Step) {
+    pub(super) fn set_step(&mut self, step: Step) {
         if let Some(chance) = &mut self.chance {
             *chance = Chance { step, ..*chance };
         }

@@ -36,14 +36,17 @@ impl Machine {
         }
     }
 
-    /// Whether a stream may make one copy more in its chance.
-    pub(super) fn goes_on(&self, slot: u32) -> bool {
+    /// Whether a stream's chance goes on after a copy: with another, or with the rest of it, which
+    /// waits because the stream `is_full`.
+    pub(super) fn goes_on(&self, slot: u32, is_full: bool) -> bool {
         let goes_on = |s: &SocketEntry| s.outstanding == 0 && !s.queue.is_empty();
         self.sockets.at(slot).is_some_and(goes_on)
-            && (self.is_copied(slot) || self.copies_head(slot))
+            && (is_full || self.is_copied(slot) || self.copies_head(slot))
     }
 
     /// One request of a stream, or one copy; `None` if neither is to be made of what comes next.
+    /// What a stream has not taken of a copy waits with the engine. More may have joined it by now,
+    /// and make it worth zero copy.
     pub(super) fn issue_stream(&mut self, slot: u32) -> Option<Outgoing> {
         let (gathered, decided) = self.next_request(slot)?;
         if gathered.bytes == 0 {
@@ -57,19 +60,12 @@ impl Machine {
             return None;
         }
         match decided {
-            (Route::Copy, reason) => {
+            (Route::Copy, reason) if !self.is_full() => {
                 self.set_step(Step::StreamCopied { gathered, reason });
                 Some(Outgoing::Copy { first: gathered.first.slot, segment_bytes: None })
             }
             (route, reason) => self.request(slot, gathered, route, reason),
         }
-    }
-
-    /// The rest of a copy that the stream did not take whole waits with the engine. More may have
-    /// joined it by now, and make it worth zero copy.
-    pub(super) fn wait_with_rest(&mut self, slot: u32) -> Option<Outgoing> {
-        let (rest, (route, reason)) = self.next_request(slot)?;
-        self.request(slot, rest, route, reason)
     }
 
     /// What of a stream is to go next, and how.
@@ -126,7 +122,7 @@ impl Machine {
                 self.complete_copied(slot, &gathered, bytes, Copied::Yes);
                 if bytes < gathered.bytes {
                     self.stats.copies_that_waited += 1;
-                    self.set_step(Step::WaitWithRest);
+                    self.set_full();
                 }
             }
             Err(errno) => {
@@ -153,10 +149,8 @@ impl Machine {
         self.tell_of(slot);
         let (at, reached) = self.ledger.accept_run(first, count, bytes, &mut self.events);
         if let Some(socket) = self.sockets.at_mut(slot) {
-            socket.queue.take(gathered);
-            if bytes < gathered.bytes {
-                socket.queue.rewind(at, gathered.bytes - bytes);
-            }
+            // What is behind it is asked for now: more may have been sent since it was gathered.
+            socket.queue.go_to(at, bytes);
             socket.accepted_bytes += bytes;
             socket.copied_bytes += bytes;
             if !socket.queue.is_empty() && bytes == gathered.bytes {

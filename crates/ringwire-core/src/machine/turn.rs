@@ -67,19 +67,13 @@ impl Machine {
             if self.chance.is_none() {
                 self.begin_chance(inspect)?;
             }
-            let Some(chance) = &mut self.chance else { continue };
-            let slot = chance.slot;
-            let outgoing = match std::mem::replace(&mut chance.step, Step::Issue) {
+            let Some(Chance { slot, step, .. }) = &self.chance else { continue };
+            let slot = *slot;
+            let outgoing = match step {
                 Step::Issue => self.issue(slot, inspect),
-                Step::WaitWithRest => self.wait_with_rest(slot),
-                Step::BatchWaits { batch, reason } => self.wait_with_batch(slot, &batch, reason),
-                // Nobody has answered: nothing was copied.
-                Step::StreamCopied { gathered, reason } => {
-                    self.on_stream_copied(slot, gathered, reason, Err(Errno::INTR));
-                    None
-                }
-                Step::BatchCopied { batch, reason } => {
-                    self.on_batch_copied(slot, &batch, reason, Err(Errno::INTR), inspect);
+                Step::StreamCopied { .. } | Step::BatchCopied { .. } => {
+                    // Nobody has answered: nothing was copied.
+                    self.on_copied(Err(Errno::INTR), inspect);
                     None
                 }
             };
@@ -113,7 +107,7 @@ impl Machine {
                     REQUESTS_A_CHANCE
                 }
             };
-            self.chance = Some(Chance { slot, left, step: Step::Issue });
+            self.chance = Some(Chance { slot, left, is_full: false, step: Step::Issue });
             return Some(());
         }
     }
@@ -121,11 +115,10 @@ impl Machine {
     /// One more request or copy in the present chance, or its end.
     fn issue(&mut self, slot: u32, inspect: &dyn Inspect) -> Option<Outgoing> {
         let chance = self.chance.as_mut()?;
-        let left = chance.left;
+        let (left, is_full) = (chance.left, chance.is_full);
         chance.left = left.saturating_sub(1);
-        let stream = self.sockets.at(slot).map(SocketEntry::is_stream);
-        match stream {
-            Some(true) if left == COPIES_A_CHANCE || left > 0 && self.goes_on(slot) => {
+        match self.sockets.at(slot).map(SocketEntry::is_stream) {
+            Some(true) if left == COPIES_A_CHANCE || left > 0 && self.goes_on(slot, is_full) => {
                 self.issue_stream(slot)
             }
             Some(false) if left > 0 => match self.issue_datagrams(slot, inspect) {
@@ -157,7 +150,8 @@ impl Machine {
         }
     }
 
-    /// Takes in how many bytes were taken of the copy that was polled last, or why none were.
+    /// Takes in how many bytes were taken of the copy that was polled last, or why none were. Of a
+    /// socket that was broken meanwhile nothing is to be said any more.
     pub fn on_copied(&mut self, outcome: Result<usize, Errno>, inspect: &dyn Inspect) {
         let Some(chance) = &mut self.chance else { return };
         let slot = chance.slot;
@@ -169,6 +163,9 @@ impl Machine {
                 self.on_batch_copied(slot, &batch, reason, outcome, inspect);
             }
             step => chance.step = step,
+        }
+        if self.sockets.at(slot).is_some_and(|socket| socket.broken.is_some()) {
+            self.end_chance(slot);
         }
     }
 
@@ -194,6 +191,7 @@ impl Machine {
     pub fn poll_chore(&mut self) -> Option<Chore> {
         let chore = self.chores.pop_front()?;
         if let Chore::Close { socket } = chore {
+            self.give_up_chance(socket);
             self.sockets.remove(socket);
             self.share_limits();
         }

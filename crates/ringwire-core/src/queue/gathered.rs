@@ -24,6 +24,24 @@ pub(crate) struct Gathered {
     pub headers: u32,
 }
 
+impl Gathered {
+    /// The payloads that it covers, wholly or in part.
+    pub(crate) fn payloads(&self, payloads: &Payloads) -> impl Iterator<Item = u32> {
+        let next = |slot: &u32| payloads.at(*slot).map(|entry| entry.next);
+        std::iter::successors(Some(self.first.slot), next).take(self.count as usize)
+    }
+
+    /// The same, as it ends now: more may have been sent since it was gathered.
+    pub(crate) fn as_it_ends(self, payloads: &Payloads) -> Gathered {
+        if self.end.slot != NONE {
+            return self;
+        }
+        let last = self.payloads(payloads).last().and_then(|last| payloads.at(last));
+        let end = Position { slot: last.map_or(NONE, |last| last.next), skip: 0 };
+        Gathered { end, ..self }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Registered(u16),

@@ -96,8 +96,13 @@ impl SendQueue {
 
     /// Takes what was gathered off the queue.
     pub(crate) fn take(&mut self, gathered: &Gathered) {
-        self.head = gathered.end;
-        self.waiting_bytes -= gathered.bytes;
+        self.go_to(gathered.end, gathered.bytes);
+    }
+
+    /// Takes the `bytes` bytes before `position` off the queue.
+    pub(crate) fn go_to(&mut self, position: Position, bytes: u64) {
+        self.head = position;
+        self.waiting_bytes -= bytes;
     }
 
     /// Puts `bytes` bytes back, the first of which is at `position`.

@@ -1,6 +1,7 @@
 //! Tables of completion sequences, played by the script engine: what the kernel says in which
 //! order, and what the caller must be told. Expectations are literals.
 
+mod between;
 mod chains;
 mod copies;
 mod datagram_oracle;
@@ -38,7 +39,7 @@ use crate::words::completion::Usage;
 use crate::words::deadline::Deadline;
 use crate::words::errno::Errno;
 use crate::words::error::Error;
-use crate::words::ids::Socket;
+use crate::words::ids::{PayloadId, Socket};
 use crate::words::options::SendOptions;
 use crate::words::route::Route;
 use crate::words::socket::Kind;
