@@ -21,6 +21,10 @@ pub(crate) struct RequestEntry {
     pub counted: bool,
     /// Whether the kernel's report about this request can be believed (K5).
     pub believed: bool,
+    /// Whether it ends a chain of notifications.
+    pub ends_record: bool,
+    /// Whether it was to wait for room before its first try.
+    pub polls_first: bool,
     pub state: RequestState,
     /// Bytes of the result; meaningful once the notification is awaited.
     pub accepted: u64,

@@ -291,7 +291,6 @@ impl Machine {
     /// The engine did not take a request of datagrams: they stand first in their queue again.
     pub(super) fn take_batch_back(&mut self, request: &RequestEntry) {
         if let Some(socket) = self.sockets.at_mut(request.socket) {
-            socket.datagrams.charged_bytes -= request.charge;
             let run = run_of(request, &self.ledger.payloads);
             socket.queue.put_back_first(run, &self.ledger.payloads);
         }

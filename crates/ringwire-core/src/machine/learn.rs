@@ -137,10 +137,18 @@ impl Machine {
         }
     }
 
-    /// A request was not handed over after all.
+    /// The request that was handed over last was not taken: nothing is learned of it.
     pub(super) fn unlearn_request(&mut self, request: &RequestEntry) {
+        if request.route == Route::Copy {
+            return;
+        }
         if request.route == Route::ZeroCopy && request.counted {
-            self.pins.subtract(request.bytes);
+            self.pins.take_back(request.bytes);
+        }
+        let probe = request.reason == Reason::Probe;
+        self.stats.probes -= u64::from(probe);
+        if let Some(socket) = self.sockets.at_mut(request.socket) {
+            socket.route.path.take_request_back(probe);
         }
     }
 

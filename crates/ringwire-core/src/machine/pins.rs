@@ -46,6 +46,11 @@ impl Pins {
         self.account.add(bytes, now);
     }
 
+    /// The one that was handed over last was not taken.
+    pub(super) fn take_back(&mut self, bytes: u64) {
+        self.account.take_back(bytes);
+    }
+
     /// It was closed.
     pub(super) fn subtract(&mut self, bytes: u64) {
         self.account.subtract(bytes);

@@ -48,36 +48,44 @@ impl Machine {
     }
 
     /// Opens a request over what was gathered: it is with the engine, unless that says otherwise.
-    pub(super) fn hand_over(&mut self, request: RequestEntry, flags: SubmitFlags) -> Outgoing {
-        let (slot, route) = (request.socket, request.route);
-        self.learn_request(&RequestSummary::of(&request));
-        let token = self.ledger.open_request(request);
-        self.stats.requests += 1;
-        self.stats.registered_requests += u64::from(route == Route::ZeroCopyRegistered);
-        let mut flags = flags;
+    pub(super) fn hand_over(&mut self, mut request: RequestEntry, flags: SubmitFlags) -> Outgoing {
+        let (slot, route, mut flags) = (request.socket, request.route, flags);
         if let Some(socket) = self.sockets.at_mut(slot) {
             socket.outstanding += 1;
             socket.open_requests += 1;
             flags.poll_first = std::mem::take(&mut socket.poll_first);
         }
+        (request.ends_record, request.polls_first) = (flags.end_of_record, flags.poll_first);
+        self.learn_request(&RequestSummary::of(&request));
+        let token = self.ledger.open_request(request);
+        self.stats.requests += 1;
+        self.stats.registered_requests += u64::from(route == Route::ZeroCopyRegistered);
+        self.stats.chain_cuts += u64::from(flags.end_of_record);
         Outgoing::Request { token, flags }
     }
 
-    /// Closes a request that the engine did not take. What it covered is not queued any more.
+    /// Takes back all that [`Machine::hand_over`] has changed, and closes the request. What it
+    /// covered is not queued any more.
     pub(super) fn undo_hand_over(&mut self, token: Key) -> Option<RequestEntry> {
-        let closed = self.ledger.close_request(token, Copied::Unknown, &mut crate::Events::new());
-        let (request, _) = closed?;
+        let slot = self.ledger.requests.get(token)?.socket;
+        self.tell_of(slot);
+        let closed = self.ledger.close_request(token, Copied::Unknown, &mut self.events);
+        let (request, freed) = closed?;
         self.unlearn_request(&request);
         self.stats.requests -= 1;
         let registered = request.route == Route::ZeroCopyRegistered;
         self.stats.registered_requests -= u64::from(registered);
+        self.stats.chain_cuts -= u64::from(request.ends_record);
         self.give_back_headers(Some(request.segment), request.headers);
-        if let Some(socket) = self.sockets.at_mut(request.socket) {
+        if let Some(socket) = self.sockets.at_mut(slot) {
             socket.outstanding -= 1;
             socket.open_requests -= 1;
+            socket.poll_first |= request.polls_first;
+            socket.datagrams.charged_bytes -= request.charge;
         }
-        self.sockets.make_ready(request.socket);
-        self.chance = None;
+        self.account(slot, freed);
+        self.sockets.make_ready(slot);
+        self.give_up_chance(slot);
         Some(request)
     }
 
@@ -230,6 +238,8 @@ pub(super) fn request_over(
         reason,
         counted: true,
         believed: true,
+        ends_record: false,
+        polls_first: false,
         state: RequestState::AwaitsResult,
         accepted: 0,
         headers,

@@ -185,7 +185,6 @@ impl Machine {
         let request =
             RequestEntry { counted, believed, ..request_over(slot, &gathered, route, reason) };
         let flags = SubmitFlags { stream: true, end_of_record, slow, ..SubmitFlags::default() };
-        self.stats.chain_cuts += u64::from(end_of_record);
         Some(self.hand_over(request, flags))
     }
 
@@ -194,6 +193,9 @@ impl Machine {
         let first = Position { slot: request.first, skip: request.skip };
         if let Some(socket) = self.sockets.at_mut(request.socket) {
             socket.queue.rewind(first, request.bytes);
+            if request.route != Route::Copy {
+                socket.queue.take_cut_back();
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use crate::engine::Inspect;
+use crate::ledger::payload::Entry;
 use crate::ledger::request::{RequestEntry, RequestState};
 use crate::machine::chance::{Chance, Step};
 use crate::machine::datagrams::REQUESTS_A_CHANCE;
@@ -169,14 +170,29 @@ impl Machine {
         }
     }
 
-    /// The engine did not take the request that was polled last: it is queued again. Returns why.
+    /// The engine did not take the request that was polled last: it is queued again, as if it had
+    /// never been handed over. Returns why.
+    #[cold]
     pub fn take_back(&mut self, refused: Refused) -> Error {
         let Refused { token, error } = refused;
-        let Some(request) = self.undo_hand_over(token) else { return error };
-        match self.sockets.at(request.socket).map(SocketEntry::is_stream) {
-            Some(true) => self.take_stream_back(&request),
-            Some(false) => self.take_batch_back(&request),
-            None => {}
+        let awaited = |request: &&RequestEntry| request.state == RequestState::AwaitsResult;
+        let Some(request) = self.ledger.requests.get(token).filter(awaited) else { return error };
+        let (slot, first, count) = (request.socket, request.first, request.count);
+        let socket = self.sockets.at(slot);
+        let (broken, is_stream) =
+            socket.map_or((None, false), |socket| (socket.broken, socket.is_stream()));
+        // Another part of the same train may have failed for good by now.
+        let is_over = !is_stream && self.ledger.payloads.at(first).is_none_or(Entry::is_settled);
+        if let Some(error) = broken {
+            self.fail_payloads(slot, first, count, error);
+        }
+        if let Some(request) = self.undo_hand_over(token) {
+            match is_stream {
+                _ if broken.is_some() || is_over => {}
+                true => self.take_stream_back(&request),
+                false => self.take_batch_back(&request),
+            }
+            self.retire_if_idle(slot);
         }
         error
     }

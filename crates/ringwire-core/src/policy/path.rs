@@ -96,6 +96,8 @@ struct Clear {
     clear_bytes: u64,
     /// Bytes asked for zero-copy since a report could last be believed.
     unreported_bytes: u64,
+    /// The same before the newest request.
+    unreported_before: u64,
     /// Whether a report that could be believed has come.
     reported: bool,
 }
@@ -108,11 +110,13 @@ struct Copies {
     probing: bool,
     /// Whether the path has changed since the newest probe left.
     anew: bool,
+    /// Whether it had before that.
+    anew_before: bool,
 }
 
 impl Copies {
     fn since(since: Instant, from_bytes: u64) -> Self {
-        Copies { since, from_bytes, probing: false, anew: false }
+        Copies { since, from_bytes, probing: false, anew: false, anew_before: false }
     }
 }
 
@@ -131,7 +135,7 @@ impl Path {
     /// What the next zero-copy request of `bytes` bytes would meet. `copied_bytes` is what the
     /// socket has copied so far.
     pub(crate) fn judge(&self, bytes: u64, copied_bytes: u64, now: Instant) -> Judgement {
-        let View::Copies(Copies { since, from_bytes, probing, anew }) = self.view else {
+        let View::Copies(Copies { since, from_bytes, probing, anew, .. }) = self.view else {
             return Judgement::Clear;
         };
         let carried = copied_bytes.saturating_sub(from_bytes);
@@ -167,11 +171,27 @@ impl Path {
     /// Takes in that a zero-copy request was handed over, and whether its report will be believed.
     pub(crate) fn on_request(&mut self, bytes: u64, believed: bool, probe: bool) {
         match &mut self.view {
-            View::Clear(clear) if believed => clear.unreported_bytes = 0,
             View::Clear(clear) => {
-                clear.unreported_bytes = clear.unreported_bytes.saturating_add(bytes);
+                let before = clear.unreported_bytes;
+                clear.unreported_before = before;
+                clear.unreported_bytes = if believed { 0 } else { before.saturating_add(bytes) };
             }
-            View::Copies(copies) if probe => (copies.probing, copies.anew) = (true, false),
+            View::Copies(copies) if probe => {
+                copies.anew_before = copies.anew;
+                (copies.probing, copies.anew) = (true, false);
+            }
+            View::Copies(_) => {}
+        }
+    }
+
+    /// Takes in that the request that was handed over last was not: it asks for nothing.
+    pub(crate) fn take_request_back(&mut self, probe: bool) {
+        match &mut self.view {
+            View::Clear(clear) => clear.unreported_bytes = clear.unreported_before,
+            View::Copies(copies) if probe => {
+                copies.probing = false;
+                copies.anew |= copies.anew_before;
+            }
             View::Copies(_) => {}
         }
     }

@@ -76,6 +76,15 @@ impl Learned {
     }
 }
 
+/// A request beyond the budget.
+#[derive(Clone, Copy, Debug)]
+struct Try {
+    /// Since when it might be made.
+    at_ms: u64,
+    /// When the next one may be.
+    next_at_ms: u64,
+}
+
 /// What several rings may pin together, and have pinned.
 ///
 /// Rings of several threads change it without a lock. Where two learn at the same moment one of the
@@ -148,16 +157,23 @@ impl Budget {
     }
 
     /// Counts what a request pins. One beyond the budget is a try, and the next is not at once.
-    pub(crate) fn add(&self, pins: u64, now: Instant) {
+    fn add(&self, pins: u64, now: Instant) -> Option<Try> {
         let pinned = self.pinned.fetch_add(pins, Ordering::Relaxed) + pins;
-        if pinned > self.budget.load(Ordering::Relaxed) {
-            let again_at_ms = self.ms(now) + self.pause_ms.load(Ordering::Relaxed);
-            self.again_at_ms.store(again_at_ms, Ordering::Relaxed);
-        }
+        (pinned > self.budget.load(Ordering::Relaxed)).then(|| {
+            let next_at_ms = self.ms(now) + self.pause_ms.load(Ordering::Relaxed);
+            let at_ms = self.again_at_ms.swap(next_at_ms, Ordering::Relaxed);
+            Try { at_ms, next_at_ms }
+        })
+    }
+
+    /// A try was not made: the next may be, unless somebody else has learned something meanwhile.
+    fn take_back(&self, Try { at_ms, next_at_ms }: Try) {
+        let (relaxed, again) = (Ordering::Relaxed, &self.again_at_ms);
+        let _ = again.compare_exchange(next_at_ms, at_ms, relaxed, relaxed);
     }
 
     /// Counts what is not pinned any more.
-    pub(crate) fn subtract(&self, pins: u64) {
+    fn subtract(&self, pins: u64) {
         self.pinned.fetch_sub(pins, Ordering::Relaxed);
     }
 
@@ -199,6 +215,8 @@ pub(crate) struct PinnedAccount {
     pinned: u64,
     /// What the least of its requests that are worth it pins.
     least: u64,
+    /// The newest request, if it is a try.
+    tries: Option<Try>,
     /// Whether the kernel counts this ring's requests, as far as is known: not before the first
     /// refusal, if it was built with CAP_IPC_LOCK.
     counted: bool,
@@ -209,7 +227,7 @@ impl PinnedAccount {
     /// what is smaller is copied anyway.
     pub(crate) fn new(budget: Arc<Budget>, counted: bool, threshold_bytes: u64) -> Self {
         let least = pinned_by(threshold_bytes.max(PART_BYTES_MIN));
-        PinnedAccount { budget, pinned: 0, least, counted }
+        PinnedAccount { budget, pinned: 0, least, tries: None, counted }
     }
 
     /// What one more request of unregistered memory may pin.
@@ -222,7 +240,15 @@ impl PinnedAccount {
         let pins = pinned_by(bytes);
         self.pinned += pins;
         if self.counted {
-            self.budget.add(pins, now);
+            self.tries = self.budget.add(pins, now);
+        }
+    }
+
+    /// Counts the one out that was counted in last: it was not handed over.
+    pub(crate) fn take_back(&mut self, bytes: u64) {
+        self.subtract(bytes);
+        if let Some(tried) = self.tries.take() {
+            self.budget.take_back(tried);
         }
     }
 

@@ -29,6 +29,19 @@ pub(crate) const PIECES_MAX: usize = 256;
 /// A chain of notifications is cut after this many bytes, or after a path's 10 ms if that is less.
 const CHAIN_BYTES: u64 = 64 << 10;
 
+/// The chain of notifications to which the next request would be linked (K4).
+#[derive(Clone, Copy, Debug)]
+struct OpenChain {
+    /// Whether the newest zero-copy request ended it, so that the next begins a packet.
+    is_cut: bool,
+    /// Its bytes since it began.
+    bytes: u64,
+}
+
+impl OpenChain {
+    const NONE: OpenChain = OpenChain { is_cut: true, bytes: 0 };
+}
+
 /// One socket's queue.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
@@ -38,9 +51,9 @@ pub(crate) struct SendQueue {
     /// Datagrams that failed and go again before the others.
     pub(super) again: RetryQueue,
     pub(super) waiting_bytes: u64,
-    since_cut_bytes: u64,
-    /// Whether the newest zero-copy request ended a chain, so that the next begins a packet.
-    cut: bool,
+    chain: OpenChain,
+    /// As it was before the newest zero-copy request.
+    chain_before: OpenChain,
     pub pace: Pace,
     /// How many payloads may share a request.
     pub payloads_max: PayloadsMax,
@@ -53,8 +66,8 @@ impl SendQueue {
             last: None,
             again: RetryQueue::default(),
             waiting_bytes: 0,
-            since_cut_bytes: 0,
-            cut: true,
+            chain: OpenChain::NONE,
+            chain_before: OpenChain::NONE,
             pace: Pace::new(),
             payloads_max: PayloadsMax::ANY,
         }
@@ -128,14 +141,17 @@ impl SendQueue {
     /// one. `wants_report`: it is to end a packet in any case, for the sake of that report or of
     /// the next request's.
     pub(crate) fn cut(&mut self, bytes: u64, wants_report: bool) -> (bool, bool) {
-        self.since_cut_bytes += bytes;
-        let began_fresh = self.cut;
-        let due = self.since_cut_bytes >= CHAIN_BYTES.min(self.pace.bound_bytes());
-        self.cut = due || wants_report;
-        if self.cut {
-            self.since_cut_bytes = 0;
-        }
-        (self.cut, bytes >= CHAIN_BYTES || (began_fresh && self.cut))
+        self.chain_before = self.chain;
+        let OpenChain { is_cut: began_fresh, bytes: before } = self.chain;
+        let due = before + bytes >= CHAIN_BYTES.min(self.pace.bound_bytes());
+        let is_cut = due || wants_report;
+        self.chain = OpenChain { is_cut, bytes: if is_cut { 0 } else { before + bytes } };
+        (is_cut, bytes >= CHAIN_BYTES || (began_fresh && is_cut))
+    }
+
+    /// The newest zero-copy request was not handed over, and has ended nothing.
+    pub(crate) fn take_cut_back(&mut self) {
+        self.chain = self.chain_before;
     }
 
     /// Gathers the next request, no larger than `most`, into `spans`. `None` if nothing waits.

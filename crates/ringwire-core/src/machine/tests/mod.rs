@@ -10,6 +10,7 @@ mod ends;
 mod faults;
 mod invariants;
 mod memlock;
+mod refusals;
 pub(crate) mod script;
 mod stalls;
 mod stream_oracle;

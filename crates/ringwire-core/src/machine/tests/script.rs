@@ -82,8 +82,9 @@ pub(crate) struct Script {
     /// Sockets that were closed, and that got a FIN.
     pub closed: Vec<u32>,
     pub fins: Vec<u32>,
-    /// What it does not take, next.
+    /// How many requests it does not take, and how many it takes before.
     pub refuses: usize,
+    pub takes: usize,
 }
 
 impl Default for Script {
@@ -114,6 +115,7 @@ impl Default for Script {
             closed: Vec::new(),
             fins: Vec::new(),
             refuses: 0,
+            takes: 0,
         }
     }
 }
@@ -180,7 +182,9 @@ impl Engine for Script {
     }
 
     fn submit(&mut self, request: Request<'_>) -> Result<(), Refused> {
-        if self.refuses > 0 {
+        if self.takes > 0 {
+            self.takes -= 1;
+        } else if self.refuses > 0 {
             self.refuses -= 1;
             return Err(request.refuse(Error::io("submit", Errno::AGAIN)));
         }
