@@ -62,6 +62,10 @@ enum Op {
     RefuseCopy {
         errno: Errno,
     },
+    /// The engine does not take a request, after so many others.
+    NotTaken {
+        takes: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -93,6 +97,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Flush),
         1 => (0..8_usize).prop_map(|which| Op::Cancel { which }),
         1 => errno().prop_map(|errno| Op::RefuseCopy { errno }),
+        1 => (0..8_usize).prop_map(|takes| Op::NotTaken { takes }),
     ]
 }
 
@@ -160,6 +165,7 @@ impl Oracle {
             Op::Notify { which } => self.promises.notify(which),
             Op::Flush => self.promises.flush(),
             Op::Cancel { which } => drop(self.promises.cancel(which)),
+            Op::NotTaken { takes } => self.promises.refuse_after(takes),
             Op::RefuseCopy { errno } => {
                 self.refused = true;
                 self.promises.core.engine.copies.push_back(Err(errno));
@@ -258,6 +264,7 @@ impl Oracle {
     /// Lets everything end, and checks that it has.
     fn finish(mut self) {
         self.promises.core.engine.copies.clear();
+        self.promises.refuse_none();
         self.apply(Op::Flush);
         for _ in 0..10_000 {
             for request in std::mem::take(&mut self.promises.due) {

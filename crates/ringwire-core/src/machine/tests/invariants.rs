@@ -21,6 +21,7 @@ use crate::words::config::Limits;
 use crate::words::config::Thresholds;
 use crate::words::deadline::Deadline;
 use crate::words::errno::Errno;
+use crate::words::error::Error;
 use crate::words::ids::Notifier;
 use crate::words::ids::PayloadId;
 use crate::words::ids::Socket;
@@ -61,6 +62,8 @@ pub(super) struct Invariants {
     pub due: Vec<usize>,
     /// Requests that have a result: these are the oldest.
     pub resulted: usize,
+    /// The engine is about to refuse one.
+    refuses: bool,
     held: BTreeMap<PayloadId, Held>,
     flushed: u32,
     notified: BTreeSet<u32>,
@@ -81,6 +84,7 @@ impl Invariants {
             cancelled: BTreeSet::new(),
             due: Vec::new(),
             resulted: 0,
+            refuses: false,
             held: BTreeMap::new(),
             flushed: 0,
             notified: BTreeSet::new(),
@@ -131,6 +135,18 @@ impl Invariants {
         }
     }
 
+    /// The engine takes so many requests more, and not the one behind them.
+    pub(super) fn refuse_after(&mut self, takes: usize) {
+        (self.core.engine.takes, self.core.engine.refuses) = (takes, 1);
+        self.refuses = true;
+    }
+
+    /// The engine takes all requests.
+    pub(super) fn refuse_none(&mut self) {
+        (self.core.engine.takes, self.core.engine.refuses) = (0, 0);
+        self.refuses = false;
+    }
+
     pub(super) fn flush(&mut self) {
         assert_eq!(self.core.machine.flush(self.notifier).unwrap(), self.flushed);
         self.flushed += 1;
@@ -147,7 +163,18 @@ impl Invariants {
     /// Turns, and holds what is told against the promises.
     pub(super) fn turn(&mut self) -> Vec<Told> {
         let mut events = Events::new();
-        let _ = self.core.turn(Deadline::Now, &mut events).unwrap();
+        let turned = self.core.turn(Deadline::Now, &mut events);
+        if mem::take(&mut self.refuses) && self.core.engine.refuses == 0 {
+            assert_eq!(turned.unwrap_err(), Error::io("submit", Errno::AGAIN));
+        } else {
+            let _ = turned.unwrap();
+            self.refuses = self.core.engine.refuses > 0;
+        }
+        // What was refused is counted nowhere.
+        let stats = self.core.machine.stats();
+        let seen = &self.core.engine.seen;
+        let cuts = seen.iter().filter(|seen| seen.end_of_record).count();
+        assert_eq!((stats.requests, stats.chain_cuts), (seen.len() as u64, cuts as u64));
         let mut told = Vec::new();
         for event in events.drain() {
             match event {

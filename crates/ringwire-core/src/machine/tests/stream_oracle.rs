@@ -47,6 +47,10 @@ enum Op {
     Copy {
         percent: usize,
     },
+    /// The engine does not take a request, after so many others.
+    NotTaken {
+        takes: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -68,6 +72,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Flush),
         1 => (0..8_usize).prop_map(|which| Op::Cancel { which }),
         1 => (0..100_usize).prop_map(|percent| Op::Copy { percent }),
+        1 => (0..3_usize).prop_map(|takes| Op::NotTaken { takes }),
     ]
 }
 
@@ -117,6 +122,7 @@ impl Oracle {
                     self.stream.retain(|(other, _)| *other != id);
                 }
             }
+            Op::NotTaken { takes } => self.promises.refuse_after(takes),
             Op::Copy { percent } => {
                 // Of whatever is offered next; more than that is cut down by the script.
                 self.promises.core.engine.copies.push_back(match percent {
@@ -207,6 +213,7 @@ impl Oracle {
     /// Lets everything end, and checks that it has.
     fn finish(mut self) {
         self.promises.core.engine.copies.clear();
+        self.promises.refuse_none();
         self.apply(Op::Flush);
         for _ in 0..10_000 {
             if let Some(request) = self.outstanding() {
