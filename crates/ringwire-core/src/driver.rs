@@ -134,15 +134,27 @@ impl<E: Engine> Driver<E> {
         self.machine.update_now(self.engine.now());
     }
 
+    /// Makes sure that nothing is done here that would be done to another process's engine. What
+    /// would reach the kernel asks this; what only notes something down does not, and nothing comes
+    /// of it.
+    ///
+    /// # Errors
+    /// `Misuse` in a child of `fork`.
+    #[inline]
+    pub fn check_at_home(&self) -> Result<(), Error> {
+        if self.engine.is_at_home() { Ok(()) } else { Err(away()) }
+    }
+
     /// Takes a socket in, which `give` gives the engine at its place.
     ///
     /// # Errors
-    /// Those of [`Machine::attach`], and then it was not given.
+    /// Those of [`Machine::attach`] and [`Driver::check_at_home`], and then it was not given.
     pub fn attach(
         &mut self,
         facts: &SocketFacts,
         give: impl FnOnce(&mut E, u32),
     ) -> Result<Socket, Error> {
+        self.check_at_home()?;
         self.update_now();
         let sock = self.machine.attach(facts)?;
         give(&mut self.engine, sock.place());
@@ -152,10 +164,11 @@ impl<E: Engine> Driver<E> {
     /// Breaks a connection, and gives up its handle.
     ///
     /// # Errors
-    /// `Misuse` for a stale handle; `Io` if the kernel refuses.
+    /// `Misuse` for a stale handle, and in a child of `fork`; `Io` if the kernel refuses.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
+        self.check_at_home()?;
         self.machine.abort(sock)?;
-        self.do_chores()
+        self.do_all_chores(Some(sock))
     }
 
     /// Breaks a connection of which the handle may have been closed.
@@ -163,8 +176,9 @@ impl<E: Engine> Driver<E> {
     /// # Errors
     /// As [`Driver::abort`].
     pub fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
+        self.check_at_home()?;
         self.machine.reclaim(sock)?;
-        self.do_chores()
+        self.do_all_chores(Some(sock))
     }
 
     /// Takes a payload back. See [`Machine::cancel`].
@@ -173,18 +187,26 @@ impl<E: Engine> Driver<E> {
     /// Those of [`Machine::cancel`].
     pub fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
         self.machine.cancel(id)?;
-        self.do_chores()
+        self.do_chores();
+        Ok(())
     }
 
-    /// Does what is to be done beside sending.
-    ///
-    /// # Errors
-    /// The last one of a connection that could not be broken; everything was tried all the same.
-    pub fn do_chores(&mut self) -> Result<(), Error> {
-        if !self.machine.has_chores() || !self.engine.is_at_home() {
-            return Ok(());
+    /// Does what is to be done beside sending. A connection that cannot be broken is warned of.
+    #[inline]
+    pub fn do_chores(&mut self) {
+        if self.machine.has_chores() {
+            let _ = self.do_all_chores(None);
         }
+    }
+
+    /// Does the same. What is returned came of the socket that somebody asked to have broken; of
+    /// others he knows nothing.
+    #[inline(never)]
+    fn do_all_chores(&mut self, asked: Option<Socket>) -> Result<(), Error> {
         let mut done = Ok(());
+        if !self.engine.is_at_home() {
+            return done;
+        }
         while let Some(chore) = self.machine.poll_chore() {
             match chore {
                 Chore::Cancel { token } => self.engine.cancel(token),
@@ -192,25 +214,25 @@ impl<E: Engine> Driver<E> {
                 Chore::Close { socket } => self.engine.close(socket),
                 Chore::Break { socket } => {
                     let outcome = self.engine.break_off(socket);
-                    done = self.machine.on_broken(socket, outcome).and(done);
+                    match self.machine.on_broken(socket, outcome) {
+                        broken if asked.is_some_and(|asked| asked.place() == socket) => {
+                            done = broken;
+                        }
+                        Err(error) => tracing::warn!(socket, %error, "cannot break a connection"),
+                        Ok(()) => {}
+                    }
                 }
             }
         }
         done
     }
 
-    /// Does the same where nobody can be told of an error.
-    fn do_chores_quietly(&mut self) {
-        if let Err(error) = self.do_chores() {
-            tracing::warn!(%error, "cannot break a connection");
-        }
-    }
-
     /// Lets queued payloads leave, waits until `deadline` for the first event unless `events` holds
     /// some already, and appends to these what has happened.
     ///
     /// # Errors
-    /// `Io` or `Bug` if the engine fails. What is in flight stays lent.
+    /// `Io` or `Bug` if the engine fails. What is in flight stays lent. `Misuse` in a child of
+    /// `fork`.
     pub fn turn(&mut self, deadline: Deadline, events: &mut Events) -> Result<Turned, Error> {
         let turned = self.turn_keeping_quiet(deadline, events);
         self.machine.drop_quiet();
@@ -227,6 +249,7 @@ impl<E: Engine> Driver<E> {
         deadline: Deadline,
         events: &mut Events,
     ) -> Result<Turned, Error> {
+        self.check_at_home()?;
         let turned = self.turn_until(deadline, events.is_empty(), |_| false);
         self.machine.take_events(events);
         turned
@@ -254,14 +277,18 @@ impl<E: Engine> Driver<E> {
                 self.engine.rest();
                 break;
             }
-            self.engine.turn(wait, &mut self.completions)?;
+            if let Err(error) = self.engine.turn(wait, &mut self.completions) {
+                // What had come before it failed has come.
+                self.take_completions();
+                return Err(error);
+            }
             if wait != Deadline::Now {
                 // What has come is learned from at the time it came, not when the wait began.
                 self.update_now();
             }
             woken |= self.take_completions();
             self.machine.look_for_stalls(&self.engine);
-            self.do_chores_quietly();
+            self.do_chores();
             let has_events = !may_wait || self.machine.has_events();
             if woken || has_events || deadline == Deadline::Now || is_enough(&self.machine) {
                 break;
@@ -280,8 +307,15 @@ impl<E: Engine> Driver<E> {
         Ok(Turned { backlog, turn_by, woken })
     }
 
-    /// Gives every socket that has something to do its chance.
+    /// Gives every socket that has something to do its chance, and does what comes of that.
     fn submit(&mut self) -> Result<(), Error> {
+        let submitted = self.submit_round();
+        self.do_chores();
+        submitted
+    }
+
+    #[inline(always)]
+    fn submit_round(&mut self) -> Result<(), Error> {
         let Driver { machine, engine, .. } = self;
         machine.begin_round();
         while let Some(submission) = machine.poll_submission(engine) {
@@ -297,7 +331,6 @@ impl<E: Engine> Driver<E> {
                 }
             }
         }
-        self.do_chores_quietly();
         Ok(())
     }
 
@@ -307,12 +340,13 @@ impl<E: Engine> Driver<E> {
         for completion in self.completions.drain(..) {
             woken |= self.machine.handle(completion, &self.engine);
         }
-        self.do_chores_quietly();
+        self.do_chores();
         woken
     }
 
     /// Waits until everything is released, at most until `deadline`, and for as much longer as this
-    /// process is stopped meanwhile; then does what `on_deadline` says, and drops the rest.
+    /// process is stopped meanwhile; then does what `on_deadline` says, and drops the rest. With
+    /// [`Deadline::Now`] it waits for nothing.
     pub fn shutdown(mut self, deadline: Deadline, on_deadline: OnDeadline) -> Report {
         let mut report = Report::default();
         if !self.engine.is_at_home() {
@@ -323,7 +357,7 @@ impl<E: Engine> Driver<E> {
         let is_all_over = |machine: &Machine| machine.is_idle() && !machine.has_pending_aborts();
         if on_deadline == OnDeadline::Abort && !is_all_over(&self.machine) {
             report.aborted_sockets = self.machine.abort_all();
-            self.do_chores_quietly();
+            self.do_chores();
             let deadline = Deadline::after(self.engine.now(), ABORT_TIME);
             self.drain_until(deadline, is_all_over);
         }
@@ -345,7 +379,7 @@ impl<E: Engine> Driver<E> {
     /// Takes what has completed, and starts nothing.
     fn stop(&mut self) {
         self.machine.retry_all_aborts();
-        self.do_chores_quietly();
+        self.do_chores();
         self.engine.stop();
         if self.engine.turn(Deadline::Now, &mut self.completions).is_ok() {
             self.take_completions();
@@ -395,6 +429,16 @@ impl<E: Engine> Driver<E> {
         // FINs and the last descriptors.
         let _ = self.turn(Deadline::Now, &mut events);
     }
+}
+
+/// The error of who uses a driver in a child of `fork`.
+#[cold]
+fn away() -> Error {
+    Error::Misuse(
+        "this ring is that of the process which was forked to make this one\n\nhint: build rings \
+         after fork(2) or daemon(3); here it can only be dropped"
+            .into(),
+    )
 }
 
 impl<E: Engine> Drop for Driver<E> {

@@ -92,7 +92,6 @@ impl Inner {
 
     /// `fd` is closed if it is refused.
     pub(crate) fn attach(&mut self, fd: SocketFd) -> Result<Socket, Error> {
-        self.at_home()?;
         let mut facts = facts(fd.as_fd())?;
         facts.copied_for = match facts.kind {
             Kind::Stream => self.copies_tcp().then_some(Reason::MtuProbing),
@@ -109,23 +108,21 @@ impl Inner {
         timeout: Option<Duration>,
         events: &mut Events,
     ) -> Result<Turned, Error> {
-        self.prepare_turn()?;
+        self.take_segments_over();
         self.driver.turn(deadline(timeout), events)
     }
 
     /// Turns without waiting. Quiet payloads that are released are kept for who takes them.
     pub(crate) fn turn_keeping_quiet(&mut self, events: &mut Events) -> Result<Turned, Error> {
-        self.prepare_turn()?;
+        self.take_segments_over();
         self.driver.turn_keeping_quiet(Deadline::Now, events)
     }
 
     #[inline]
-    fn prepare_turn(&mut self) -> Result<(), Error> {
-        self.at_home()?;
+    fn take_segments_over(&mut self) {
         if let Some(segments) = &mut self.segments {
             segments.take_over(&mut self.driver);
         }
-        Ok(())
     }
 
     /// Whether something is out of which a turn may tell, or a waker may be called.
@@ -150,25 +147,15 @@ impl Inner {
         Ok(turned)
     }
 
-    pub(crate) fn abort(&mut self, sock: Socket) -> Result<(), Error> {
-        self.at_home()?;
-        self.driver.abort(sock)
-    }
-
-    pub(crate) fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
-        self.at_home()?;
-        self.driver.reclaim(sock)
-    }
-
     pub(crate) fn detach(&mut self, sock: Socket) -> Result<OwnedFd, Error> {
-        self.at_home()?;
+        self.driver.check_at_home()?;
         self.driver.machine_mut().prepare_detach(sock)?;
-        self.driver.do_chores()?;
+        self.driver.do_chores();
         let place = sock.place();
         let fd = self.driver.engine().duplicate(place)?;
         self.driver.engine_mut().give_up(place);
         self.driver.machine_mut().detach(sock);
-        self.driver.do_chores()?;
+        self.driver.do_chores();
         if self.driver.machine().knows(sock) {
             // By then its new owner may have closed his.
             self.driver.engine_mut().linger_aside(place);
@@ -224,23 +211,8 @@ impl Inner {
     }
 
     pub(crate) fn waker(&mut self) -> Result<Waker, Error> {
-        self.at_home()?;
+        self.driver.check_at_home()?;
         self.driver.engine_mut().waker()
-    }
-
-    /// Makes sure that nothing is done here that would be done to another process's ring.
-    ///
-    /// # Errors
-    /// `Misuse` in a child of `fork`.
-    fn at_home(&self) -> Result<(), Error> {
-        if self.driver.engine().is_at_home() {
-            return Ok(());
-        }
-        Err(Error::Misuse(
-            "this ring is that of the process which was forked to make this one\n\nhint: build \
-             rings after fork(2) or daemon(3); here it can only be dropped"
-                .into(),
-        ))
     }
 
     /// Whether TCP is copied that would go without: it may probe for a larger MTU.

@@ -303,7 +303,7 @@ impl Ring {
     /// `Misuse` for a stale handle. `Io` if the kernel does not break the connection; the handle is
     /// stale all the same, and the memory comes back when the peer acknowledges.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
-        self.inner.abort(sock)
+        self.inner.driver.abort(sock)
     }
 
     /// [`Ring::abort`] for a socket whose handle was closed and whose peer acknowledges nothing, so
@@ -314,7 +314,7 @@ impl Ring {
     /// `Misuse` if the ring holds nothing for this handle any more, or if it was detached: then the
     /// connection is its new owner's to break. `Io` as for [`Ring::abort`].
     pub fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
-        self.inner.reclaim(sock)
+        self.inner.driver.reclaim(sock)
     }
 
     /// Gives the socket back once everything sent on it has been accepted; the handle becomes
@@ -381,8 +381,9 @@ impl Ring {
     /// for as much longer as this process is stopped meanwhile; then does what `on_deadline` says,
     /// and drops the ring.
     ///
-    /// It looks at the clock eight times, a millisecond or more apart, so a deadline of a few
-    /// milliseconds is overrun by some.
+    /// If `timeout` is zero it does not wait: what is queued leaves as far as it can at once, and
+    /// what has come back is taken. Otherwise it looks at the clock eight times, a millisecond or
+    /// more apart, so a timeout of a few milliseconds is overrun by some.
     pub fn shutdown(self, timeout: Option<Duration>, on_deadline: OnDeadline) -> Report {
         self.inner.shutdown(timeout, on_deadline)
     }

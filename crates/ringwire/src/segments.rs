@@ -40,10 +40,11 @@ impl Segments {
         Ok(())
     }
 
-    /// Takes over the segments that the arena has grown since the last look.
+    /// Takes over the segments that the arena has grown since the last look. Not in a child of
+    /// `fork`: the engine is another process's there, and the arena's lock may be held for ever.
     #[inline]
     pub(crate) fn take_over(&mut self, driver: &mut Driver<AnyEngine>) {
-        if self.arena.segment_count() != self.seen {
+        if self.arena.segment_count() != self.seen && driver.check_at_home().is_ok() {
             self.take_over_new(driver);
         }
     }

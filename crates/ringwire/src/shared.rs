@@ -342,7 +342,7 @@ impl SharedRing {
     /// # Errors
     /// Those of [`Ring::abort`](crate::Ring::abort).
     pub fn abort(&self, sock: Socket) -> Result<(), Error> {
-        self.lock().inner.abort(sock)
+        self.lock().inner.driver.abort(sock)
     }
 
     /// As [`Ring::reclaim`](crate::Ring::reclaim).
@@ -350,7 +350,7 @@ impl SharedRing {
     /// # Errors
     /// Those of [`Ring::reclaim`](crate::Ring::reclaim).
     pub fn reclaim(&self, sock: Socket) -> Result<(), Error> {
-        self.lock().inner.reclaim(sock)
+        self.lock().inner.driver.reclaim(sock)
     }
 
     /// As [`Ring::detach`](crate::Ring::detach).

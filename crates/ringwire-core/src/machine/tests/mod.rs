@@ -6,6 +6,7 @@ mod chains;
 mod copies;
 mod datagram_oracle;
 mod datagrams;
+mod driving;
 mod ends;
 mod faults;
 mod invariants;

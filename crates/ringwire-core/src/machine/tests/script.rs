@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Inspect};
+use crate::words::chore::Chore;
 use crate::words::completion::{Completion, Usage};
 use crate::words::deadline::Deadline;
 use crate::words::errno::Errno;
@@ -79,9 +80,12 @@ pub(crate) struct Script {
     pub breaks: VecDeque<Result<(), Errno>>,
     /// How often that was asked for.
     pub broken_off: usize,
-    /// Sockets that were closed, and that got a FIN.
-    pub closed: Vec<u32>,
-    pub fins: Vec<u32>,
+    /// What else it was asked to do, in this order.
+    pub chores: Vec<Chore>,
+    /// How many turns fail, when what has completed has been told.
+    pub fails: usize,
+    /// It is used in a child of `fork`.
+    pub is_away: bool,
     /// How many requests it does not take, and how many it takes before.
     pub refuses: usize,
     pub takes: usize,
@@ -112,8 +116,9 @@ impl Default for Script {
             mtu_looks: Cell::new(0),
             breaks: VecDeque::new(),
             broken_off: 0,
-            closed: Vec::new(),
-            fins: Vec::new(),
+            chores: Vec::new(),
+            fails: 0,
+            is_away: false,
             refuses: 0,
             takes: 0,
         }
@@ -181,6 +186,10 @@ impl Engine for Script {
         self.start + self.ahead + self.passed
     }
 
+    fn is_at_home(&self) -> bool {
+        !self.is_away
+    }
+
     fn submit(&mut self, request: Request<'_>) -> Result<(), Refused> {
         if self.takes > 0 {
             self.takes -= 1;
@@ -215,20 +224,22 @@ impl Engine for Script {
     }
 
     fn cancel(&mut self, token: Key) {
+        self.chores.push(Chore::Cancel { token });
         self.cancelled.push(token);
     }
 
     fn shutdown_write(&mut self, socket: u32) {
-        self.fins.push(socket);
+        self.chores.push(Chore::ShutdownWrite { socket });
     }
 
-    fn break_off(&mut self, _: u32) -> Result<(), Errno> {
+    fn break_off(&mut self, socket: u32) -> Result<(), Errno> {
+        self.chores.push(Chore::Break { socket });
         self.broken_off += 1;
         self.breaks.pop_front().unwrap_or(Ok(()))
     }
 
     fn close(&mut self, socket: u32) {
-        self.closed.push(socket);
+        self.chores.push(Chore::Close { socket });
     }
 
     fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
@@ -245,6 +256,10 @@ impl Engine for Script {
                 self.accepted.extend(prefix(&self.ranges[index], bytes as usize));
             }
             completions.push(completion);
+        }
+        if self.fails > 0 {
+            self.fails -= 1;
+            return Err(Error::io("turn", Errno::BADF));
         }
         Ok(())
     }
