@@ -247,7 +247,6 @@ impl Machine {
 
     #[inline(never)]
     fn end_unless_busy(&mut self, slot: u32) {
-        let sock = self.sockets.handle(slot);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if !socket.queue.is_empty() || socket.outstanding > 0 {
             return;
@@ -255,14 +254,20 @@ impl Machine {
         if socket.is_stream() && !socket.fin_sent && socket.broken.is_none() {
             socket.fin_sent = true;
             self.chores.push_back(Chore::ShutdownWrite { socket: slot });
-            if socket.stage == Stage::Finishing {
-                self.events.finished(sock);
-            }
         }
         if socket.stage == Stage::Closing {
             socket.stage = Stage::Draining;
         }
         self.retire_if_idle(slot);
+    }
+
+    /// The FIN of a stream goes out: who has its handle is told, unless it was broken meanwhile.
+    pub(super) fn tell_finished(&mut self, slot: u32) {
+        let is_told =
+            |socket: &SocketEntry| socket.stage == Stage::Finishing && socket.broken.is_none();
+        if self.sockets.at(slot).is_some_and(is_told) {
+            self.events.finished(self.sockets.handle(slot));
+        }
     }
 
     /// Takes back a payload of which the kernel has not seen a byte.

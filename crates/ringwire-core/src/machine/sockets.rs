@@ -181,7 +181,14 @@ impl Sockets {
         Socket(key)
     }
 
+    /// Takes one out, of the list too: its place may be another's at once.
     pub(super) fn remove(&mut self, slot: u32) {
+        if self.table.at(slot).is_some_and(SocketEntry::is_ready)
+            && let Some(at) = self.ready.iter().position(|ready| *ready == slot)
+        {
+            self.ready.remove(at);
+            self.in_round -= usize::from(at < self.in_round);
+        }
         self.table.discard(slot);
     }
 

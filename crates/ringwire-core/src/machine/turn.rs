@@ -203,13 +203,18 @@ impl Machine {
         !self.chores.is_empty()
     }
 
-    /// What is to be done next beside sending, if anything is.
+    /// What is to be done next beside sending, if anything is. It is done before events are taken,
+    /// some of which tell of it.
     pub fn poll_chore(&mut self) -> Option<Chore> {
         let chore = self.chores.pop_front()?;
-        if let Chore::Close { socket } = chore {
-            self.give_up_chance(socket);
-            self.sockets.remove(socket);
-            self.share_limits();
+        match chore {
+            Chore::Close { socket } => {
+                self.give_up_chance(socket);
+                self.sockets.remove(socket);
+                self.share_limits();
+            }
+            Chore::ShutdownWrite { socket } => self.tell_finished(socket),
+            Chore::Cancel { .. } | Chore::Break { .. } => {}
         }
         Some(chore)
     }

@@ -1,6 +1,137 @@
 //! Payloads that are cancelled or aborted, and a ring that ends, with literals.
 
 use super::*;
+use crate::words::chore::Chore;
+
+const FIN: Chore = Chore::ShutdownWrite { socket: 0 };
+const CLOSE: Chore = Chore::Close { socket: 0 };
+
+#[test]
+fn a_fin_goes_out_once_behind_the_last_byte_and_the_descriptor_is_closed_once_behind_it() {
+    for closes_at_once in [true, false] {
+        let mut play = Play::stream();
+        play.send(100);
+        play.turn();
+        play.send(200);
+        match closes_at_once {
+            true => play.core.machine.close(play.sock).unwrap(),
+            false => (0..2).for_each(|_| play.core.machine.finish(play.sock).unwrap()),
+        }
+        assert!(play.turn().is_empty());
+        assert_eq!(play.result(Ok(100), true), ["sent 0 100"]);
+        play.turn();
+        assert_eq!(play.core.engine.chores, [], "200 bytes are not accepted");
+        let told = play.result(Ok(200), true);
+        assert_eq!(play.core.engine.chores, [FIN]);
+        assert_eq!(told[1..], if closes_at_once { vec![] } else { vec!["finished"] });
+        if !closes_at_once {
+            assert!(play.turn().is_empty());
+            play.core.machine.close(play.sock).unwrap();
+            assert!(play.turn().is_empty());
+        }
+        assert_eq!(play.notify(1, Usage::ZeroCopy), ["released 1 No"]);
+        assert_eq!(play.core.engine.chores, [FIN], "something of it is lent");
+        assert_eq!(play.notify(0, Usage::ZeroCopy), ["released 0 No"]);
+        (0..3).for_each(|_| assert!(play.turn().is_empty()));
+        assert_eq!(play.core.engine.chores, [FIN, CLOSE]);
+        assert_eq!(play.core.machine.stats().sockets, 0);
+        play.assert_at_rest();
+    }
+}
+
+#[test]
+fn a_socket_without_an_end_is_closed_and_nothing_else() {
+    let mut play = Play::datagrams();
+    play.core.machine.close(play.sock).unwrap();
+    play.turn();
+    assert_eq!(play.core.engine.chores, [CLOSE]);
+}
+
+#[test]
+fn a_connection_that_was_broken_gets_no_fin() {
+    let mut play = Play::stream();
+    play.send(100);
+    play.core.machine.finish(play.sock).unwrap();
+    play.core.abort(play.sock).unwrap();
+    assert_eq!(play.turn(), ["failed 0 0 125", "released 0 Unknown"]);
+    assert_eq!(play.core.engine.chores, [Chore::Break { socket: 0 }, CLOSE]);
+}
+
+/// Its new owner's stream has ended, then.
+#[test]
+fn a_finished_socket_that_is_detached_has_got_its_fin() {
+    let mut play = Play::stream();
+    play.core.machine.finish(play.sock).unwrap();
+    play.core.machine.prepare_detach(play.sock).unwrap();
+    play.core.do_chores();
+    assert_eq!(play.core.engine.chores, [FIN]);
+    play.core.machine.detach(play.sock);
+    play.core.do_chores();
+    assert_eq!(play.core.engine.chores, [FIN, CLOSE]);
+    assert_eq!(play.turn(), ["finished"]);
+}
+
+/// It was asked for, and nobody has done it.
+#[test]
+fn an_end_is_told_when_it_is_sent() {
+    let mut play = Play::stream();
+    play.core.machine.finish(play.sock).unwrap();
+    play.core.machine.begin_round();
+    assert!(play.core.machine.poll_submission(&play.core.engine).is_none());
+    assert!(play.core.machine.has_chores() && !play.core.machine.has_events());
+    assert_eq!(play.turn(), ["finished"]);
+    let mut play = Play::stream();
+    play.core.machine.finish(play.sock).unwrap();
+    play.core.machine.begin_round();
+    assert!(play.core.machine.poll_submission(&play.core.engine).is_none());
+    play.core.abort(play.sock).unwrap();
+    assert!(play.turn().is_empty(), "broken meanwhile");
+}
+
+/// Who ends while he has something to do does not leave the next one at his place with more.
+#[test]
+fn a_place_stands_once_among_those_with_something_to_do() {
+    let mut play = Play::stream();
+    play.core.machine.thresholds = Thresholds::default();
+    let before = attach(&mut play.core, Kind::Stream);
+    for _ in 0..3 {
+        play.send(10);
+        play.core.abort(play.sock).unwrap();
+        play.sock = attach(&mut play.core, Kind::Stream);
+        assert!(!play.core.machine.has_backlog(), "nobody has something to do");
+    }
+    let (slot, now) = (play.sock.0.slot, play.core.machine.now());
+    play.core.machine.sockets.at_mut(slot).unwrap().route.path = Path::local(now);
+    (0..40).for_each(|_| play.send(600 << 10));
+    play.turn();
+    assert_eq!(play.core.engine.copied, [600 << 10; 4], "one chance");
+    assert_ne!(before.place(), slot);
+}
+
+/// Who has ended in the middle of a round takes nobody's chance, and leaves none.
+#[test]
+fn a_round_is_as_long_as_those_that_are_left_of_it() {
+    let mut play = Play::stream();
+    let socks = [(); 3].map(|()| attach(&mut play.core, Kind::Stream));
+    for sock in socks {
+        play.core.send(sock, vec![0; 100].into_payload(), SendOptions::default()).unwrap();
+    }
+    let machine = &mut play.core.machine;
+    machine.begin_round();
+    machine.abort(socks[1]).unwrap();
+    play.core.do_chores();
+    // The newcomer stands behind the round.
+    let last = attach(&mut play.core, Kind::Stream);
+    play.core.send(last, vec![0; 100].into_payload(), SendOptions::default()).unwrap();
+    let mut places = Vec::new();
+    while let Some(submission) = play.core.machine.poll_submission(&play.core.engine) {
+        match submission {
+            crate::Submission::Request(request) => places.push(request.socket()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(places, [socks[0].place(), socks[2].place()]);
+}
 
 #[test]
 fn a_cancelled_payload_leaves_no_gap_and_no_trace() {
