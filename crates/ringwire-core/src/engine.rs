@@ -17,7 +17,7 @@
 //! - `copy_now` never waits and never yields completions.
 //! - `turn` makes no system call when there is nothing to submit and nothing to wait for.
 //! - The engine has the descriptors. It knows a socket by its place from when it was given one
-//!   there until `close`.
+//!   there until `close`; a place is free before it is given.
 //! - Dropping the engine does not stop the kernel (K7): what was not completed stays lent.
 //!
 //! Neighbours: `driver.rs` asks the machine and calls engines; `ringwire-sys` has those that reach
@@ -146,7 +146,8 @@ pub trait Engine: Inspect {
     /// `BUSY` while another thread waits inside of the socket (K58); `NOTCONN` if it is gone.
     fn break_off(&mut self, socket: u32) -> Result<(), Errno>;
 
-    /// Forgets a socket and closes its descriptor.
+    /// Forgets a socket and closes its descriptor. Nothing of it is out, and its place is free from
+    /// now on. A second time does no harm.
     fn close(&mut self, socket: u32);
 
     /// Submits what is prepared, waits until `deadline` for at least one completion, and appends

@@ -18,10 +18,11 @@ use crate::socket_fd::{Closing, SocketFd};
 
 /// What an engine does with descriptors, beside [`Engine`](ringwire_core::engine::Engine).
 ///
-/// Places are the machine's. None of these is for a place that has no socket, but none does harm
-/// there either.
+/// Places are the machine's. But for the first, none of these is for a place that has no socket;
+/// none does harm there either.
 pub trait Sockets {
-    /// Takes a socket over, which the machine knows by `place` from now on.
+    /// Takes a socket over, which the machine knows by `place` from now on. The place is free: none
+    /// was added there yet, or the engine was told to close it. One that is there still is closed.
     fn add_socket(&mut self, place: u32, fd: SocketFd);
 
     /// A second descriptor of the same socket, for its next owner.

@@ -143,11 +143,11 @@ impl Epoll {
 
 impl Sockets for Epoll {
     fn add_socket(&mut self, place: u32, fd: SocketFd) {
+        self.close(place);
         let at = place as usize;
         if at >= self.places.len() {
             self.places.resize_with(at + 1, Place::default);
         }
-        self.places[at] = Place::default();
         self.sockets.add(place, fd);
     }
 
@@ -291,9 +291,17 @@ impl Engine for Epoll {
         self.doubted.retain(|at| *at != socket);
         let Some(place) = self.places.get_mut(socket as usize) else { return };
         let place = std::mem::take(place);
-        if place.waiting.is_some() {
+        // A machine closes none of which something is out. If it does, what waits ends here; and of
+        // what the kernel reads nobody hears any more, so that it stays lent.
+        if let Some(mut waiting) = place.waiting {
             self.waiting -= 1;
+            self.result(waiting.args.token, Err(Errno::CANCELED), false);
+            waiting.spans.clear();
+            self.spare.push(waiting);
         }
+        let unreleased = place.ids.requests();
+        self.unreleased -= unreleased;
+        self.open -= unreleased;
         // The descriptor may not be the socket's only one, and then it would stay watched.
         if place.watched.is_some()
             && let Err(errno) = self.sockets.fd(socket).and_then(|fd| self.poller.remove(fd))
@@ -309,6 +317,7 @@ impl Engine for Epoll {
 
     fn turn(&mut self, deadline: Deadline, completions: &mut Vec<Completion>) -> Result<(), Error> {
         let before = completions.len();
+        let mut polled = Ok(());
         completions.append(&mut self.results);
         // A call of the waker ends a wait; who asks without waiting must not be told of it, unless
         // the descriptor would stay readable.
@@ -320,11 +329,12 @@ impl Engine for Epoll {
             self.try_unwatched();
             let at_once = completions.len() > before || !self.results.is_empty();
             let at_once = at_once || !self.unread.is_empty();
-            self.poll(match (at_once, self.unwatched.is_empty() && self.doubted.is_empty()) {
-                (true, _) => Deadline::Now,
-                (false, true) => deadline,
-                (false, false) => deadline.no_later_than(Instant::now() + LOOK_TIME),
-            })?;
+            polled =
+                self.poll(match (at_once, self.unwatched.is_empty() && self.doubted.is_empty()) {
+                    (true, _) => Deadline::Now,
+                    (false, true) => deadline,
+                    (false, false) => deadline.no_later_than(Instant::now() + LOOK_TIME),
+                });
         }
         completions.append(&mut self.results);
         for completion in &completions[before..] {
@@ -335,7 +345,7 @@ impl Engine for Epoll {
                 }
             }
         }
-        Ok(())
+        polled
     }
 
     fn pause(&mut self, until: Instant) {

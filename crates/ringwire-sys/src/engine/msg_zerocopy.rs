@@ -72,6 +72,12 @@ impl Ids {
         self.window.len() >= WINDOW_MAX
     }
 
+    /// How many requests have a number that is not believed to be back.
+    pub(crate) fn requests(&self) -> u64 {
+        let has_one = |given: &&Given| matches!(given, Given::To(_) | Given::Returned(_));
+        self.window.iter().filter(has_one).count() as u64
+    }
+
     /// The kernel has accepted a part of the request `token`, or all of it.
     pub(crate) fn sent(&mut self, token: Key) {
         self.give(Given::To(token));

@@ -233,6 +233,7 @@ impl Uring {
 
 impl Sockets for Uring {
     fn add_socket(&mut self, place: u32, fd: SocketFd) {
+        self.close(place);
         if let Some(file) = self.files.get_mut(place as usize) {
             let number = fd.as_fd().as_raw_fd();
             let added = self.ring.submitter().register_files_update(place, &[number]);

@@ -3,7 +3,7 @@
 
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::ptr;
 use std::slice;
 use std::thread;
@@ -276,4 +276,58 @@ fn what_is_given_up_unused_is_as_it_was() {
     far.read_exact(&mut [0; 100]).unwrap();
     engine.give_up(1);
     assert_eq!(socket::zero_copy(near.as_fd()), Ok(true));
+}
+
+/// A machine does not do that; but what waits there, or is out, must not be waited for.
+#[test]
+fn a_place_that_is_in_use_is_closed_before_it_is_given_again() {
+    let (near, far) = narrow_pair();
+    let mut engine = engine(true, &near);
+    drop(near);
+    submit(&mut engine, 0, Route::ZeroCopy, &memory(1000));
+    // As much as it takes, and one that waits for room.
+    for slot in 1.. {
+        submit(&mut engine, slot, Route::Copy, &memory(1 << 20));
+        if engine.waiting > 0 {
+            break;
+        }
+    }
+    assert_eq!((engine.waiting, engine.unreleased), (1, 1));
+    let (near, mut other) = loopback::tcp_pair(Family::V4).unwrap();
+    add(&mut engine, 0, &near);
+    let told = turn(&mut engine, Deadline::Now);
+    assert!(
+        matches!(told[..], [.., Completion::Result { outcome: Err(Errno::CANCELED), .. }]),
+        "{told:?}"
+    );
+    assert_eq!((notified(&told).len(), engine.doubted.len()), (0, 0));
+    assert_eq!((engine.waiting, engine.unreleased, engine.open), (0, 0, 0));
+    assert!(!engine.expects());
+    let mut far = far;
+    std::io::copy(&mut far, &mut std::io::sink()).expect("it ends");
+    submit(&mut engine, 9, Route::Copy, &memory(100));
+    other.read_exact(&mut [0; 100]).unwrap();
+    engine.close(0);
+    engine.close(0);
+    assert_eq!((engine.waiting, engine.unreleased), (0, 0));
+}
+
+/// The kernel no more tells of events; what was known before is told, and counted.
+#[test]
+fn what_was_told_by_a_turn_that_failed_is_not_waited_for() {
+    let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
+    let mut engine = engine(true, &near);
+    submit(&mut engine, 0, Route::Copy, &memory(100));
+    submit(&mut engine, 1, Route::ZeroCopy, &memory(100));
+    far.read_exact(&mut [0; 200]).unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    // SAFETY: both descriptors are open, and the engine's stays its own: another file, as if the
+    // kernel had none of its kind.
+    let replaced = unsafe { libc::dup2(null.as_raw_fd(), engine.pollable().as_raw_fd()) };
+    assert!(replaced >= 0);
+    let mut completions = Vec::new();
+    let failed = engine.turn(Deadline::Now, &mut completions).unwrap_err();
+    assert_eq!(failed, Error::io("epoll_wait", Errno::INVAL));
+    assert_eq!(completions.len(), 2, "two results");
+    assert_eq!((engine.open, engine.unreleased), (1, 1), "a notification is to come");
 }

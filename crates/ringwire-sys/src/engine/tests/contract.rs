@@ -160,6 +160,29 @@ fn a_closed_socket_is_closed() {
     });
 }
 
+/// One that is still there is closed first, and closing twice is closing.
+#[test]
+fn a_place_has_the_socket_that_it_was_given_last() {
+    each_engine("a_place_has_the_socket_that_it_was_given_last", |engine| {
+        for place in [0, 100] {
+            let pairs = [(); 2].map(|()| loopback::tcp_pair(Family::V4).unwrap());
+            let [(first, mut far_first), (second, mut far_second)] = pairs;
+            add(engine, place, &first);
+            drop(first);
+            add(engine, place, &second);
+            drop(second);
+            far_first.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert_eq!(far_first.read(&mut [0; 10]).unwrap(), 0);
+            assert_eq!(engine.copy_now(&copy_now(place, &Lasting::new(&[&BYTES[..10]]))), Ok(10));
+            far_second.read_exact(&mut [0; 10]).unwrap();
+            (0..2).for_each(|_| engine.close(place));
+            far_second.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert_eq!(far_second.read(&mut [0; 10]).unwrap(), 0);
+            assert!(!engine.expects());
+        }
+    });
+}
+
 #[test]
 fn a_fin_goes_out_and_a_broken_connection_is_gone() {
     each_engine("a_fin_goes_out", |engine| {
