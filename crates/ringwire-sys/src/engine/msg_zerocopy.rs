@@ -94,14 +94,21 @@ impl Ids {
         self.give(Given::Doubtful);
     }
 
-    /// Whether the newest number is doubtful, and has not come back.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        self.window.back() == Some(&Given::Doubtful)
+    /// If the newest number is doubtful, and has not come back, it counts as that of the request
+    /// `token`. Returns whether it does.
+    pub(crate) fn keep_doubt(&mut self, token: Key) -> bool {
+        match self.window.back_mut() {
+            Some(newest) if *newest == Given::Doubtful => {
+                *newest = Given::To(token);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Ends a doubt. Returns whether the number has come back, and so was used up.
     pub(crate) fn end_doubt(&mut self) -> bool {
-        if self.is_in_doubt() {
+        if self.window.back() == Some(&Given::Doubtful) {
             self.window.pop_back();
             self.next = self.next.wrapping_sub(1);
             self.drop_front();
@@ -294,6 +301,26 @@ mod tests {
         assert!(ids.end_doubt() && ids.is_empty());
         ids.sent(key(6));
         assert_eq!(back(&mut ids, 6, 6), Ok(vec![6]));
+    }
+
+    #[test]
+    fn a_doubt_that_is_kept_is_a_request_with_a_number() {
+        let mut ids = sent(0, 1);
+        assert!(!ids.keep_doubt(key(9)), "nothing is in doubt");
+        ids.doubt();
+        assert!(ids.keep_doubt(key(1)) && !ids.keep_doubt(key(1)));
+        assert_eq!(ids.requests(), 2);
+        assert!(ids.end_doubt(), "there is none any more");
+        // It comes back, or the kernel owes nothing any more.
+        assert_eq!(back(&mut ids, 1, 1), Ok(vec![1]));
+        ids.doubt();
+        assert!(ids.keep_doubt(key(2)));
+        let mut told = Vec::new();
+        assert!(!ids.all_are_free(|token, _| told.push(token.slot)));
+        assert_eq!((told, ids.requests()), (vec![0, 2], 0));
+        ids.doubt();
+        assert_eq!(back(&mut ids, 3, 3), Ok(vec![]));
+        assert!(!ids.keep_doubt(key(3)), "it has come back");
     }
 
     #[test]

@@ -54,14 +54,13 @@ impl Epoll {
                 self.result(args.token, Ok(u32::try_from(bytes).unwrap_or(u32::MAX)), notified);
             }
             Err(errno) => {
-                let numbered = args.zero_copy && !args.stream && offers;
-                if numbered && errno != Errno::INTR {
-                    self.settle_number(at, errno);
-                }
+                let numbered = args.zero_copy && !args.stream && offers && errno != Errno::INTR;
+                let is_lent = numbered && self.settle_number(at, args.token, errno);
+                self.unreleased += u64::from(is_lent);
                 // Nothing was dropped that was not offered.
                 let no_room = errno == Errno::NOBUFS && !args.stream && !offers;
                 let errno = if no_room { NO_ROOM } else { errno };
-                self.result(args.token, Err(errno), false);
+                self.result(args.token, Err(errno), is_lent);
             }
         }
         false
@@ -133,8 +132,9 @@ impl Epoll {
         };
         // SAFETY: the spans are those of a request that `submit` has just been given or that has
         // waited since, or a part of them; so they are lent, as its result has not been told. Of
-        // what is taken without a copy, that result says that a notification follows, and
-        // `trust.rs` tells of it when the kernel reads the memory no more (K40).
+        // what is taken without a copy, or may have been made in part before it failed, that result
+        // says that a notification follows, and `trust.rs` tells of it when the kernel reads the
+        // memory no more (K40, K42).
         let sent = unsafe { send::send_message(fd, message, &mut self.pieces) };
         match sent {
             Err(Errno::NOBUFS) if args.zero_copy && args.stream => {

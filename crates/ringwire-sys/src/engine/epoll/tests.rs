@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire_core::testing::{Lasting, request};
-use ringwire_core::{Route, SubmitFlags};
+use ringwire_core::{Route, SubmitFlags, Usage};
 use ringwire_wire::{Family, loopback, set_option};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -330,4 +330,44 @@ fn what_was_told_by_a_turn_that_failed_is_not_waited_for() {
     assert_eq!(failed, Error::io("epoll_wait", Errno::INVAL));
     assert_eq!(completions.len(), 2, "two results");
     assert_eq!((engine.open, engine.unreleased), (1, 1), "a notification is to come");
+}
+
+/// What fails after a part of it was made, or may have been, is free when the kernel holds no
+/// notification for its socket. Memory of options, as that of a filter, looks like one (K48).
+#[test]
+fn a_datagram_that_may_have_left_in_part_stays_lent_until_nothing_is_held() {
+    let (near, _far) = loopback::udp_pair(Family::V4).unwrap();
+    // SAFETY: all memory that is sent here is there for good, and nobody else sends on the socket.
+    let mut engine = unsafe { Epoll::new(true, true) }.unwrap();
+    engine.add_socket(0, OwnedFd::from(near.try_clone().unwrap()).into());
+    let submit = |engine: &mut Epoll, slot| {
+        let (token, flags) = (Key { slot, generation: 1 }, SubmitFlags::default());
+        engine.submit(request(token, 0, Route::ZeroCopy, &memory(1000), flags)).unwrap();
+    };
+    let socket = socket2::SockRef::from(&near);
+    // "Take everything."
+    let filter = socket2::SockFilter::new(6, 0, 0, u32::MAX);
+    socket.attach_filter(&[filter]).unwrap();
+    // An error that does not say that nothing was made, as ENOBUFS does not where drops are
+    // reported (K56).
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    submit(&mut engine, 0);
+    let (token, outcome) = (Key { slot: 0, generation: 1 }, Err(Errno::PIPE));
+    let result = Completion::Result { token, outcome, notification_follows: true };
+    assert_eq!(turn(&mut engine, Deadline::Now), [result]);
+    assert!(engine.expects() && engine.look_within().is_some());
+    for _ in 0..3 {
+        let soon = Deadline::after(Instant::now(), Duration::from_millis(1));
+        assert_eq!(turn(&mut engine, soon), []);
+    }
+    socket.detach_filter().unwrap();
+    let free = Completion::Notification { token, usage: Usage::Unreported };
+    assert_eq!(turn(&mut engine, Deadline::Now), [free]);
+    assert!(!engine.expects() && engine.look_within().is_none());
+    // Its numbers are in doubt.
+    submit(&mut engine, 1);
+    let (token, outcome) = (Key { slot: 1, generation: 1 }, Err(Errno::ALREADY));
+    let refused = Completion::Result { token, outcome, notification_follows: false };
+    assert_eq!(turn(&mut engine, Deadline::Now), [refused]);
+    assert!(!engine.expects());
 }

@@ -14,7 +14,9 @@
 //!
 //! If others have written, the socket copies until all that is out is free, which it is at the
 //! latest when the kernel owes nobody a notification. On datagrams nothing is counted; there the
-//! engine takes the word of who built the ring.
+//! engine takes the word of who built the ring. What it cannot give is that a datagram which failed
+//! has used a number up, or none: if it may have been made in part, it is free with its number, or
+//! when no notification is owed.
 //!
 //! Neighbours: `attempt.rs` and `engine/epoll.rs` call; `msg_zerocopy.rs` keeps the numbers.
 #![forbid(unsafe_code)]
@@ -144,27 +146,33 @@ impl Epoll {
     /// Finds out whether a datagram that failed has used up a number all the same: it has, if it
     /// failed after it was made, and then its notification is mostly there already (K42). Where it
     /// is not, and the error does not say that nothing was made, a part of it may still be on its
-    /// way: the number stays in doubt, and the socket sends no more without copying.
-    pub(super) fn settle_number(&mut self, at: u32, errno: Errno) {
-        let Some(place) = self.places.get_mut(at as usize) else { return };
-        if place.zero_copy != ZeroCopy::On {
-            return;
-        }
+    /// way. Then the number stays in doubt, and the socket sends no more without copying; and what
+    /// the request reads is lent until the number comes, or the kernel holds no notification.
+    /// Returns whether it is.
+    pub(super) fn settle_number(&mut self, at: u32, token: Key, errno: Errno) -> bool {
+        let Some(place) = self.places.get_mut(at as usize) else { return false };
         place.ids.doubt();
         while self.look(at) {}
-        let Some(place) = self.places.get_mut(at as usize) else { return };
+        let Some(place) = self.places.get_mut(at as usize) else { return false };
         let made_nothing = match errno {
             // Only a socket that reports drops gets it for a datagram that was made.
             Errno::NOBUFS => self.sockets.fd(at).is_ok_and(|fd| !socket::reports_drops(fd)),
             errno => FAILS_BEFORE_NUMBERS.contains(&errno),
         };
-        if place.ids.is_in_doubt() && !made_nothing && place.zero_copy == ZeroCopy::On {
+        if made_nothing {
+            place.ids.end_doubt();
+            return false;
+        }
+        let is_lent = place.ids.keep_doubt(token);
+        if is_lent && place.zero_copy == ZeroCopy::On {
             tracing::info!(%errno, "a socket copies from now on: its numbers are in doubt");
             // No number is given after it, so ranges that it has joined are believed.
             place.zero_copy = ZeroCopy::Refused(Errno::ALREADY);
-            return;
         }
-        place.ids.end_doubt();
+        if is_lent {
+            self.doubt(at);
+        }
+        is_lent
     }
 
     /// Takes what is in a socket's error queue. Returns whether a request of its was released.
@@ -224,7 +232,13 @@ impl Epoll {
     fn settle(&mut self, at: u32) {
         let Some(place) = self.places.get_mut(at as usize) else { return };
         if place.is_vouched_for {
-            return place.ids.settle_all(releaser(&mut self.results, &mut self.unreleased));
+            place.ids.settle_all(releaser(&mut self.results, &mut self.unreleased));
+            // What has failed may have no number that could come.
+            let is_in_doubt = place.zero_copy != ZeroCopy::On && !place.ids.is_empty();
+            if is_in_doubt && !self.settle_by_memory(at) {
+                self.doubt(at);
+            }
+            return;
         }
         let believes = place.zero_copy == ZeroCopy::On && place.ids.has_oldest_returned();
         if believes && !place.ids.have_all_returned() {
@@ -237,8 +251,14 @@ impl Epoll {
         if believes {
             self.settle_in_order(at);
         }
-        if self.doubts(at) && !self.doubted.contains(&at) {
-            // Of what it waits for, no event need tell.
+        if self.doubts(at) {
+            self.doubt(at);
+        }
+    }
+
+    /// Has a socket looked at again and again: of what it waits for, no event need tell.
+    fn doubt(&mut self, at: u32) {
+        if !self.doubted.contains(&at) {
             self.doubted.push(at);
         }
     }
@@ -311,6 +331,8 @@ impl Epoll {
         match place.zero_copy {
             // Others have written, and had no numbers, or the count would not be complete.
             ZeroCopy::Doubted if complete => place.zero_copy = ZeroCopy::On,
+            // A datagram that failed has none, as was to be expected.
+            ZeroCopy::Refused(_) => {}
             _ if complete => {}
             _ => place.distrust("notifications are missing"),
         }
