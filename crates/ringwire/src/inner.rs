@@ -40,7 +40,7 @@ pub(crate) struct Parts {
 /// An engine under its machine.
 pub(crate) struct Inner {
     pub(crate) driver: Driver<AnyEngine>,
-    /// The arena whose blocks go registered. Kept as long as the machine knows its addresses.
+    /// The arena whose blocks go registered.
     segments: Option<Segments>,
     mtu_probing: MtuProbing,
     /// What was asked for; the engine knows what it got.
@@ -203,11 +203,7 @@ impl Inner {
     }
 
     pub(crate) fn shutdown(self, timeout: Option<Duration>, on_deadline: OnDeadline) -> Report {
-        let Inner { driver, segments, .. } = self;
-        let report = driver.shutdown(deadline(timeout), on_deadline);
-        // The machine knew its addresses until now.
-        drop(segments);
-        report
+        self.driver.shutdown(deadline(timeout), on_deadline)
     }
 
     pub(crate) fn waker(&mut self) -> Result<Waker, Error> {

@@ -1,8 +1,8 @@
 //! Between steps 3 and 5 of a send: how a ring comes to know an arena's registered segments.
 //!
 //! Neighbours: `ring.rs` asks before each turn; the engine takes a registration over, and the
-//! machine is told the segment's addresses. Invariant: the arena is kept as long as the machine
-//! knows its addresses, or they might come to mean other memory.
+//! machine is told the segment's addresses, and keeps the segment, or they might come to mean other
+//! memory.
 
 use ringwire_core::{Driver, Errno, Error};
 use ringwire_sys::{AnyEngine, memlock};

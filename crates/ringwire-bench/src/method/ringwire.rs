@@ -1,5 +1,5 @@
-//! ringwire through its public API: one `send` a payload, nothing gathered by the caller; and
-//! `send_train` of datagrams that lie in one piece (a GSO batch).
+//! ringwire through its public API: one `send` a payload, nothing gathered by the caller; and one
+//! payload as a train (a GSO batch) of datagrams that lie in one piece.
 //!
 //! On 4 KiB pages payloads are parts of registered blocks, on huge ones `Bytes` of plain memory. A
 //! socket of trains has an option set beforehand that says how they are cut (`UDP_SEGMENT`), so
@@ -31,7 +31,7 @@ pub(super) const RINGWIRE: Recipe = Recipe {
 /// The same of datagrams.
 pub(super) const RINGWIRE_UDP: Recipe = Recipe { protocol: Protocol::Udp, ..RINGWIRE };
 
-/// One `Ring::send_train` for as many datagrams as lie in one piece.
+/// One payload, sent as a train, for as many datagrams as lie in one piece.
 pub(super) const RINGWIRE_TRAIN: Recipe = Recipe {
     name: "ringwire-train",
     make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow, true)?)),

@@ -1,4 +1,4 @@
-//! ringwire through its public API with quiet payloads: one `send_quiet` a payload, and one
+//! ringwire through its public API with quiet payloads: one send a payload, and one
 //! notification for many of them, as a program sends that has no use for events of each.
 //!
 //! Invariant: the window is a whole number of batches, and every batch is flushed when it is full,

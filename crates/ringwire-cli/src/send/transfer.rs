@@ -5,8 +5,8 @@
 //! the receivers say; `window.rs` decides who is too late; `receiver.rs` keeps what became of each.
 //!
 //! ```text
-//!   Read::Block ─▶ parcel ─▶ send_quiet(receiver 1, [head, block], notifier)
-//!                            send_quiet(receiver 2, [head, block], notifier)  no own events
+//!   Read::Block ─▶ parcel ─▶ send(receiver 1, [head, block], on the notifier, quiet)
+//!                            send(receiver 2, [head, block], on the notifier, quiet)
 //!                            …
 //!                            flush(notifier) ─▶ seq
 //!   Notified{seq}: every receiver's kernel has let go ─▶ the block's memory is read into again

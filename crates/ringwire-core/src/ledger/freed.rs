@@ -29,7 +29,7 @@ impl Freed {
     }
 }
 
-/// Released payloads of one notification, which is told of them batch.
+/// Released payloads of one notification, which is told of them together.
 pub(super) struct ReleaseBatch {
     pub(super) notification: u32,
     payloads: u64,

@@ -311,7 +311,7 @@ impl Payloads {
         PayloadId(key)
     }
 
-    /// One place more, for a fresh position of the table: they grow batch.
+    /// One place more, for a fresh position of the table: they grow together.
     #[cold]
     fn grow_owners(&mut self) {
         self.tags.push(0);

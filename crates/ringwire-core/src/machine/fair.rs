@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// FairLimit of `max` for sockets that hold so much.
+    /// A limit of `max`, and sockets that hold so much of it.
     fn held_by(max: u64, held: &[u64]) -> FairLimit {
         let mut shares = FairLimit::new(max);
         shares.on_sockets(held.len() as u32, || held.iter().map(|_| 0));

@@ -154,8 +154,7 @@ impl Machine {
     }
 
     /// Takes in that the engine has a segment of an arena registered, as the entry of its index.
-    /// Whoever drives the machine keeps the arena: its addresses must not come to mean other
-    /// memory.
+    /// The machine keeps the segment, or its addresses might come to mean other memory.
     pub fn add_segment(&mut self, segment: Arc<Segment>) {
         self.segments.add(segment);
     }

@@ -58,9 +58,9 @@ impl Goods {
 enum Manner {
     /// `send`
     Plain,
-    /// `send_on`, and a flush a round
+    /// `SendOptions::on`, and a flush a round
     Notified,
-    /// `send_quiet`, and a flush a round
+    /// `SendOptions::quiet` besides
     Quiet,
 }
 
