@@ -9,9 +9,9 @@
 //!  └──────────▲───────────┘  │        │ pointer                               │ pointer
 //!             │              │     Block, Block                            BlockMut
 //!   one share │ for all its  │        │ index                                 │ index
-//!   blocks    │ together     │     ┌──▼─────── three tables, never registered ▼──────────────────┐
-//!             │              └────▶│ each block's count │ each free one's next │ each span's class │
-//!             └── taken back when  └────────────────────┴──────────────────────┴───────────────────┘
+//!   blocks    │ together     │     ┌──▼──── three tables, never registered ───▼──────────────────┐
+//!             │              └────▶│ each block's count │ each free one's next │ a span's class  │
+//!             └── taken back when  └────────────────────┴──────────────────────┴─────────────────┘
 //!                 closed and no block is held
 //! ```
 //!
