@@ -24,7 +24,7 @@ pub fn facts(fd: BorrowedFd<'_>) -> Result<SocketFacts, Error> {
         Kind::Stream => (DatagramOptions::default(), None),
         Kind::Datagram { v6 } => (datagram_options(fd, v6), mtu(fd, v6)),
     };
-    Ok(SocketFacts { kind, is_local_peer: leads_home(fd), copied_for: None, options, mtu })
+    Ok(SocketFacts { kind, is_local_peer: is_local_peer(fd), copied_for: None, options, mtu })
 }
 
 /// Finds out what a descriptor is.
@@ -107,7 +107,7 @@ fn not_ours(what: &str) -> Error {
 
 /// Whether a socket's peer is this host itself, as its addresses say: then what it sends is copied
 /// (K19). Two calls; an address that cannot be read says nothing.
-fn leads_home(fd: BorrowedFd<'_>) -> bool {
+fn is_local_peer(fd: BorrowedFd<'_>) -> bool {
     let ip = |address: SocketAddrAny| Some(SocketAddr::try_from(address).ok()?.ip().to_canonical());
     let Some(peer) = rustix::net::getpeername(fd).ok().flatten().and_then(ip) else { return false };
     peer.is_loopback() || rustix::net::getsockname(fd).ok().and_then(ip) == Some(peer)
