@@ -92,7 +92,7 @@ impl RouteState {
     }
 
     /// Takes in how a zero-copy request failed. True if another route may carry it. What
-    /// unregistered memory may be pinned is no socket's matter: a [`Budget`] learns that.
+    /// unregistered memory may be pinned is no socket's matter: a `Budget` learns that.
     pub(crate) fn on_error(&mut self, route: Route, errno: Errno, now: Instant) -> bool {
         match errno {
             Errno::OPNOTSUPP => self.refuse(Reason::SocketRefuses),
