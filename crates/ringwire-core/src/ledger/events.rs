@@ -234,10 +234,11 @@ impl Events {
         }
     }
 
-    /// An empty buffer with room for `events` events.
+    /// An empty buffer with room for `events` events, whichever sockets they are of.
     pub fn with_capacity(events: usize) -> Self {
         let mut room = Events::new();
-        room.records.resize_with(events, || Record::Nothing);
+        // Each may have a marker before it.
+        room.records.resize_with(events.saturating_mul(2), || Record::Nothing);
         room
     }
 
