@@ -345,6 +345,10 @@ impl Inspect for Sink {
 }
 
 impl Engine for Sink {
+    fn inspect(&self) -> &dyn Inspect {
+        self
+    }
+
     fn now(&self) -> Instant {
         self.now
     }

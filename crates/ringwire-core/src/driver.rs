@@ -287,7 +287,7 @@ impl<E: Engine> Driver<E> {
                 self.update_now();
             }
             woken |= self.take_completions();
-            self.machine.look_for_stalls(&self.engine);
+            self.machine.look_for_stalls(self.engine.inspect());
             self.do_chores();
             let has_events = !may_wait || self.machine.has_events();
             if woken || has_events || deadline == Deadline::Now || is_enough(&self.machine) {
@@ -318,7 +318,7 @@ impl<E: Engine> Driver<E> {
     fn submit_round(&mut self) -> Result<(), Error> {
         let Driver { machine, engine, .. } = self;
         machine.begin_round();
-        while let Some(submission) = machine.poll_submission(engine) {
+        while let Some(submission) = machine.poll_submission(engine.inspect()) {
             match submission {
                 Submission::Request(request) => {
                     if let Err(refused) = engine.submit(request) {
@@ -327,7 +327,7 @@ impl<E: Engine> Driver<E> {
                 }
                 Submission::Copy(copy) => {
                     let outcome = engine.copy_now(&copy);
-                    machine.on_copied(outcome, engine);
+                    machine.on_copied(outcome, engine.inspect());
                 }
             }
         }
@@ -338,7 +338,7 @@ impl<E: Engine> Driver<E> {
     pub(crate) fn take_completions(&mut self) -> bool {
         let mut woken = false;
         for completion in self.completions.drain(..) {
-            woken |= self.machine.handle(completion, &self.engine);
+            woken |= self.machine.handle(completion, self.engine.inspect());
         }
         self.do_chores();
         woken

@@ -112,7 +112,10 @@ pub trait Inspect {
 }
 
 /// The contract stated at the top of this file.
-pub trait Engine: Inspect {
+pub trait Engine {
+    /// What can be read of its sockets.
+    fn inspect(&self) -> &dyn Inspect;
+
     /// The time. It never goes back.
     fn now(&self) -> Instant;
 

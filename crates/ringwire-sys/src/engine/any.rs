@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringwire_arena::Segment;
 use ringwire_core::engine::{Engine, Features, Inspect};
-use ringwire_core::{
-    Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Refused, Request, TaskRun,
-};
+use ringwire_core::{Completion, CopyNow, Deadline, Errno, Error, Key, Refused, Request, TaskRun};
 
 use crate::engine::epoll::Epoll;
 use crate::engine::uring::Uring;
@@ -233,29 +231,12 @@ impl Sockets for AnyEngine {
     }
 }
 
-impl Inspect for AnyEngine {
-    fn sample(&self, socket: u32) -> Option<PathSample> {
-        either!(self, engine => engine.sample(socket))
-    }
-
-    fn mtu(&self, socket: u32, v6: bool) -> Option<u32> {
-        either!(self, engine => engine.mtu(socket, v6))
-    }
-
-    fn header_bytes(&self, socket: u32, v6: bool) -> u32 {
-        either!(self, engine => engine.header_bytes(socket, v6))
-    }
-
-    fn send_buffer_bytes(&self, socket: u32) -> u64 {
-        either!(self, engine => engine.send_buffer_bytes(socket))
-    }
-
-    fn reports_drops(&self, socket: u32) -> bool {
-        either!(self, engine => engine.reports_drops(socket))
-    }
-}
-
 impl Engine for AnyEngine {
+    #[inline]
+    fn inspect(&self) -> &dyn Inspect {
+        either!(self, engine => engine.inspect())
+    }
+
     #[inline]
     fn now(&self) -> Instant {
         either!(self, engine => engine.now())

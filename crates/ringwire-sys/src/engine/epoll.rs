@@ -30,9 +30,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire_core::engine::{Engine, Inspect};
-use ringwire_core::{
-    Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Refused, Request,
-};
+use ringwire_core::{Completion, CopyNow, Deadline, Errno, Error, Key, Refused, Request};
 
 use self::place::{Place, SendArgs, Space, Waiting, ZeroCopy};
 use self::state::WAKER;
@@ -170,29 +168,11 @@ impl Sockets for Epoll {
     }
 }
 
-impl Inspect for Epoll {
-    fn sample(&self, socket: u32) -> Option<PathSample> {
-        self.sockets.sample(socket)
-    }
-
-    fn mtu(&self, socket: u32, v6: bool) -> Option<u32> {
-        self.sockets.mtu(socket, v6)
-    }
-
-    fn header_bytes(&self, socket: u32, v6: bool) -> u32 {
-        self.sockets.header_bytes(socket, v6)
-    }
-
-    fn send_buffer_bytes(&self, socket: u32) -> u64 {
-        self.sockets.send_buffer_bytes(socket)
-    }
-
-    fn reports_drops(&self, socket: u32) -> bool {
-        self.sockets.reports_drops(socket)
-    }
-}
-
 impl Engine for Epoll {
+    fn inspect(&self) -> &dyn Inspect {
+        &self.sockets
+    }
+
     fn now(&self) -> Instant {
         Instant::now()
     }

@@ -12,9 +12,7 @@ use std::time::Instant;
 
 use ringwire_arena::Segment;
 use ringwire_core::engine::{Engine, Features, Inspect};
-use ringwire_core::{
-    Completion, CopyNow, Deadline, Errno, Error, Key, PathSample, Refused, Request, TaskRun,
-};
+use ringwire_core::{Completion, CopyNow, Deadline, Errno, Error, Key, Refused, Request, TaskRun};
 
 use crate::pointers::PointerVec;
 use crate::register;
@@ -255,29 +253,11 @@ impl Sockets for Uring {
     }
 }
 
-impl Inspect for Uring {
-    fn sample(&self, socket: u32) -> Option<PathSample> {
-        self.sockets.sample(socket)
-    }
-
-    fn mtu(&self, socket: u32, v6: bool) -> Option<u32> {
-        self.sockets.mtu(socket, v6)
-    }
-
-    fn header_bytes(&self, socket: u32, v6: bool) -> u32 {
-        self.sockets.header_bytes(socket, v6)
-    }
-
-    fn send_buffer_bytes(&self, socket: u32) -> u64 {
-        self.sockets.send_buffer_bytes(socket)
-    }
-
-    fn reports_drops(&self, socket: u32) -> bool {
-        self.sockets.reports_drops(socket)
-    }
-}
-
 impl Engine for Uring {
+    fn inspect(&self) -> &dyn Inspect {
+        &self.sockets
+    }
+
     fn now(&self) -> Instant {
         Instant::now()
     }

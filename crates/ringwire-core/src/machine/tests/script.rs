@@ -182,6 +182,10 @@ impl Inspect for Script {
 }
 
 impl Engine for Script {
+    fn inspect(&self) -> &dyn Inspect {
+        self
+    }
+
     fn now(&self) -> Instant {
         self.start + self.ahead + self.passed
     }

@@ -290,6 +290,10 @@ impl Inspect for World {
 }
 
 impl Engine for World {
+    fn inspect(&self) -> &dyn Inspect {
+        self
+    }
+
     fn now(&self) -> Instant {
         self.now
     }

@@ -247,7 +247,7 @@ fn a_place_is_used_again() {
         turn(&mut engine, Deadline::Now);
     }
     engine.close(0);
-    assert_eq!(engine.sample(0), None);
+    assert_eq!(engine.inspect().sample(0), None);
     let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
     add(&mut engine, 0, &near);
     submit(&mut engine, 1, Route::ZeroCopy, &memory(1000));

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire_core::engine::{Engine as _, Inspect as _};
+use ringwire_core::engine::Engine as _;
 use ringwire_core::testing::{Lasting, copy_now, request};
 use ringwire_core::{Completion, Deadline, Errno, Error, Key, Route, SubmitFlags, TaskRun};
 use ringwire_wire::{Family, loopback, skip};
@@ -142,12 +142,12 @@ fn a_closed_socket_is_closed() {
         let (near, mut far) = loopback::tcp_pair(Family::V4).unwrap();
         add(engine, 2, &near);
         drop(near);
-        assert!(engine.sample(2).is_some());
+        assert!(engine.inspect().sample(2).is_some());
         assert_eq!(engine.copy_now(&copy_now(2, &Lasting::new(&[&BYTES[..10]]))), Ok(10));
         let next = engine.duplicate(2).unwrap();
         engine.give_up(2);
         engine.close(2);
-        assert_eq!(engine.sample(2), None);
+        assert_eq!(engine.inspect().sample(2), None);
         assert_eq!(engine.duplicate(2).unwrap_err(), Error::io("dup", Errno::BADF));
         far.read_exact(&mut [0; 10]).unwrap();
         far.set_nonblocking(true).unwrap();
