@@ -30,10 +30,10 @@ pub(crate) struct Pure {
 }
 
 /// Packages through which a kernel is reached.
-const KERNEL: &[&str] = &["io-uring", "libc", "rustix"];
+pub(super) const KERNEL: &[&str] = &["io-uring", "libc", "rustix"];
 
 /// What the machine has no part in: descriptors, system calls, clocks, threads.
-const OUTSIDE: &[&str] = &[
+pub(super) const OUTSIDE: &[&str] = &[
     "std::fs",
     "std::net::TcpListener",
     "std::net::TcpStream",

@@ -172,6 +172,7 @@ fn names_it(outside: &Outside, forbidden: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layers::{KERNEL, OUTSIDE};
     use super::super::source::Sources;
     use super::*;
 
@@ -195,7 +196,6 @@ mod tests {
         ("crates/ringwire-sys/Cargo.toml", SYS),
     ];
 
-    const KERNEL: &[&str] = &["io-uring", "libc", "rustix"];
     const LAYERS: &[Layer] = &[
         Layer {
             name: "ringwire-arena",
@@ -207,21 +207,7 @@ mod tests {
             name: "ringwire-core",
             uses: &["ringwire-arena"],
             floors: &[&["words"], &["ledger", "policy"], &["machine"]],
-            pure: Some(Pure {
-                without: KERNEL,
-                unnamed: &[
-                    "std::fs",
-                    "std::net::TcpListener",
-                    "std::net::TcpStream",
-                    "std::net::UdpSocket",
-                    "std::os::fd",
-                    "std::os::unix",
-                    "std::thread",
-                    "std::time::Instant::now",
-                    "std::time::SystemTime",
-                ],
-                forbids_unsafe: true,
-            }),
+            pure: Some(Pure { without: KERNEL, unnamed: OUTSIDE, forbids_unsafe: true }),
         },
         Layer {
             name: "ringwire-sys",
