@@ -39,6 +39,7 @@ mod words;
 pub use driver::{Driver, OnDeadline, Report, Turned};
 pub use ledger::events::{Drain, Event, Events};
 pub use ledger::leaks::{Leaked, leaked};
+pub use ledger::quiet::Quiet;
 pub use machine::state::{Config, Machine};
 pub use payload::{IntoPayload, Payload, Piece, SendError};
 pub use policy::pinned::Budget;

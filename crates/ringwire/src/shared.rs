@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringwire_core::{
-    Error, Events, IntoPayload, Notifier, OnDeadline, PayloadId, Report, SendError, SendOptions,
-    Socket, SocketStats, Stats, TaskRun, Turned,
+    Error, Events, IntoPayload, Notifier, OnDeadline, PayloadId, Quiet, Report, SendError,
+    SendOptions, Socket, SocketStats, Stats, TaskRun, Turned,
 };
 use ringwire_sys::{EngineKind, Sleep, SocketFd, Waker};
 
@@ -32,7 +32,8 @@ impl RingBuilder {
         self.parts.task_run = TaskRun::Cooperative;
         let inner = Inner::new(self.parts)?;
         let sleep = Sleep::on(inner.pollable())?;
-        let state = State { inner, sleepers: 0, wakes_at: None, woken: false };
+        let room = Quiet::default();
+        let state = State { inner, sleepers: 0, wakes_at: None, woken: false, room };
         Ok(SharedRing { shared: Arc::new(Shared { state: Mutex::new(state), sleep }) })
     }
 }
@@ -90,6 +91,10 @@ impl RingBuilder {
 /// [`Ring`](crate::Ring) is cheaper.
 ///
 /// Dropping the last handle does what dropping a ring does.
+///
+/// # Fork
+/// As of a [`Ring`](crate::Ring). In the child of a process whose other threads use the ring, the
+/// lock may be held for ever: there nothing is called, and the handles are only dropped.
 #[derive(Clone)]
 pub struct SharedRing {
     shared: Arc<Shared>,
@@ -108,6 +113,8 @@ struct State {
     wakes_at: Option<Instant>,
     /// The waker was called, and no turn that waits has been ended by it.
     woken: bool,
+    /// Room for quiet payloads, while others are dropped.
+    room: Quiet,
 }
 
 /// A turn that may wait.
@@ -314,10 +321,16 @@ impl SharedRing {
         if turned.as_ref().is_ok_and(|turned| state.is_for_a_sleeper(turned)) {
             self.shared.sleep.wake();
         }
-        // They are dropped when the lock is not held: their owners may do anything.
-        let quiet = state.inner.driver.machine_mut().take_quiet();
+        let mut quiet = mem::take(&mut state.room);
+        state.inner.driver.machine_mut().take_quiet(&mut quiet);
+        if quiet.is_empty() {
+            state.room = quiet;
+            return turned;
+        }
         drop(state);
-        drop(quiet);
+        // Their owners may do anything, also with this ring.
+        quiet.clear();
+        self.lock().room = quiet;
         turned
     }
 

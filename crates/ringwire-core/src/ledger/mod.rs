@@ -6,5 +6,6 @@ pub(crate) mod freed;
 pub(crate) mod leaks;
 pub(crate) mod notifier;
 pub(crate) mod payload;
+pub(crate) mod quiet;
 pub(crate) mod request;
 pub(crate) mod tables;

@@ -18,6 +18,7 @@ use crate::ledger::flags::{PayloadFlags, RouteFlags};
 use crate::ledger::freed::{Freed, ReleaseBatch};
 use crate::ledger::leaks;
 use crate::ledger::notifier::NotificationTable;
+use crate::ledger::quiet::Quiet;
 use crate::payload::{Payload, Piece};
 use crate::words::completion::Copied;
 use crate::words::errno::Errno;
@@ -179,9 +180,6 @@ struct Owner {
     address: u32,
 }
 
-/// Quiet payloads that one turn releases without growing their list.
-const QUIET_ROOM: usize = 4096;
-
 /// The table of payloads. Dropping it never frees what the kernel may still read.
 #[derive(Debug)]
 pub(crate) struct Payloads {
@@ -194,10 +192,8 @@ pub(crate) struct Payloads {
     addresses: Table<SocketAddr>,
     /// The tag of the quiet payload that was accepted last and is to be told of.
     accepted_tag: Option<u64>,
-    /// Quiet payloads that were released. Dropping them may run foreign code, so it is put off
-    /// until all tables agree.
-    quiet: Vec<Piece>,
-    quiet_pieces: Vec<Payload>,
+    /// Quiet payloads that were released and not dropped yet.
+    quiet: Quiet,
 }
 
 impl Deref for Payloads {
@@ -225,29 +221,14 @@ impl Payloads {
             pieces: Table::with_room(seed, payloads),
             addresses: Table::with_room(seed, payloads),
             accepted_tag: None,
-            quiet: Vec::with_capacity(QUIET_ROOM.min(payloads as usize)),
-            quiet_pieces: Vec::new(),
+            quiet: Quiet::with_room(payloads),
         }
     }
 
-    /// Takes out the quiet payloads that were released, to be dropped elsewhere.
-    pub(crate) fn take_quiet(&mut self) -> (Vec<Piece>, Vec<Payload>) {
-        (mem::take(&mut self.quiet), mem::take(&mut self.quiet_pieces))
-    }
-
-    /// Drops the quiet payloads that were released. If one of them panics, the others are dropped
-    /// all the same, and nothing but their list's capacity is lost.
-    pub(crate) fn drop_quiet(&mut self) {
-        if !self.quiet.is_empty() {
-            let mut quiet = mem::take(&mut self.quiet);
-            quiet.clear();
-            self.quiet = quiet;
-        }
-        if !self.quiet_pieces.is_empty() {
-            let mut quiet = mem::take(&mut self.quiet_pieces);
-            quiet.clear();
-            self.quiet_pieces = quiet;
-        }
+    /// The quiet payloads that were released.
+    #[inline]
+    pub(crate) fn quiet_mut(&mut self) -> &mut Quiet {
+        &mut self.quiet
     }
 
     /// Opens an entry that owns a payload of one piece. Should the table have to grow and there is
@@ -487,7 +468,7 @@ impl Payloads {
                                 events.released(PayloadId(key), tag, piece, copied);
                             }
                             Owned::Piece(piece) if piece.drops_quietly() => drop(piece),
-                            Owned::Piece(piece) => self.quiet.push(piece),
+                            Owned::Piece(piece) => self.quiet.push_piece(piece),
                             Owned::Pieces(_) | Owned::Nothing => {}
                         }
                     }
@@ -529,9 +510,9 @@ impl Payloads {
         match mem::replace(&mut owner.held, Owned::Nothing) {
             Owned::Piece(piece) if !entry.flags.quiet() => events.released(id, tag, piece, copied),
             Owned::Piece(piece) if piece.drops_quietly() => drop(piece),
-            Owned::Piece(piece) => self.quiet.push(piece),
+            Owned::Piece(piece) => self.quiet.push_piece(piece),
             Owned::Pieces(at) => match self.pieces.remove(at) {
-                Some(payload) if entry.flags.quiet() => self.quiet_pieces.push(payload),
+                Some(payload) if entry.flags.quiet() => self.quiet.push_payload(payload),
                 Some(payload) => events.released_pieces(id, tag, payload, copied),
                 None => {}
             },

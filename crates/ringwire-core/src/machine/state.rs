@@ -8,6 +8,7 @@
 //! at silent peers, `turn.rs` the order of it all.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::engine::Features;
 use crate::ledger::events::Events;
 use crate::ledger::freed::Freed;
 use crate::ledger::leaks::leaked;
+use crate::ledger::quiet::Quiet;
 use crate::ledger::tables::Ledger;
 use crate::machine::aborts::PendingAborts;
 use crate::machine::admission::Admission;
@@ -25,7 +27,6 @@ use crate::machine::clock::Clock;
 use crate::machine::pins::Pins;
 use crate::machine::sockets::{Sockets, Stage};
 use crate::machine::stalls::StallDetector;
-use crate::payload::{Payload, Piece};
 use crate::policy::decide;
 use crate::policy::faults::Unpinnable;
 use crate::policy::pinned::{Budget, PinnedAccount};
@@ -199,13 +200,17 @@ impl Machine {
     /// agree.
     #[inline]
     pub fn drop_quiet(&mut self) {
-        self.ledger.payloads.drop_quiet();
+        self.ledger.payloads.quiet_mut().clear();
     }
 
-    /// Takes out the quiet payloads that were released, for who drops them elsewhere.
+    /// Gives the quiet payloads that were released for `room`, if there are any: to whoever drops
+    /// them elsewhere.
     #[inline]
-    pub fn take_quiet(&mut self) -> (Vec<Piece>, Vec<Payload>) {
-        self.ledger.payloads.take_quiet()
+    pub fn take_quiet(&mut self, room: &mut Quiet) {
+        let quiet = self.ledger.payloads.quiet_mut();
+        if !quiet.is_empty() {
+            mem::swap(quiet, room);
+        }
     }
 
     /// The oldest event, one at a time. Drops quiet payloads as well.

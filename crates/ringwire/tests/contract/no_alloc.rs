@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringwire::{
-    Arena, Block, Error, Event, Events, IntoPayload, Notifier, Payload, Piece, Ring, SendOptions,
-    Socket, Stats, Thresholds,
+    Arena, Block, Error, Event, Events, IntoPayload, Notifier, Payload, PayloadId, Piece, Ring,
+    SendError, SendOptions, SharedRing, Socket, Stats, Thresholds, Turned,
 };
 use ringwire_wire::{Family, loopback, skip};
 
@@ -209,9 +209,48 @@ impl Far {
     }
 }
 
+/// A ring, for this thread or for many.
+enum OneOrMany {
+    One(Box<Ring>),
+    Many(SharedRing),
+}
+
+/// The same call of either.
+macro_rules! either {
+    ($ring:expr, $each:ident => $call:expr) => {
+        match $ring {
+            OneOrMany::One($each) => $call,
+            OneOrMany::Many($each) => $call,
+        }
+    };
+}
+
+impl OneOrMany {
+    fn send_with(
+        &mut self,
+        sock: Socket,
+        payload: Payload,
+        options: SendOptions,
+    ) -> Result<PayloadId, SendError> {
+        either!(self, ring => ring.send_with(sock, payload, options))
+    }
+
+    fn flush(&mut self, notifier: Notifier) -> Result<u32, Error> {
+        either!(self, ring => ring.flush(notifier))
+    }
+
+    fn turn(&mut self, events: &mut Events) -> Result<Turned, Error> {
+        either!(self, ring => ring.turn(Some(Duration::ZERO), events))
+    }
+
+    fn stats(&self) -> Stats {
+        either!(self, ring => ring.stats())
+    }
+}
+
 /// A connection, of which this thread has both ends.
 struct Pair {
-    ring: Ring,
+    ring: OneOrMany,
     sock: Socket,
     notifier: Notifier,
     far: Far,
@@ -220,12 +259,15 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(arena: &Arena, route: Route, over: Over) -> Result<Pair, Error> {
+    fn new(arena: &Arena, shared: bool, route: Route, over: Over) -> Result<Pair, Error> {
         let mut builder = crate::vouched::builder(crate::ENGINE.choice).arena(arena);
         if route == Route::ZeroCopy {
             builder = builder.thresholds(Thresholds { registered_bytes: 0, normal_bytes: 0 });
         }
-        let mut ring = builder.build()?;
+        let mut ring = match shared {
+            false => OneOrMany::One(Box::new(builder.build()?)),
+            true => OneOrMany::Many(builder.build_shared()?),
+        };
         let (near, far): (OwnedFd, Far) = if over == Over::Tcp {
             let (near, far) = loopback::tcp_pair(Family::V4).expect("a connection over loopback");
             far.set_nonblocking(true).expect("a socket's flag");
@@ -236,8 +278,8 @@ impl Pair {
             let address = far.local_addr().expect("an address");
             (near.into(), Far::Datagrams(far, address))
         };
-        let sock = ring.attach(near)?;
-        let notifier = ring.notifier(1)?;
+        let sock = either!(&mut ring, ring => ring.attach(near))?;
+        let notifier = either!(&mut ring, ring => ring.notifier(1))?;
         // Of 64 sends all events may come in one turn, two each and a notification. How many do is
         // the kernel's affair, so warming up does not reliably grow the buffer to that.
         let (buffer, events) = (vec![0; 256 << 10], Events::with_capacity(129));
@@ -253,21 +295,12 @@ impl Pair {
                 Manner::Notified => SendOptions::new().on(self.notifier),
                 Manner::Quiet => SendOptions::new().on(self.notifier).quiet(),
             };
-            let sent = match (row.over, manner, &self.far) {
-                (Over::Trains, ..) => self.ring.send_with(self.sock, payload, options.train(1_400)),
-                (Over::AddressedTrains, _, Far::Datagrams(_, to)) => {
-                    self.ring.send_with(self.sock, payload, options.train(1_400).to(*to))
-                }
-                (_, Manner::Plain, _) => self.ring.send(self.sock, payload),
-                (_, Manner::Notified, _) => {
-                    self.ring.send_with(self.sock, payload, SendOptions::new().on(self.notifier))
-                }
-                (_, Manner::Quiet, _) => self.ring.send_with(
-                    self.sock,
-                    payload,
-                    SendOptions::new().on(self.notifier).quiet(),
-                ),
+            let options = match (row.over, &self.far) {
+                (Over::Trains, _) => options.train(1_400),
+                (Over::AddressedTrains, Far::Datagrams(_, to)) => options.train(1_400).to(*to),
+                _ => options,
             };
+            let sent = self.ring.send_with(self.sock, payload, options);
             sent.expect("below the limits");
         }
         let mut notifications = 0;
@@ -279,7 +312,7 @@ impl Pair {
         let deadline = Instant::now() + Duration::from_secs(120);
         while releases > 0 || notifications > 0 {
             assert!(Instant::now() < deadline, "{}: {releases} releases to come", row.name);
-            let _ = self.ring.turn(Some(Duration::ZERO), &mut self.events).expect("the ring works");
+            let _ = self.ring.turn(&mut self.events).expect("the ring works");
             for event in self.events.drain() {
                 match event {
                     Event::Released { payload, .. } => {
@@ -311,21 +344,26 @@ impl Pair {
 
 /// Runs all rows on new rings: some rounds to get warm, then `check` around [`ROUNDS`] more.
 fn all_rows(mut check: impl FnMut(&str, Route, &mut dyn FnMut() -> Stats)) -> Result<(), Error> {
-    for route in [Route::ZeroCopy, Route::Copy] {
-        for manner in [Manner::Plain, Manner::Notified, Manner::Quiet] {
-            for row in ROWS.iter().filter(|row| manner != Manner::Quiet || !row.comes_back) {
-                let arena = Arena::builder().capacity_bytes(4 << 20).build()?;
-                let mut goods = Goods::new(&arena);
-                let mut pair = Pair::new(&arena, route, row.over)?;
-                let mut run = |rounds| {
-                    for _ in 0..rounds {
-                        pair.round(row, manner, route, &mut goods);
-                    }
-                    pair.ring.stats()
-                };
-                run(WARM_ROUNDS);
-                check(&format!("{}, {manner:?}, {route:?}", row.name), route, &mut || run(ROUNDS));
-            }
+    let rings = [("a ring", false), ("a shared ring", true)];
+    let routes = [Route::ZeroCopy, Route::Copy];
+    let manners = [Manner::Plain, Manner::Notified, Manner::Quiet];
+    let ways = rings.into_iter().flat_map(|ring| routes.map(|route| (ring, route)));
+    for (((ring, shared), route), manner) in
+        ways.flat_map(|way| manners.map(|manner| (way, manner)))
+    {
+        for row in ROWS.iter().filter(|row| manner != Manner::Quiet || !row.comes_back) {
+            let arena = Arena::builder().capacity_bytes(4 << 20).build()?;
+            let mut goods = Goods::new(&arena);
+            let mut pair = Pair::new(&arena, shared, route, row.over)?;
+            let mut run = |rounds| {
+                for _ in 0..rounds {
+                    pair.round(row, manner, route, &mut goods);
+                }
+                pair.ring.stats()
+            };
+            run(WARM_ROUNDS);
+            let name = format!("{}, {manner:?}, {route:?}, {ring}", row.name);
+            check(&name, route, &mut || run(ROUNDS));
         }
     }
     Ok(())
@@ -411,7 +449,7 @@ fn no_futex_is_called() {
             }
         }
     }
-    assert_eq!(marks, 2 * 58, "two a row");
+    assert_eq!(marks, 2 * 2 * 58, "two a row and ring");
     assert!(sends >= 58 * ROUNDS, "{sends} calls that send or reap, at least one a round");
     eprintln!("{sends} calls that send or reap, and no futex call among them");
 }
