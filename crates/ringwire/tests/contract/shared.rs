@@ -1,7 +1,7 @@
 //! A ring that many threads use: what each of them is promised, whatever the others do.
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{ErrorKind, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -143,12 +143,16 @@ fn what_many_threads_send_arrives_and_is_told_once() {
 fn what_a_thread_that_ends_had_in_flight_arrives_all_the_same() {
     let test = "what_a_thread_that_ends_had_in_flight_arrives_all_the_same";
     let Some(()) = runs_here(test) else { return };
-    for thresholds in [ZERO_COPY, COPY] {
+    const PAYLOADS: u64 = 8;
+    const BYTES: usize = 1 << 20;
+    // What waits has taken a part before the thread ends, or nothing.
+    let ways = [(ZERO_COPY, false), (ZERO_COPY, true), (COPY, false), (COPY, true)];
+    for (thresholds, is_full) in ways {
         let ring = build(thresholds);
-        let (near, mut far) = narrow_pair(Family::V4);
+        let (near, far) = narrow_pair(Family::V4);
+        let before = if is_full { fill(&near) } else { 0 };
         let sock = ring.attach(near).unwrap();
-        const PAYLOADS: u64 = 8;
-        const BYTES: usize = 1 << 20;
+        let (mut told, mut events) = (Ledger::default(), Events::new());
         thread::spawn({
             let ring = ring.clone();
             move || {
@@ -164,19 +168,30 @@ fn what_a_thread_that_ends_had_in_flight_arrives_all_the_same() {
         .join()
         .unwrap();
         ring.finish(sock).unwrap();
-        let reader = thread::spawn(move || {
-            far.set_read_timeout(Some(PATIENCE)).unwrap();
-            let mut bytes = Vec::new();
-            far.read_to_end(&mut bytes).map(|_| bytes)
-        });
-        let (mut events, mut told) = (Events::new(), Ledger::default());
+        let heard = hear(far);
         while told.released.len() < PAYLOADS as usize {
             ring.turn(Some(PATIENCE), &mut events).unwrap();
             assert!(!events.is_empty(), "nothing comes: {:#?}", ring.stats());
             told.take_in(&mut events);
         }
-        let expected: Vec<u8> = (0..PAYLOADS).flat_map(|tag| noise(tag, BYTES)).collect();
-        assert_same(&reader.join().unwrap().unwrap(), &expected);
+        let mut expected = vec![0; before];
+        expected.extend((0..PAYLOADS).flat_map(|tag| noise(tag, BYTES)));
+        assert_same(&heard.join().unwrap().bytes, &expected);
+    }
+}
+
+/// Writes zeroes until the connection takes no byte more. Returns how many it took.
+fn fill(mut near: &TcpStream) -> usize {
+    near.set_nonblocking(true).unwrap();
+    let mut filled = 0;
+    loop {
+        match near.write(&[0; KIB]) {
+            Ok(bytes) => filled += bytes,
+            Err(why) => {
+                assert_eq!(why.kind(), ErrorKind::WouldBlock);
+                return filled;
+            }
+        }
     }
 }
 
@@ -263,7 +278,9 @@ fn a_waker_ends_a_turn_that_waits_and_none_that_does_not() {
         waiter.until_it_sleeps();
         waker.wake();
         // Whoever comes first, it is for the one that waits.
+        let deadline = Instant::now() + PATIENCE;
         while !waiter.thread.is_finished() {
+            assert!(Instant::now() < deadline, "it waits on");
             assert!(!ring.turn(AT_ONCE, &mut events).unwrap().woken);
             thread::yield_now();
         }
@@ -311,7 +328,9 @@ fn a_turn_ends_that_waits_for_what_others_were_told() {
     // All of them race for it, and whoever is too late hears that there is nothing.
     let mut told = Ledger::default();
     told.take_in(&mut events);
+    let deadline = Instant::now() + PATIENCE;
     while !waiters.iter().all(|waiter| waiter.thread.is_finished()) {
+        assert!(Instant::now() < deadline, "one waits on");
         ring.turn(AT_ONCE, &mut events).unwrap();
         told.take_in(&mut events);
     }
