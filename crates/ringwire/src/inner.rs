@@ -22,8 +22,8 @@ use crate::arena::Arena;
 use crate::segments::Segments;
 use crate::select::select;
 
-/// Turns of one [`Inner::turn_all`], at most: a bound for a kernel that takes nothing.
-pub(crate) const TURNS_MAX: usize = 10_000;
+/// Turns of one [`turn_all`], at most: a bound for a kernel that takes nothing.
+const TURNS_MAX: usize = 10_000;
 
 /// What a ring is made of.
 #[derive(Clone, Debug, Default)]
@@ -130,23 +130,6 @@ impl Inner {
         self.driver.engine().expects()
     }
 
-    pub(crate) fn turn_all(
-        &mut self,
-        timeout: Option<Duration>,
-        events: &mut Events,
-    ) -> Result<Turned, Error> {
-        let mut turned = self.turn(timeout, events)?;
-        for _ in 1..TURNS_MAX {
-            if !turned.backlog {
-                break;
-            }
-            let woken = turned.woken;
-            turned = self.turn(Some(Duration::ZERO), events)?;
-            turned.woken |= woken;
-        }
-        Ok(turned)
-    }
-
     pub(crate) fn detach(&mut self, sock: Socket) -> Result<OwnedFd, Error> {
         self.driver.check_at_home()?;
         self.driver.machine_mut().prepare_detach(sock)?;
@@ -220,6 +203,23 @@ impl Inner {
     pub(crate) fn pollable(&self) -> BorrowedFd<'_> {
         self.driver.engine().pollable()
     }
+}
+
+/// Turns by `turn`, first for `timeout` and then without waiting, until there is no backlog.
+pub(crate) fn turn_all(
+    timeout: Option<Duration>,
+    mut turn: impl FnMut(Option<Duration>) -> Result<Turned, Error>,
+) -> Result<Turned, Error> {
+    let mut turned = turn(timeout)?;
+    for _ in 1..TURNS_MAX {
+        if !turned.backlog {
+            break;
+        }
+        let woken = turned.woken;
+        turned = turn(Some(Duration::ZERO))?;
+        turned.woken |= woken;
+    }
+    Ok(turned)
 }
 
 /// When a wait of so long ends; never, if it has no end.

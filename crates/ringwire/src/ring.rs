@@ -18,7 +18,7 @@ use ringwire_core::{
 use ringwire_sys::{EngineKind, SocketFd, Waker};
 
 use crate::builder::RingBuilder;
-use crate::inner::Inner;
+use crate::inner::{self, Inner};
 
 impl RingBuilder {
     /// The ring, on this thread.
@@ -262,7 +262,7 @@ impl Ring {
         timeout: Option<Duration>,
         events: &mut Events,
     ) -> Result<Turned, Error> {
-        self.inner.turn_all(timeout, events)
+        inner::turn_all(timeout, |timeout| self.inner.turn(timeout, events))
     }
 
     /// Sends FIN after everything that is queued: in the turn in which the last of it is accepted,

@@ -18,7 +18,7 @@ use ringwire_core::{
 use ringwire_sys::{EngineKind, Sleep, SocketFd, Waker};
 
 use crate::builder::RingBuilder;
-use crate::inner::{Inner, TURNS_MAX};
+use crate::inner::{self, Inner};
 
 impl RingBuilder {
     /// A ring that many threads use. Its completions are always [`TaskRun::Cooperative`].
@@ -273,7 +273,7 @@ impl SharedRing {
     /// Those of [`Ring::turn`](crate::Ring::turn).
     pub fn turn(&self, timeout: Option<Duration>, events: &mut Events) -> Result<Turned, Error> {
         if timeout == Some(Duration::ZERO) || !events.is_empty() {
-            return self.turn_now(events);
+            return self.turn_and(None, events);
         }
         // A time that no clock reaches is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -298,20 +298,7 @@ impl SharedRing {
         timeout: Option<Duration>,
         events: &mut Events,
     ) -> Result<Turned, Error> {
-        let mut turned = self.turn(timeout, events)?;
-        for _ in 1..TURNS_MAX {
-            if !turned.backlog {
-                break;
-            }
-            let woken = turned.woken;
-            turned = self.turn_now(events)?;
-            turned.woken |= woken;
-        }
-        Ok(turned)
-    }
-
-    fn turn_now(&self, events: &mut Events) -> Result<Turned, Error> {
-        self.turn_and(None, events)
+        inner::turn_all(timeout, |timeout| self.turn(timeout, events))
     }
 
     /// Turns, and if there is nothing to say then, notes that who waits sleeps from now on.
