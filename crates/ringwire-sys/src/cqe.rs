@@ -60,7 +60,7 @@ pub(crate) fn decode(
 mod tests {
     use super::*;
 
-    const TOKEN: Key = Key { slot: 3, generation: 9 };
+    const TOKEN: Key = Key::new(3, 9);
     const DATA: u64 = 9 << 32 | 3;
 
     fn result(outcome: Result<u32, Errno>, notification_follows: bool) -> Option<Completion> {

@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
-use std::mem::{self, ManuallyDrop};
+use std::mem;
 use std::time::Duration;
 
+use crate::ledger::record::{Head, Record, What};
 use crate::payload::{IntoPayload as _, Payload, Piece};
 use crate::words::completion::Copied;
 use crate::words::errno::Errno;
@@ -130,74 +131,10 @@ pub enum Event {
     },
 }
 
-/// An event as it waits in the buffer: half as large as an [`Event`], because payloads of several
-/// pieces wait in a queue of their own.
-#[derive(Debug)]
-enum Record {
-    Nothing,
-    /// Those that follow are of this socket's payloads.
-    Of {
-        sock: Socket,
-    },
-    Sent {
-        id: PayloadId,
-        tag: u64,
-        bytes: u64,
-    },
-    Failed {
-        id: PayloadId,
-        tag: u64,
-        accepted: u64,
-        error: Errno,
-    },
-    Released {
-        id: PayloadId,
-        tag: u64,
-        piece: Piece,
-        copied: Copied,
-    },
-    ReleasedPieces {
-        id: PayloadId,
-        tag: u64,
-        copied: Copied,
-    },
-    Accepted {
-        sock: Socket,
-        tag: u64,
-        through: u64,
-    },
-    Finished {
-        sock: Socket,
-    },
-    Notified {
-        tag: u64,
-        seq: u32,
-        payloads: u64,
-        bytes: u64,
-        copied: Copied,
-        failed: u64,
-    },
-    Room {
-        sock: Socket,
-    },
-    Broken {
-        sock: Socket,
-        error: Errno,
-    },
-    Stalled {
-        sock: Socket,
-        bytes: u64,
-        payloads: u32,
-        silent_ms: u32,
-        oldest_ms: u32,
-    },
-}
-
 /// The caller's buffer for events, meant to be used again from turn to turn.
 #[derive(Debug)]
 pub struct Events {
-    /// Those at `head .. end` are events; the others are room, filled with `Nothing`. So an event
-    /// is written straight to where it waits, which a push onto a vector is not.
+    /// Those at `head .. end` are events; the others are room, which holds no piece.
     records: Vec<Record>,
     head: usize,
     end: usize,
@@ -211,10 +148,12 @@ pub struct Events {
     markers: usize,
     /// The payloads of the `ReleasedPieces` among the records, in their order.
     payloads: VecDeque<Payload>,
+    /// The events of the `Other` among the records, in their order.
+    others: VecDeque<Event>,
 }
 
 /// No socket: none has a key with such a place.
-const NOBODY: Socket = Socket(Key { slot: NONE, generation: u32::MAX });
+const NOBODY: Socket = Socket(Key::new(NONE, u32::MAX));
 
 /// The first room of a buffer that had none.
 const FIRST_ROOM: usize = 64;
@@ -231,6 +170,7 @@ impl Events {
             next: None,
             markers: 0,
             payloads: VecDeque::new(),
+            others: VecDeque::new(),
         }
     }
 
@@ -238,7 +178,7 @@ impl Events {
     pub fn with_capacity(events: usize) -> Self {
         let mut room = Events::new();
         // Each may have a marker before it.
-        room.records.resize_with(events.saturating_mul(2), || Record::Nothing);
+        room.records.resize_with(events.saturating_mul(2), || Record::EMPTY);
         room
     }
 
@@ -262,21 +202,24 @@ impl Events {
     #[cold]
     fn grow(&mut self) {
         let room = (self.records.len() * 2).max(FIRST_ROOM);
-        self.records.resize_with(room, || Record::Nothing);
+        self.records.resize_with(room, || Record::EMPTY);
     }
 
-    /// Writes an event. The parts of a record come as they are, so that none is put together
-    /// elsewhere first.
+    /// The next record to write to.
     #[inline(always)]
-    fn push(&mut self, record: Record) {
-        let record = ManuallyDrop::new(record);
+    fn place(&mut self) -> &mut Record {
         if self.end == self.records.len() {
             self.grow();
         }
         let place = &mut self.records[self.end];
-        // What was there is `Nothing`.
-        mem::forget(mem::replace(place, ManuallyDrop::into_inner(record)));
         self.end += 1;
+        place
+    }
+
+    #[inline(never)]
+    fn push(&mut self, event: Event) {
+        self.others.push_back(event);
+        self.place().head = Head::new(What::Other, 0);
     }
 
     /// Drops them all.
@@ -308,21 +251,45 @@ impl Events {
         if self.head == self.end {
             return None;
         }
-        if matches!(self.records[self.head], Record::Of { .. }) {
+        if self.records[self.head].head.what() == What::Of {
             self.take_marker();
         }
-        let record = mem::replace(&mut self.records[self.head], Record::Nothing);
+        let record = &mut self.records[self.head];
         self.head += 1;
-        record.event(self.reading, &mut self.payloads)
+        let (id, tag, sock, head) = (PayloadId(record.key), record.tag, self.reading, record.head);
+        match head.what() {
+            What::Sent => Some(Event::Sent { id, sock, tag, bytes: head.bytes() }),
+            What::Released => {
+                let payload = record.piece.take()?.into_payload();
+                Some(Event::Released { id, sock, tag, payload, copied: head.copied() })
+            }
+            What::ReleasedPieces => {
+                let payload = self.payloads.pop_front()?;
+                Some(Event::Released { id, sock, tag, payload, copied: head.copied() })
+            }
+            // There is one marker before an event, not two.
+            What::Other | What::Of => self.others.pop_front(),
+        }
     }
 
-    /// Behind a marker there is an event.
     #[inline(never)]
     fn take_marker(&mut self) {
-        if let Record::Of { sock } = mem::replace(&mut self.records[self.head], Record::Nothing) {
-            self.reading = sock;
-            self.markers -= 1;
-            self.head += 1;
+        self.reading = Socket(self.records[self.head].key);
+        self.markers -= 1;
+        self.head += 1;
+    }
+
+    /// Drops the payloads of those that were not taken, which may run foreign code. Should that
+    /// panic, the rest is dropped with the buffer, or when it is written over; the payloads of
+    /// several pieces go first, so that none is left to be told of under another's id.
+    #[cold]
+    fn drop_rest(&mut self) {
+        let rest = self.head..self.end;
+        self.begin_anew();
+        self.others.clear();
+        self.payloads.clear();
+        for record in &mut self.records[rest] {
+            record.piece = None;
         }
     }
 
@@ -338,14 +305,14 @@ impl Events {
         self.next = (self.writing != sock).then_some(sock);
     }
 
-    /// Appends what is told of a payload, behind a marker if the last one names another socket. So
-    /// behind each marker there is an event.
+    /// The record to write what is told of a payload to, behind a marker if the last one names
+    /// another socket. So behind each marker there is an event.
     #[inline(always)]
-    fn push_of_payload(&mut self, record: Record) {
+    fn place_of_payload(&mut self) -> &mut Record {
         if self.next.is_some() {
             self.mark();
         }
-        self.push(record);
+        self.place()
     }
 
     #[inline(never)]
@@ -353,7 +320,8 @@ impl Events {
         if let Some(sock) = self.next.take() {
             self.writing = sock;
             self.markers += 1;
-            self.push(Record::Of { sock });
+            let place = self.place();
+            (place.key, place.head) = (sock.0, Head::new(What::Of, 0));
         }
     }
 
@@ -362,31 +330,42 @@ impl Events {
         if others.is_empty() {
             return;
         }
-        if !matches!(others.records[others.head], Record::Of { .. }) && others.reading != NOBODY {
+        if others.records[others.head].head.what() != What::Of && others.reading != NOBODY {
             self.of(others.reading);
             self.mark();
         }
         self.markers += others.markers;
         for at in others.head..others.end {
-            self.push(mem::replace(&mut others.records[at], Record::Nothing));
+            mem::swap(self.place(), &mut others.records[at]);
         }
         self.payloads.append(&mut others.payloads);
+        self.others.append(&mut others.others);
         self.writing = others.writing;
         others.begin_anew();
     }
 
     #[inline(always)]
     pub(crate) fn sent(&mut self, id: PayloadId, tag: u64, bytes: u64) {
-        self.push_of_payload(Record::Sent { id, tag, bytes });
+        let place = self.place_of_payload();
+        place.key = id.0;
+        place.tag = tag;
+        place.head = Head::new(What::Sent, bytes);
     }
 
-    pub(crate) fn failed(&mut self, id: PayloadId, tag: u64, accepted: u64, error: Errno) {
-        self.push_of_payload(Record::Failed { id, tag, accepted, error });
-    }
-
+    /// Takes the piece.
     #[inline(always)]
-    pub(crate) fn released(&mut self, id: PayloadId, tag: u64, piece: Piece, copied: Copied) {
-        self.push_of_payload(Record::Released { id, tag, piece, copied });
+    pub(crate) fn released(
+        &mut self,
+        id: PayloadId,
+        tag: u64,
+        piece: &mut Option<Piece>,
+        copied: Copied,
+    ) {
+        let place = self.place_of_payload();
+        place.key = id.0;
+        place.tag = tag;
+        place.head = Head::released(What::Released, copied);
+        mem::swap(&mut place.piece, piece);
     }
 
     pub(crate) fn released_pieces(
@@ -396,34 +375,47 @@ impl Events {
         payload: Payload,
         copied: Copied,
     ) {
-        self.push_of_payload(Record::ReleasedPieces { id, tag, copied });
+        let place = self.place_of_payload();
+        (place.key, place.tag) = (id.0, tag);
+        place.head = Head::released(What::ReleasedPieces, copied);
         self.payloads.push_back(payload);
+    }
+
+    pub(crate) fn failed(&mut self, id: PayloadId, tag: u64, accepted: u64, error: Errno) {
+        let sock = self.next.unwrap_or(self.writing);
+        self.push(Event::Failed { id, sock, tag, accepted, error });
     }
 
     pub(crate) fn notified(&mut self, tag: u64, seq: u32, sum: Sum) {
         let Sum { payloads, bytes, copied, failed } = sum;
-        self.push(Record::Notified { tag, seq, payloads, bytes, copied, failed });
+        self.push(Event::Notified { tag, seq, payloads, bytes, copied, failed });
     }
 
     pub(crate) fn accepted(&mut self, sock: Socket, tag: u64, through: u64) {
-        self.push(Record::Accepted { sock, tag, through });
+        self.push(Event::Accepted { sock, tag, through });
     }
 
     pub(crate) fn finished(&mut self, sock: Socket) {
-        self.push(Record::Finished { sock });
+        self.push(Event::Finished { sock });
     }
 
     pub(crate) fn room(&mut self, sock: Socket) {
-        self.push(Record::Room { sock });
+        self.push(Event::Room { sock });
     }
 
     pub(crate) fn broken(&mut self, sock: Socket, error: Errno) {
-        self.push(Record::Broken { sock, error });
+        self.push(Event::Broken { sock, error });
     }
 
     pub(crate) fn stalled(&mut self, sock: Socket, stall: Stall) {
         let Stall { bytes, payloads, silent_ms, oldest_ms } = stall;
-        self.push(Record::Stalled { sock, bytes, payloads, silent_ms, oldest_ms });
+        self.push(Event::Stalled {
+            sock,
+            bytes,
+            payloads: payloads.into(),
+            silent_for: Duration::from_millis(silent_ms.into()),
+            oldest: Duration::from_millis(oldest_ms.into()),
+        });
     }
 }
 
@@ -470,57 +462,16 @@ impl Default for Events {
     }
 }
 
-impl Record {
-    /// What callers see of it. `sock` is that whose payloads are told of; `payloads` are those of
-    /// the records of several pieces.
-    #[inline(always)]
-    fn event(self, sock: Socket, payloads: &mut VecDeque<Payload>) -> Option<Event> {
-        Some(match self {
-            Record::Sent { id, tag, bytes } => Event::Sent { id, sock, tag, bytes },
-            Record::Released { id, tag, piece, copied } => {
-                Event::Released { id, sock, tag, payload: piece.into_payload(), copied }
-            }
-            Record::ReleasedPieces { id, tag, copied } => {
-                let payload = payloads.pop_front()?;
-                Event::Released { id, sock, tag, payload, copied }
-            }
-            Record::Failed { id, tag, accepted, error } => {
-                Event::Failed { id, sock, tag, accepted, error }
-            }
-            Record::Accepted { sock, tag, through } => Event::Accepted { sock, tag, through },
-            Record::Finished { sock } => Event::Finished { sock },
-            Record::Notified { tag, seq, payloads, bytes, copied, failed } => {
-                Event::Notified { tag, seq, payloads, bytes, copied, failed }
-            }
-            Record::Room { sock } => Event::Room { sock },
-            Record::Broken { sock, error } => Event::Broken { sock, error },
-            Record::Stalled { sock, bytes, payloads, silent_ms, oldest_ms } => Event::Stalled {
-                sock,
-                bytes,
-                payloads: payloads.into(),
-                silent_for: Duration::from_millis(silent_ms.into()),
-                oldest: Duration::from_millis(oldest_ms.into()),
-            },
-            Record::Of { .. } | Record::Nothing => return None,
-        })
-    }
-}
-
 impl ExactSizeIterator for Drain<'_> {}
 impl FusedIterator for Drain<'_> {}
 
 impl Drop for Drain<'_> {
     #[inline]
     fn drop(&mut self) {
-        // Dropping a payload may run foreign code. Should that panic, the rest is dropped with the
-        // buffer, or leaked when it is written over; the payloads go first, so that none is left to
-        // be told of under another's id.
-        let rest = self.events.head..self.events.end;
-        self.events.begin_anew();
-        self.events.payloads.clear();
-        for record in &mut self.events.records[rest] {
-            *record = Record::Nothing;
+        if !self.events.is_empty() {
+            self.events.drop_rest();
         }
+        self.events.begin_anew();
     }
 }
 
@@ -549,24 +500,19 @@ mod tests {
 
     #[test]
     fn a_drop_that_panics_leaves_no_payload_for_another_id() {
-        let id = |slot| PayloadId(Key { slot, generation: 0 });
+        let id = |slot| PayloadId(Key::new(slot, 0));
         let pair = |byte: &'static [u8; 1]| [Piece::from(byte), Piece::from(byte)].into_payload();
         let mut events = Events::new();
-        events.of(Socket(Key { slot: 0, generation: 0 }));
-        events.released(id(0), 0, Piece::from(Bytes::from_owner(Panics)), No);
+        events.of(Socket(Key::new(0, 0)));
+        events.released(id(0), 0, &mut Some(Piece::from(Bytes::from_owner(Panics))), No);
         events.released_pieces(id(1), 0, pair(b"a"), No);
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(events.drain())));
         assert!(dropped.is_err());
-        events.of(Socket(Key { slot: 0, generation: 0 }));
+        events.of(Socket(Key::new(0, 0)));
         events.released_pieces(id(2), 7, pair(b"b"), No);
         let Some(Event::Released { id: told, payload, .. }) = events.drain().next() else {
             panic!("an event");
         };
         assert_eq!((told, payload.pieces()[0].as_slice()), (id(2), &b"b"[..]));
-    }
-
-    #[test]
-    fn an_event_waits_in_one_cache_line() {
-        assert!(size_of::<super::Record>() <= 64, "{}", size_of::<super::Record>());
     }
 }

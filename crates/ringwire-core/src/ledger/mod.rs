@@ -7,5 +7,6 @@ pub(crate) mod leaks;
 pub(crate) mod notifier;
 pub(crate) mod payload;
 pub(crate) mod quiet;
+mod record;
 pub(crate) mod request;
 pub(crate) mod tables;

@@ -77,7 +77,7 @@ impl NotificationTable {
             failed: 0,
             stage: Stage::Open,
         };
-        self.notifications.insert(fresh).slot
+        self.notifications.insert(fresh).slot()
     }
 
     /// The position of the notifier's open notification; `None` for a stale handle.
@@ -112,7 +112,7 @@ impl NotificationTable {
     /// Removes a notifier. What is flushed is still posted; what is attached since is not.
     pub(crate) fn remove(&mut self, notifier: Notifier) -> Option<()> {
         self.notifiers.get(notifier.0)?;
-        let slot = self.notifiers.remove(notifier.0.slot)?;
+        let slot = self.notifiers.remove(notifier.0.slot())?;
         let open = self.notifications.at_mut(slot.open)?;
         open.stage = Stage::Abandoned;
         self.post_if_due(slot.open, &mut Events::new());

@@ -11,7 +11,6 @@
 use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::slice;
 
 use crate::ledger::events::{Events, Sum};
 use crate::ledger::flags::{PayloadFlags, RouteFlags};
@@ -159,25 +158,28 @@ impl Entry {
     }
 }
 
-/// The memory of an entry.
-#[derive(Debug)]
-enum Owned {
-    Nothing,
-    Piece(Piece),
-    /// A position in the table of payloads of several pieces.
-    Pieces(u32),
-}
-
 #[derive(Debug)]
 struct Owner {
-    held: Owned,
+    /// The payload, if it is one piece and still here.
+    piece: Option<Piece>,
     /// Bytes accepted, while the payload is not settled, and of one that failed.
     accepted: u64,
+    /// What its events carry.
+    tag: u64,
     socket: u32,
     notification: u32,
     opened_ms: u32,
-    /// A position in the table of addresses, or [`NONE`].
-    address: u32,
+    /// A position in the table of what few payloads have, or [`NONE`].
+    rare: u32,
+}
+
+/// What few payloads have.
+#[derive(Debug)]
+struct Rare {
+    /// The payload, if it is not one piece and still here.
+    payload: Option<Payload>,
+    /// Where a datagram goes, if not to its socket's peer.
+    address: Option<SocketAddr>,
 }
 
 /// The table of payloads. Dropping it never frees what the kernel may still read.
@@ -186,10 +188,7 @@ pub(crate) struct Payloads {
     table: Table<Entry>,
     /// As long as the table.
     owners: Vec<Owner>,
-    /// What the events of each carry; as long as the table.
-    tags: Vec<u64>,
-    pieces: Table<Payload>,
-    addresses: Table<SocketAddr>,
+    rare: Table<Rare>,
     /// The tag of the quiet payload that was accepted last and is to be told of.
     accepted_tag: Option<u64>,
     /// Quiet payloads that were released and not dropped yet.
@@ -211,15 +210,12 @@ impl DerefMut for Payloads {
 
 impl Payloads {
     pub(crate) fn with_room(seed: u32, payloads: u32) -> Self {
-        let (mut owners, mut tags) = (Vec::new(), Vec::new());
+        let mut owners = Vec::new();
         let _ = owners.try_reserve_exact(payloads as usize);
-        let _ = tags.try_reserve_exact(payloads as usize);
         Payloads {
             table: Table::with_room(seed, payloads),
             owners,
-            tags,
-            pieces: Table::with_room(seed, payloads),
-            addresses: Table::with_room(seed, payloads),
+            rare: Table::with_room(seed, payloads),
             accepted_tag: None,
             quiet: Quiet::with_room(payloads),
         }
@@ -236,8 +232,8 @@ impl Payloads {
     #[inline(always)]
     pub(crate) fn open(&mut self, piece: ManuallyDrop<Piece>, opening: Opening) -> PayloadId {
         let start = address_of(piece.as_slice());
-        let held = ManuallyDrop::new(Owned::Piece(ManuallyDrop::into_inner(piece)));
-        self.open_entry(start, held, opening, NONE)
+        let piece = ManuallyDrop::new(Some(ManuallyDrop::into_inner(piece)));
+        self.open_entry(start, piece, opening, NONE)
     }
 
     /// Opens an entry that owns a payload of any number of pieces, and goes to any address.
@@ -247,21 +243,24 @@ impl Payloads {
         opening: Opening,
         address: Option<SocketAddr>,
     ) -> PayloadId {
-        let address = address.map_or(NONE, |address| self.addresses.insert(address).slot);
-        let (start, held) = match payload.into_piece() {
-            Ok(piece) => (address_of(piece.as_slice()), Owned::Piece(piece)),
-            Err(payload) => (0, Owned::Pieces(self.pieces.insert(payload).slot)),
+        let (start, piece, payload) = match payload.into_piece() {
+            Ok(piece) => (address_of(piece.as_slice()), Some(piece), None),
+            Err(payload) => (0, None, Some(payload)),
         };
-        self.open_entry(start, ManuallyDrop::new(held), opening, address)
+        let rare = match (&payload, address) {
+            (None, None) => NONE,
+            _ => self.rare.insert(Rare { payload, address }).slot(),
+        };
+        self.open_entry(start, ManuallyDrop::new(piece), opening, rare)
     }
 
     #[inline(always)]
     fn open_entry(
         &mut self,
         start: usize,
-        held: ManuallyDrop<Owned>,
+        piece: ManuallyDrop<Option<Piece>>,
         opening: Opening,
-        address: u32,
+        rare: u32,
     ) -> PayloadId {
         let Opening { bytes, socket, notification, force, segment_bytes, opened_ms, .. } = opening;
         let key = self.table.insert(Entry {
@@ -277,32 +276,32 @@ impl Payloads {
             passed: false,
             held: true,
         });
-        if key.slot as usize >= self.owners.len() {
+        if key.slot() as usize >= self.owners.len() {
             self.grow_owners();
         }
-        self.tags[key.slot as usize] = opening.tag;
-        let owner = &mut self.owners[key.slot as usize];
+        let owner = &mut self.owners[key.slot() as usize];
         // Field by field, from registers to where they stay. Nothing is there to be dropped.
-        mem::forget(mem::replace(&mut owner.held, ManuallyDrop::into_inner(held)));
+        mem::forget(mem::replace(&mut owner.piece, ManuallyDrop::into_inner(piece)));
         owner.accepted = 0;
+        owner.tag = opening.tag;
         owner.socket = socket;
         owner.notification = notification;
         owner.opened_ms = opened_ms;
-        owner.address = address;
+        owner.rare = rare;
         PayloadId(key)
     }
 
     /// One place more, for a fresh position of the table: they grow together.
     #[cold]
     fn grow_owners(&mut self) {
-        self.tags.push(0);
         self.owners.push(Owner {
-            held: Owned::Nothing,
+            piece: None,
             accepted: 0,
+            tag: 0,
             socket: NONE,
             notification: NONE,
             opened_ms: 0,
-            address: NONE,
+            rare: NONE,
         });
     }
 
@@ -312,16 +311,16 @@ impl Payloads {
 
     /// The pieces; none if the payload is not here any more.
     pub(crate) fn pieces(&self, slot: u32) -> &[Piece] {
-        match self.owner(slot).map(|owner| &owner.held) {
-            Some(Owned::Piece(piece)) => slice::from_ref(piece),
-            Some(Owned::Pieces(at)) => self.pieces.at(*at).map_or(&[], Payload::pieces),
-            Some(Owned::Nothing) | None => &[],
+        let Some(owner) = self.owner(slot) else { return &[] };
+        match self.rare.at(owner.rare) {
+            Some(Rare { payload: Some(payload), .. }) => payload.pieces(),
+            _ => owner.piece.as_slice(),
         }
     }
 
     /// Where a datagram goes, if not to its socket's peer.
     pub(crate) fn address(&self, slot: u32) -> Option<&SocketAddr> {
-        self.addresses.at(self.owner(slot)?.address)
+        self.rare.at(self.owner(slot)?.rare)?.address.as_ref()
     }
 
     /// The position of the payload's socket.
@@ -388,11 +387,12 @@ impl Payloads {
         if rest <= left {
             entry.passed = true;
             if !mem::replace(&mut entry.settled, true) {
-                let tag = self.tags[at.slot as usize];
-                if !entry.flags.quiet() {
-                    events.sent(PayloadId(key), tag, entry.bytes);
-                } else if entry.flags.tells_accepted() {
-                    self.accepted_tag = Some(tag);
+                let tells = !entry.flags.quiet() || entry.flags.tells_accepted();
+                if tells && let Some(owner) = self.owners.get(at.slot as usize) {
+                    match entry.flags.quiet() {
+                        false => events.sent(PayloadId(key), owner.tag, entry.bytes),
+                        true => self.accepted_tag = Some(owner.tag),
+                    }
                 }
             }
         }
@@ -419,9 +419,10 @@ impl Payloads {
             return false;
         }
         entry.failed = true;
-        if !entry.flags.quiet() {
-            let accepted = self.owners.get(slot as usize).map_or(0, |owner| owner.accepted);
-            events.failed(PayloadId(key), self.tags[slot as usize], accepted, error);
+        if !entry.flags.quiet()
+            && let Some(owner) = self.owners.get(slot as usize)
+        {
+            events.failed(PayloadId(key), owner.tag, owner.accepted, error);
         }
         true
     }
@@ -451,7 +452,7 @@ impl Payloads {
                 let plain = entry.address != 0 && !entry.failed;
                 match self.owners.get_mut(slot as usize) {
                     // Nearly every payload: whole, of one piece, to its socket's peer.
-                    Some(owner) if plain && owner.address == NONE => {
+                    Some(owner) if plain && owner.rare == NONE => {
                         let copied = if entry.bytes == 0 { Copied::Unknown } else { entry.copied };
                         freed.payloads += 1;
                         freed.bytes += entry.bytes;
@@ -462,14 +463,12 @@ impl Payloads {
                             }
                             batch.add(entry.bytes, copied);
                         }
-                        match mem::replace(&mut owner.held, Owned::Nothing) {
-                            Owned::Piece(piece) if !entry.flags.quiet() => {
-                                let tag = self.tags[slot as usize];
-                                events.released(PayloadId(key), tag, piece, copied);
+                        match entry.flags.quiet() {
+                            false => {
+                                let id = PayloadId(key);
+                                events.released(id, owner.tag, &mut owner.piece, copied);
                             }
-                            Owned::Piece(piece) if piece.drops_quietly() => drop(piece),
-                            Owned::Piece(piece) => self.quiet.push_piece(piece),
-                            Owned::Pieces(_) | Owned::Nothing => {}
+                            true => self.quiet.push(&mut owner.piece),
                         }
                     }
                     _ => {
@@ -503,23 +502,17 @@ impl Payloads {
         }
         entry.address = 0;
         let Some(owner) = self.owners.get_mut(slot as usize) else { return };
-        let (id, tag) = (PayloadId(key), self.tags[slot as usize]);
+        let id = PayloadId(key);
         let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
         freed.payloads += 1;
         freed.bytes += entry.bytes;
-        match mem::replace(&mut owner.held, Owned::Nothing) {
-            Owned::Piece(piece) if !entry.flags.quiet() => events.released(id, tag, piece, copied),
-            Owned::Piece(piece) if piece.drops_quietly() => drop(piece),
-            Owned::Piece(piece) => self.quiet.push_piece(piece),
-            Owned::Pieces(at) => match self.pieces.remove(at) {
-                Some(payload) if entry.flags.quiet() => self.quiet.push_payload(payload),
-                Some(payload) => events.released_pieces(id, tag, payload, copied),
-                None => {}
-            },
-            Owned::Nothing => {}
-        }
-        if owner.address != NONE {
-            self.addresses.remove(mem::replace(&mut owner.address, NONE));
+        let rare = mem::replace(&mut owner.rare, NONE);
+        let rare = if rare == NONE { None } else { self.rare.remove(rare) };
+        match (rare.and_then(|rare| rare.payload), entry.flags.quiet()) {
+            (None, false) => events.released(id, owner.tag, &mut owner.piece, copied),
+            (None, true) => self.quiet.push(&mut owner.piece),
+            (Some(payload), false) => events.released_pieces(id, owner.tag, payload, copied),
+            (Some(payload), true) => self.quiet.push_payload(payload),
         }
         if owner.notification != NONE {
             let bytes = if entry.failed { owner.accepted } else { entry.bytes };
@@ -539,10 +532,8 @@ impl Drop for Payloads {
                 // The kernel may read this memory until a notification that nobody will see (K3,
                 // K7). Forgetting a block keeps its count above zero for ever, so its arena never
                 // hands it out again and never unmaps it; other owners are leaked.
-                match mem::replace(&mut owner.held, Owned::Nothing) {
-                    Owned::Pieces(at) => mem::forget(self.pieces.remove(at)),
-                    held => mem::forget(held),
-                }
+                mem::forget(owner.piece.take());
+                mem::forget(self.rare.remove(owner.rare));
                 leaks::count(entry.bytes);
             }
         }

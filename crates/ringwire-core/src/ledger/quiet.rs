@@ -44,9 +44,13 @@ impl Quiet {
         }
     }
 
+    /// Takes a piece over, or drops it at once if that runs no foreign code.
     #[inline]
-    pub(crate) fn push_piece(&mut self, piece: Piece) {
-        self.pieces.push(piece);
+    pub(crate) fn push(&mut self, piece: &mut Option<Piece>) {
+        match piece {
+            Some(owned) if owned.drops_quietly() => *piece = None,
+            _ => self.pieces.extend(piece.take()),
+        }
     }
 
     pub(crate) fn push_payload(&mut self, payload: Payload) {

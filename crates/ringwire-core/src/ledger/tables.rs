@@ -180,7 +180,7 @@ impl Ledger {
         events: &mut Events,
     ) -> Option<(RequestEntry, Freed)> {
         self.requests.get(token)?;
-        let request = self.requests.remove(token.slot)?;
+        let request = self.requests.remove(token.slot())?;
         // Nothing can be observed of what was not accepted.
         let observed = if request.accepted > 0 { copied } else { Copied::No };
         let (first, count) = (request.first, request.count);

@@ -38,7 +38,7 @@ impl Machine {
             return Err(Error::Misuse("a UDP socket has no end to send".into()));
         }
         entry.stage = Stage::Finishing;
-        self.sockets.make_ready(sock.0.slot);
+        self.sockets.make_ready(sock.0.slot());
         Ok(())
     }
 
@@ -51,7 +51,7 @@ impl Machine {
         if let Some(entry) = self.sockets.get_mut(sock) {
             entry.stage = Stage::Closing;
         }
-        self.sockets.make_ready(sock.0.slot);
+        self.sockets.make_ready(sock.0.slot());
         Ok(())
     }
 
@@ -61,7 +61,7 @@ impl Machine {
     /// `Misuse` for a stale handle.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
         self.check_open(sock)?;
-        self.abort_at(sock.0.slot);
+        self.abort_at(sock.0.slot());
         Ok(())
     }
 
@@ -72,7 +72,7 @@ impl Machine {
     pub fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
         match self.sockets.get(sock) {
             Some(entry) if !entry.detached => {
-                self.abort_at(sock.0.slot);
+                self.abort_at(sock.0.slot());
                 Ok(())
             }
             _ => Err(stale("socket")),
@@ -182,7 +182,7 @@ impl Machine {
         for key in self.aborts.begin(self.clock.now()) {
             match self.sockets.by_key_mut(key) {
                 Some(entry) if entry.breaks && !entry.detached => {
-                    self.chores.push_back(Chore::Break { socket: key.slot });
+                    self.chores.push_back(Chore::Break { socket: key.slot() });
                 }
                 // What was detached is its new owner's to break.
                 entry => {
@@ -190,7 +190,7 @@ impl Machine {
                         entry.breaks = false;
                     }
                     self.aborts.remove(key);
-                    self.retire_if_idle(key.slot);
+                    self.retire_if_idle(key.slot());
                 }
             }
         }
@@ -220,7 +220,7 @@ impl Machine {
             );
             return Err(Error::Misuse(why.into()));
         }
-        self.end_if_due(sock.0.slot);
+        self.end_if_due(sock.0.slot());
         Ok(())
     }
 
@@ -229,7 +229,7 @@ impl Machine {
         let Some(entry) = self.sockets.get_mut(sock) else { return };
         entry.stage = Stage::Draining;
         entry.detached = true;
-        self.retire_if_idle(sock.0.slot);
+        self.retire_if_idle(sock.0.slot());
     }
 
     /// Whether a socket is still in the table, whatever its stage.
@@ -277,22 +277,22 @@ impl Machine {
     pub fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
         let begun = || Error::Misuse("the payload has begun to leave, or is released".into());
         let entry = self.ledger.payloads.get(id.0).ok_or_else(begun)?;
-        let (slot, bytes) = (self.ledger.payloads.socket(id.0.slot), entry.bytes);
+        let (slot, bytes) = (self.ledger.payloads.socket(id.0.slot()), entry.bytes);
         let head = self.sockets.at(slot).map(|socket| socket.queue.head());
-        let reached = head.is_none_or(|head| head.slot == id.0.slot && head.skip > 0)
-            || self.sockets.at(slot).is_some_and(|socket| socket.queue.holds_part_of(id.0.slot))
-            || self.is_being_copied(id.0.slot);
-        let begun_to_leave = entry.parts > 0 || self.ledger.payloads.has_begun(id.0.slot);
+        let reached = head.is_none_or(|head| head.slot == id.0.slot() && head.skip > 0)
+            || self.sockets.at(slot).is_some_and(|socket| socket.queue.holds_part_of(id.0.slot()))
+            || self.is_being_copied(id.0.slot());
+        let begun_to_leave = entry.parts > 0 || self.ledger.payloads.has_begun(id.0.slot());
         if begun_to_leave || !entry.is_held() || reached {
             return Err(begun());
         }
         self.tell_of(slot);
-        let failed = self.ledger.payloads.fail(id.0.slot, Errno::CANCELED, &mut self.events);
+        let failed = self.ledger.payloads.fail(id.0.slot(), Errno::CANCELED, &mut self.events);
         let mut freed = Freed { failed: u32::from(failed), ..Freed::default() };
         let (ledger, events) = (&mut self.ledger, &mut self.events);
-        ledger.payloads.hand_back(id.0.slot, &mut ledger.notifications, events, &mut freed);
+        ledger.payloads.hand_back(id.0.slot(), &mut ledger.notifications, events, &mut freed);
         // Its place stays in the queue, empty, so that the order of its neighbours is untouched.
-        if let Some(entry) = self.ledger.payloads.at_mut(id.0.slot) {
+        if let Some(entry) = self.ledger.payloads.at_mut(id.0.slot()) {
             entry.bytes = 0;
         }
         if let Some(socket) = self.sockets.at_mut(slot) {

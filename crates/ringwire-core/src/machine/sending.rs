@@ -61,7 +61,7 @@ impl Machine {
             && self.admission.surely_fits(&entry.held, bytes)
         {
             let now_ms = self.clock.now_ms();
-            let opening = Opening::new(options, bytes, sock.0.slot, notification, now_ms);
+            let opening = Opening::new(options, bytes, sock.0.slot(), notification, now_ms);
             let id = self.ledger.payloads.open(piece, opening);
             if notification != NONE {
                 self.ledger.notifications.attach(notification);
@@ -71,7 +71,7 @@ impl Machine {
             self.admission.take(&mut entry.held, bytes);
             entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
             if !entry.is_ready() {
-                self.sockets.make_ready(sock.0.slot);
+                self.sockets.make_ready(sock.0.slot());
             }
             return Ok(id);
         }
@@ -97,7 +97,7 @@ impl Machine {
         };
         let unpinnable = !self.unpinnable.is_empty() && self.is_unpinnable(&payload, options);
         let now_ms = self.clock.now_ms();
-        let opening = Opening::new(options, bytes, sock.0.slot, notification, now_ms);
+        let opening = Opening::new(options, bytes, sock.0.slot(), notification, now_ms);
         let id = self.ledger.payloads.open_payload(payload, opening, options.address);
         if unpinnable && let Some(entry) = self.ledger.payloads.get_mut(id.0) {
             entry.set_unpinnable();
@@ -110,7 +110,7 @@ impl Machine {
             self.admission.take(&mut entry.held, bytes);
             entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
         }
-        self.sockets.make_ready(sock.0.slot);
+        self.sockets.make_ready(sock.0.slot());
         Ok(id)
     }
 
@@ -125,7 +125,7 @@ impl Machine {
         self.check_open(sock)?;
         let Some(entry) = self.sockets.get_mut(sock) else { return Err(stale("socket")) };
         check(entry, bytes, options)?;
-        self.admission.check(sock.0.slot, &mut entry.held, bytes)?;
+        self.admission.check(sock.0.slot(), &mut entry.held, bytes)?;
         Ok(notification)
     }
 

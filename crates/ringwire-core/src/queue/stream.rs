@@ -98,10 +98,10 @@ impl SendQueue {
     #[inline]
     pub(crate) fn push(&mut self, key: Key, bytes: u64, payloads: &mut Payloads) {
         if let Some(last) = self.last.and_then(|last| payloads.get_mut(last)) {
-            last.next = key.slot;
+            last.next = key.slot();
         }
         if self.head.slot == NONE {
-            self.head = Position { slot: key.slot, skip: 0 };
+            self.head = Position { slot: key.slot(), skip: 0 };
         }
         self.last = Some(key);
         self.waiting_bytes += bytes;

@@ -11,7 +11,7 @@ impl Socket {
     /// the engine was told to close it.
     #[inline]
     pub fn place(self) -> u32 {
-        self.0.slot
+        self.0.slot()
     }
 }
 

@@ -1,30 +1,56 @@
 //! Tables whose freed positions are used again, and the keys of their entries.
 
+use std::fmt;
+
 /// The end of a chain of table positions.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// A position in a table together with the generation it had when it was handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
-    /// The position.
-    pub slot: u32,
-    /// How often it was used before, from where the ring's tables begin to count.
-    pub generation: u32,
-}
+/// A position in a table together with the generation it had when it was handed out: how often it
+/// was used before, from where the ring's tables begin to count.
+///
+/// One number, so that it is read as it was written: half by half, the processor waits until the
+/// halves have left for the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(u64);
 
 impl Key {
+    /// The key of a position of this generation.
+    #[inline]
+    pub const fn new(slot: u32, generation: u32) -> Key {
+        Key((generation as u64) << 32 | slot as u64)
+    }
+
+    /// The position.
+    #[inline]
+    pub const fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Its generation.
+    #[inline]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
     /// Both in one number, as it travels through the kernel (`user_data`).
     #[inline]
-    pub fn to_bits(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.slot)
+    pub const fn to_bits(self) -> u64 {
+        self.0
     }
 
     /// The key that [`Key::to_bits`] made this of.
     #[inline]
-    pub fn from_bits(bits: u64) -> Key {
-        Key { slot: bits as u32, generation: (bits >> 32) as u32 }
+    pub const fn from_bits(bits: u64) -> Key {
+        Key(bits)
     }
 }
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.slot(), self.generation())
+    }
+}
+
 /// A table whose freed positions are used again, each time with a new generation, so that a stale
 /// key finds nothing.
 #[derive(Debug)]
@@ -66,12 +92,12 @@ impl<T> Table<T> {
             let entry = &mut self.slots[slot as usize];
             self.free = entry.next_free;
             entry.value = Some(value);
-            return Key { slot, generation: entry.generation };
+            return Key::new(slot, entry.generation);
         }
         let slot = u32::try_from(self.slots.len()).expect("limits keep tables below 2^32");
         let generation = self.first_generation;
         self.slots.push(Slot { generation, next_free: NONE, value: Some(value) });
-        Key { slot, generation }
+        Key::new(slot, generation)
     }
 
     /// Takes the value out and makes its key stale.
@@ -113,24 +139,24 @@ impl<T> Table<T> {
     #[inline]
     pub(crate) fn entry_mut(&mut self, slot: u32) -> Option<(Key, &mut T)> {
         let Slot { generation, value, .. } = self.slots.get_mut(slot as usize)?;
-        Some((Key { slot, generation: *generation }, value.as_mut()?))
+        Some((Key::new(slot, *generation), value.as_mut()?))
     }
 
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        let slot = self.slots.get(key.slot as usize)?;
-        if slot.generation == key.generation { slot.value.as_ref() } else { None }
+        let slot = self.slots.get(key.slot() as usize)?;
+        if slot.generation == key.generation() { slot.value.as_ref() } else { None }
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let slot = self.slots.get_mut(key.slot as usize)?;
-        if slot.generation == key.generation { slot.value.as_mut() } else { None }
+        let slot = self.slots.get_mut(key.slot() as usize)?;
+        if slot.generation == key.generation() { slot.value.as_mut() } else { None }
     }
 
     /// The key of a position that is in use.
     pub(crate) fn key(&self, slot: u32) -> Key {
-        Key { slot, generation: self.slots.get(slot as usize).map_or(0, |s| s.generation) }
+        Key::new(slot, self.slots.get(slot as usize).map_or(0, |s| s.generation))
     }
 
     /// How many positions are in use.
@@ -155,23 +181,23 @@ mod tests {
     fn a_stale_key_finds_nothing() {
         let mut table = Table::new(1);
         let first = table.insert("a");
-        assert_eq!(table.remove(first.slot), Some("a"));
+        assert_eq!(table.remove(first.slot()), Some("a"));
         let second = table.insert("b");
-        assert_eq!(first.slot, second.slot);
+        assert_eq!(first.slot(), second.slot());
         assert_eq!(table.get(first), None);
         assert_eq!(table.get(second), Some(&"b"));
-        assert_eq!(table.remove(first.slot + 1), None);
+        assert_eq!(table.remove(first.slot() + 1), None);
     }
 
     #[test]
     fn keys_of_two_rings_differ() {
-        let key = |seed| Table::new(seed).insert(()).generation;
+        let key = |seed| Table::new(seed).insert(()).generation();
         assert_ne!(key(1), key(2));
     }
 
     #[test]
     fn key_bits_round_trip() {
-        let key = Key { slot: 7, generation: 0xFFFF_FFFE };
+        let key = Key::new(7, 0xFFFF_FFFE);
         assert_eq!(Key::from_bits(key.to_bits()), key);
         assert_eq!(key.to_bits(), 0xFFFF_FFFE_0000_0007);
     }

@@ -225,12 +225,12 @@ mod tests {
     use super::*;
 
     fn key(slot: u32) -> Key {
-        Key { slot, generation: 1 }
+        Key::new(slot, 1)
     }
 
     fn in_order(ids: &mut Ids) -> Vec<u32> {
         let mut slots = Vec::new();
-        ids.settle_in_order(|token, _| slots.push(token.slot));
+        ids.settle_in_order(|token, _| slots.push(token.slot()));
         slots
     }
 
@@ -238,7 +238,7 @@ mod tests {
     fn back(ids: &mut Ids, first: u32, last: u32) -> Result<Vec<u32>, NotOurs> {
         ids.on_returned(first, last, Usage::ZeroCopy)?;
         let mut slots = Vec::new();
-        ids.settle_all(|token, _| slots.push(token.slot));
+        ids.settle_all(|token, _| slots.push(token.slot()));
         Ok(slots)
     }
 
@@ -316,7 +316,7 @@ mod tests {
         ids.doubt();
         assert!(ids.keep_doubt(key(2)));
         let mut told = Vec::new();
-        assert!(!ids.all_are_free(|token, _| told.push(token.slot)));
+        assert!(!ids.all_are_free(|token, _| told.push(token.slot())));
         assert_eq!((told, ids.requests()), (vec![0, 2], 0));
         ids.doubt();
         assert_eq!(back(&mut ids, 3, 3), Ok(vec![]));
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(ids.on_returned(4, 5, Usage::ZeroCopy), Ok(()));
         assert!(ids.has_oldest_returned() && ids.has_doubts());
         let mut told = Vec::new();
-        ids.settle_in_order(|token, usage| told.push((token.slot, usage)));
+        ids.settle_in_order(|token, usage| told.push((token.slot(), usage)));
         let (first, none) = (Usage::Copied, Usage::Unreported);
         assert_eq!(told, [(0, first), (1, none), (2, Usage::ZeroCopy)]);
         // 3 is out.
@@ -364,13 +364,13 @@ mod tests {
         let mut ids = sent(0, 3);
         assert_eq!(ids.on_returned(1, 1, Usage::Copied), Ok(()));
         let mut told = Vec::new();
-        let complete = ids.all_are_free(|token, usage| told.push((token.slot, usage)));
+        let complete = ids.all_are_free(|token, usage| told.push((token.slot(), usage)));
         let (none, first) = (Usage::Unreported, Usage::Copied);
         assert_eq!((told, complete), (vec![(1, first), (0, none), (2, none)], false));
         assert!(ids.is_empty() && !ids.has_doubts());
         ids.sent(key(3));
         assert_eq!(ids.on_returned(3, 3, Usage::ZeroCopy), Ok(()));
-        assert!(ids.all_are_free(|token, _| assert_eq!(token.slot, 3)));
+        assert!(ids.all_are_free(|token, _| assert_eq!(token.slot(), 3)));
     }
 
     #[derive(Clone, Debug)]

@@ -138,9 +138,9 @@ fn the_copy_of_a_broken_socket_is_not_answered_any_more() {
             play.core.abort(play.sock).unwrap();
             assert_eq!(play.poll_events().len(), 4);
             play.core.machine.drop_quiet();
-            let slot = play.sock.0.slot;
+            let slot = play.sock.0.slot();
             play.sock = attach(&mut play.core, kind);
-            assert_eq!(play.sock.0.slot, slot);
+            assert_eq!(play.sock.0.slot(), slot);
             play.queue(500);
             play.on_copied(outcome);
             assert!(play.poll_events().is_empty(), "{kind:?} {outcome:?}");

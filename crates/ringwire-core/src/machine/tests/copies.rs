@@ -71,7 +71,7 @@ fn where_everything_is_to_go_without_a_copy_no_path_is_found_to_copy() {
 fn a_probe_of_large_payloads_is_a_part_of_one() {
     let mut play = Play::stream();
     play.core.machine.thresholds = Thresholds::default();
-    let (slot, now) = (play.sock.0.slot, play.core.machine.now());
+    let (slot, now) = (play.sock.0.slot(), play.core.machine.now());
     play.core.machine.sockets.at_mut(slot).unwrap().route.path = Path::local(now);
     play.send(64 << 20);
     assert_eq!(play.turn(), ["sent 0 67108864", "released 0 Yes"]);

@@ -100,7 +100,7 @@ fn a_place_stands_once_among_those_with_something_to_do() {
         play.sock = attach(&mut play.core, Kind::Stream);
         assert!(!play.core.machine.has_backlog(), "nobody has something to do");
     }
-    let (slot, now) = (play.sock.0.slot, play.core.machine.now());
+    let (slot, now) = (play.sock.0.slot(), play.core.machine.now());
     play.core.machine.sockets.at_mut(slot).unwrap().route.path = Path::local(now);
     (0..40).for_each(|_| play.send(600 << 10));
     play.turn();
@@ -263,7 +263,7 @@ fn an_abort_counts_what_a_part_had_taken() {
     ] {
         let mut play = Play::stream();
         play.core.machine.thresholds = Thresholds::default();
-        let (slot, now) = (play.sock.0.slot, play.core.machine.now());
+        let (slot, now) = (play.sock.0.slot(), play.core.machine.now());
         play.core.machine.sockets.at_mut(slot).unwrap().route.path = Path::local(now);
         // So much was copied that the next one begins with a probe.
         play.send(64 << 20);

@@ -101,15 +101,17 @@ impl Play {
     }
 
     pub(super) fn told(&mut self) -> Vec<String> {
-        let first = self.core.machine.ledger.payloads.key(0).slot;
+        let first = self.core.machine.ledger.payloads.key(0).slot();
         self.events
             .drain()
             .map(|event| match event {
-                Event::Sent { id, bytes, .. } => format!("sent {} {bytes}", id.0.slot - first),
+                Event::Sent { id, bytes, .. } => format!("sent {} {bytes}", id.0.slot() - first),
                 Event::Failed { id, accepted, error, .. } => {
-                    format!("failed {} {accepted} {}", id.0.slot, error.raw_os_error())
+                    format!("failed {} {accepted} {}", id.0.slot(), error.raw_os_error())
                 }
-                Event::Released { id, copied, .. } => format!("released {} {copied:?}", id.0.slot),
+                Event::Released { id, copied, .. } => {
+                    format!("released {} {copied:?}", id.0.slot())
+                }
                 Event::Notified { tag, seq, payloads, bytes, copied, failed } => {
                     format!("notified {tag} {seq} {payloads} {bytes} {copied:?} {failed}")
                 }
@@ -384,7 +386,7 @@ fn completions_that_nobody_awaits_change_nothing() {
     play.send(10);
     play.turn();
     let token = play.core.engine.seen[0].token;
-    let stale = Key { slot: token.slot, generation: token.generation.wrapping_add(1) };
+    let stale = Key::new(token.slot(), token.generation().wrapping_add(1));
     play.core.engine.completions.extend([
         // A notification before its result, and one of a request that never was.
         Completion::Notification { token, usage: Usage::ZeroCopy },

@@ -43,7 +43,7 @@ impl Play {
     }
 
     fn path(&mut self) -> &mut Path {
-        let slot = self.sock.0.slot;
+        let slot = self.sock.0.slot();
         &mut self.core.machine.sockets.at_mut(slot).unwrap().route.path
     }
 
@@ -83,9 +83,9 @@ fn play(begin: Begin, refusals: usize) -> (Vec<Seen>, Vec<String>, Stats) {
         told.extend(play.turn());
         told.extend(play.turn());
     }
-    let slot = play.sock.0.slot;
+    let slot = play.sock.0.slot();
     assert_eq!(play.core.machine.sockets.at(slot).unwrap().datagrams.charged_bytes, 0);
-    let key = Key { slot: 0, generation: 0 };
+    let key = Key::new(0, 0);
     let seen = play.core.engine.seen.iter().map(|seen| Seen { token: key, ..*seen });
     let mut stats = play.core.machine.stats();
     // They were copied each time; and these are those of the whole process.

@@ -55,8 +55,8 @@ fn every_event_of_a_payload_names_its_socket_and_its_tag() {
 #[test]
 fn markers_of_sockets_are_not_counted_as_events() {
     let mut events = Events::new();
-    let sock = |slot| Socket(Key { slot, generation: 0 });
-    let id = crate::words::ids::PayloadId(Key { slot: 0, generation: 0 });
+    let sock = |slot| Socket(Key::new(slot, 0));
+    let id = crate::words::ids::PayloadId(Key::new(0, 0));
     for slot in [0, 0, 1, 0] {
         events.of(sock(slot));
         events.sent(id, 0, 1);
@@ -79,7 +79,7 @@ fn markers_of_sockets_are_not_counted_as_events() {
     let told: Vec<_> = events
         .drain()
         .map(|event| match event {
-            Event::Sent { sock: Socket(key), .. } => key.slot,
+            Event::Sent { sock: Socket(key), .. } => key.slot(),
             other => panic!("{other:?}"),
         })
         .collect();

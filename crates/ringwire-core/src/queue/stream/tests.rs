@@ -63,7 +63,7 @@ impl Rig {
         };
         let id = self.payloads.open_payload(payload, opening, address);
         self.queue.push(id.0, bytes, &mut self.payloads);
-        id.0.slot
+        id.0.slot()
     }
 
     fn gather(&mut self) -> Option<Gathered> {

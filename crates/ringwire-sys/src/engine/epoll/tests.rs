@@ -48,7 +48,7 @@ fn submit(engine: &mut Epoll, slot: u32, route: Route, memory: &Lasting) {
 /// A request of a stream on the socket at this place.
 fn submit_at(engine: &mut Epoll, place: u32, slot: u32, route: Route, memory: &Lasting) {
     let flags = SubmitFlags { stream: true, end_of_record: true, ..SubmitFlags::default() };
-    let token = Key { slot, generation: 1 };
+    let token = Key::new(slot, 1);
     engine.submit(request(token, place, route, memory, flags)).unwrap();
 }
 
@@ -76,7 +76,7 @@ fn turn(engine: &mut Epoll, deadline: Deadline) -> Vec<Completion> {
 
 fn notified(completions: &[Completion]) -> Vec<u32> {
     let slot = |completion: &Completion| match completion {
-        Completion::Notification { token, .. } => Some(token.slot),
+        Completion::Notification { token, .. } => Some(token.slot()),
         _ => None,
     };
     completions.iter().filter_map(slot).collect()
@@ -200,7 +200,7 @@ fn send_all(engine: &mut Epoll, route: Route, mut memory: Lasting) -> Errno {
                 turn(engine, Deadline::after(Instant::now(), Duration::from_millis(50)))
             {
                 if let Completion::Result { token, outcome: known, .. } = completion {
-                    assert_eq!(token.slot, slot);
+                    assert_eq!(token.slot(), slot);
                     outcome = Some(known);
                 }
             }
@@ -341,7 +341,7 @@ fn a_datagram_that_may_have_left_in_part_stays_lent_until_nothing_is_held() {
     let mut engine = unsafe { Epoll::new(true, true) }.unwrap();
     engine.add_socket(0, OwnedFd::from(near.try_clone().unwrap()).into());
     let submit = |engine: &mut Epoll, slot| {
-        let (token, flags) = (Key { slot, generation: 1 }, SubmitFlags::default());
+        let (token, flags) = (Key::new(slot, 1), SubmitFlags::default());
         engine.submit(request(token, 0, Route::ZeroCopy, &memory(1000), flags)).unwrap();
     };
     let socket = socket2::SockRef::from(&near);
@@ -352,7 +352,7 @@ fn a_datagram_that_may_have_left_in_part_stays_lent_until_nothing_is_held() {
     // reported (K56).
     socket.shutdown(std::net::Shutdown::Write).unwrap();
     submit(&mut engine, 0);
-    let (token, outcome) = (Key { slot: 0, generation: 1 }, Err(Errno::PIPE));
+    let (token, outcome) = (Key::new(0, 1), Err(Errno::PIPE));
     let result = Completion::Result { token, outcome, notification_follows: true };
     assert_eq!(turn(&mut engine, Deadline::Now), [result]);
     assert!(engine.expects() && engine.look_within().is_some());
@@ -366,7 +366,7 @@ fn a_datagram_that_may_have_left_in_part_stays_lent_until_nothing_is_held() {
     assert!(!engine.expects() && engine.look_within().is_none());
     // Its numbers are in doubt.
     submit(&mut engine, 1);
-    let (token, outcome) = (Key { slot: 1, generation: 1 }, Err(Errno::ALREADY));
+    let (token, outcome) = (Key::new(1, 1), Err(Errno::ALREADY));
     let refused = Completion::Result { token, outcome, notification_follows: false };
     assert_eq!(turn(&mut engine, Deadline::Now), [refused]);
     assert!(!engine.expects());

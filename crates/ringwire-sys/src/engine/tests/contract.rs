@@ -18,7 +18,7 @@ use crate::engine::any::{AnyEngine, EngineKind, EngineSetup};
 use crate::sockets::Sockets as _;
 
 static BYTES: [u8; 1 << 16] = [7; 1 << 16];
-const TOKEN: Key = Key { slot: 5, generation: 1 };
+const TOKEN: Key = Key::new(5, 1);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn each_engine(test: &'static str, play: impl Fn(&mut AnyEngine)) {
