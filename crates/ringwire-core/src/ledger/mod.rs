@@ -1,7 +1,6 @@
 //! Steps 4, 7 and 8 of a send: what is in flight, who owns it, and what callers are told.
 
 pub(crate) mod events;
-pub(crate) mod flags;
 pub(crate) mod freed;
 pub(crate) mod leaks;
 pub(crate) mod notifier;

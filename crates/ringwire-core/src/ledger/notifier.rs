@@ -85,11 +85,11 @@ impl NotificationTable {
         self.notifiers.get(notifier.0).map(|slot| slot.open)
     }
 
-    /// Attaches one payload to a notification.
-    pub(crate) fn attach(&mut self, notification: u32) {
+    /// Attaches payloads to a notification.
+    pub(crate) fn attach(&mut self, notification: u32, payloads: u32) {
         if let Some(open) = self.notifications.at_mut(notification) {
-            open.payloads += 1;
-            open.outstanding += 1;
+            open.payloads += u64::from(payloads);
+            open.outstanding += u64::from(payloads);
         }
     }
 
@@ -179,12 +179,12 @@ mod tests {
         let mut events = Events::new();
         let notifier = table.add(9);
         let first = table.current(notifier).unwrap();
-        table.attach(first);
-        table.attach(first);
+        table.attach(first, 1);
+        table.attach(first, 1);
         table.flush(notifier, &mut events);
         let second = table.current(notifier).unwrap();
         assert_ne!(first, second);
-        table.attach(second);
+        table.attach(second, 1);
         assert_eq!(table.flush(notifier, &mut events), Some(1));
         table.on_released(first, one(10, Copied::No, false), &mut events);
         assert!(events.is_empty());
@@ -210,10 +210,10 @@ mod tests {
         let mut events = Events::new();
         let notifier = table.add(3);
         let flushed = table.current(notifier).unwrap();
-        table.attach(flushed);
+        table.attach(flushed, 1);
         table.flush(notifier, &mut events);
         let open = table.current(notifier).unwrap();
-        table.attach(open);
+        table.attach(open, 1);
         assert_eq!(table.remove(notifier), Some(()));
         assert_eq!(table.flush(notifier, &mut events), None);
         table.on_released(open, one(1, Copied::No, false), &mut events);

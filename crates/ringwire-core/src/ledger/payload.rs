@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
 use crate::ledger::events::{Events, Sum};
-use crate::ledger::flags::{PayloadFlags, RouteFlags};
+use crate::words::flags::{PayloadFlags, RouteFlags};
 use crate::ledger::freed::{Freed, ReleaseBatch};
 use crate::ledger::leaks;
 use crate::ledger::notifier::NotificationTable;
@@ -41,13 +41,9 @@ pub(crate) struct Opening {
     pub socket: u32,
     /// The notification that waits for it, or [`NONE`].
     pub notification: u32,
-    pub quiet: bool,
-    /// Whether the caller is told when it was accepted, though it is quiet.
-    pub tells_accepted: bool,
+    pub flags: PayloadFlags,
     /// What its events carry.
     pub tag: u64,
-    /// The route that it must take.
-    pub force: Option<Force>,
     /// The size of its datagrams, or 0 if it is a single one.
     pub segment_bytes: u16,
     /// Milliseconds since the ring was built; wraps.
@@ -68,10 +64,8 @@ impl Opening {
             bytes,
             socket,
             notification,
-            quiet: options.quiet,
-            tells_accepted: options.tells_accepted,
+            flags: options.flags,
             tag: options.tag,
-            force: options.force,
             segment_bytes: options.segment_bytes.unwrap_or(0),
             opened_ms,
         }
@@ -262,7 +256,7 @@ impl Payloads {
         opening: Opening,
         rare: u32,
     ) -> PayloadId {
-        let Opening { bytes, socket, notification, force, segment_bytes, opened_ms, .. } = opening;
+        let Opening { bytes, socket, notification, flags, tag, segment_bytes, opened_ms } = opening;
         let key = self.table.insert(Entry {
             bytes,
             address: start,
@@ -270,7 +264,7 @@ impl Payloads {
             parts: 0,
             segment_bytes,
             copied: Copied::No,
-            flags: PayloadFlags::new(opening.quiet, opening.tells_accepted, force),
+            flags,
             failed: false,
             settled: false,
             passed: false,
@@ -283,12 +277,20 @@ impl Payloads {
         // Field by field, from registers to where they stay. Nothing is there to be dropped.
         mem::forget(mem::replace(&mut owner.piece, ManuallyDrop::into_inner(piece)));
         owner.accepted = 0;
-        owner.tag = opening.tag;
+        owner.tag = tag;
         owner.socket = socket;
         owner.notification = notification;
         owner.opened_ms = opened_ms;
         owner.rare = rare;
         PayloadId(key)
+    }
+
+    /// Has a payload follow another one in its queue.
+    #[inline(always)]
+    pub(crate) fn link(&mut self, slot: u32, next: u32) {
+        if let Some(entry) = self.table.at_mut(slot) {
+            entry.next = next;
+        }
     }
 
     /// One place more, for a fresh position of the table: they grow together.

@@ -71,6 +71,21 @@ impl Holding {
     }
 }
 
+/// So many payloads, of so many bytes together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    pub(super) bytes: u64,
+    pub(super) payloads: u32,
+}
+
+impl Room {
+    /// Of one payload.
+    #[inline]
+    pub(super) fn of_one(bytes: u64) -> Room {
+        Room { bytes, payloads: 1 }
+    }
+}
+
 /// The ring's limits, and what of them is in use.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -119,19 +134,24 @@ impl Admission {
         self.payloads
     }
 
-    /// Whether nothing speaks against `bytes` more of a socket, without a look at what seldom does:
+    /// How much of a socket may surely be taken, without a look at what seldom matters:
     /// [`Admission::check`] is for that.
-    #[inline(always)]
-    pub(super) fn surely_fits(&self, held: &Holding, bytes: u64) -> bool {
+    #[inline]
+    pub(super) fn room(&self, held: &Holding) -> Room {
+        if self.cancelled_places > 0 {
+            return Room::default();
+        }
         let limits = &self.limits;
-        let fits = |max: u64, used: u64| bytes <= max.saturating_sub(used);
-        self.cancelled_places == 0
-            && fits(limits.socket_bytes.min(PAYLOAD_BYTES_MAX), held.bytes)
-            && fits(limits.ring_bytes, self.bytes)
-            && self.byte_shares.fits(held.bytes, bytes)
-            && self.payload_shares.fits(held.payloads.into(), 1)
-            && held.payloads < limits.socket_payloads
-            && self.payloads < limits.ring_payloads
+        let (bytes, payloads) = (held.bytes, u64::from(held.payloads));
+        let (of_bytes, of_payloads) = (&self.byte_shares, &self.payload_shares);
+        let bytes = (limits.socket_bytes.saturating_sub(bytes))
+            .min(limits.ring_bytes.saturating_sub(self.bytes))
+            .min(of_bytes.most(bytes) - bytes)
+            .min(PAYLOAD_BYTES_MAX);
+        let payloads = u64::from(limits.socket_payloads.saturating_sub(held.payloads))
+            .min(limits.ring_payloads.saturating_sub(self.payloads).into())
+            .min(of_payloads.most(payloads) - payloads);
+        Room { bytes, payloads: payloads as u32 }
     }
 
     /// Whether a payload of `bytes` of the socket at `slot` may be taken.
@@ -184,15 +204,16 @@ impl Admission {
         Err(Error::LimitReached { limit, used, max, asked, hint: hint.into() })
     }
 
-    /// Counts a payload in.
-    #[inline(always)]
-    pub(super) fn take(&mut self, held: &mut Holding, bytes: u64) {
+    /// Counts payloads in.
+    #[inline]
+    pub(super) fn take(&mut self, held: &mut Holding, taken: Room) {
+        let Room { bytes, payloads } = taken;
         self.byte_shares.take(held.bytes, bytes);
-        self.payload_shares.take(held.payloads.into(), 1);
+        self.payload_shares.take(held.payloads.into(), payloads.into());
         self.bytes += bytes;
-        self.payloads += 1;
+        self.payloads += payloads;
         held.bytes += bytes;
-        held.payloads += 1;
+        held.payloads += payloads;
     }
 
     /// Counts out what was freed.

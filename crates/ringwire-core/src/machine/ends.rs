@@ -20,6 +20,7 @@ impl Machine {
     /// # Errors
     /// `LimitReached`.
     pub fn attach(&mut self, facts: &SocketFacts) -> Result<Socket, Error> {
+        self.end_grant();
         self.admission.check_sockets(self.sockets.used())?;
         let entry = SocketEntry::new(facts, Path::local(self.clock.now()));
         let sock = self.sockets.insert(entry);
@@ -32,6 +33,7 @@ impl Machine {
     /// # Errors
     /// `Misuse` for a stale handle or on UDP.
     pub fn finish(&mut self, sock: Socket) -> Result<(), Error> {
+        self.end_grant();
         self.check_open(sock)?;
         let Some(entry) = self.sockets.get_mut(sock) else { return Err(stale("socket")) };
         if !entry.is_stream() {
@@ -47,6 +49,7 @@ impl Machine {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn close(&mut self, sock: Socket) -> Result<(), Error> {
+        self.end_grant();
         self.check_open(sock)?;
         if let Some(entry) = self.sockets.get_mut(sock) {
             entry.stage = Stage::Closing;
@@ -60,6 +63,7 @@ impl Machine {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn abort(&mut self, sock: Socket) -> Result<(), Error> {
+        self.end_grant();
         self.check_open(sock)?;
         self.abort_at(sock.0.slot());
         Ok(())
@@ -70,6 +74,7 @@ impl Machine {
     /// # Errors
     /// `Misuse` for a handle of a socket that is gone or was detached.
     pub fn reclaim(&mut self, sock: Socket) -> Result<(), Error> {
+        self.end_grant();
         match self.sockets.get(sock) {
             Some(entry) if !entry.detached => {
                 self.abort_at(sock.0.slot());
@@ -81,6 +86,7 @@ impl Machine {
 
     /// Has the connections of all sockets broken that hold something. Returns how many.
     pub(crate) fn abort_all(&mut self) -> u64 {
+        self.end_grant();
         // What was detached is its new owner's to break.
         let holds = |entry: &SocketEntry| entry.held.payloads() > 0 && !entry.detached;
         let held = self.sockets.iter().filter(|(_, entry)| holds(entry)).map(|(slot, _)| slot);
@@ -117,6 +123,7 @@ impl Machine {
     /// `Io` if the kernel refuses, and trying again is of no use. What was queued has failed all
     /// the same.
     pub fn on_broken(&mut self, slot: u32, outcome: Result<(), Errno>) -> Result<(), Error> {
+        self.end_grant();
         let key = self.sockets.handle(slot).0;
         let Some(entry) = self.sockets.at_mut(slot) else { return Ok(()) };
         let asked = entry.abort_asked.take();
@@ -179,6 +186,7 @@ impl Machine {
     /// Tries all of them now.
     #[cold]
     pub(crate) fn retry_all_aborts(&mut self) {
+        self.end_grant();
         for key in self.aborts.begin(self.clock.now()) {
             match self.sockets.by_key_mut(key) {
                 Some(entry) if entry.breaks && !entry.detached => {
@@ -210,6 +218,7 @@ impl Machine {
     /// # Errors
     /// `Misuse` for a stale handle, or while payloads of it are not accepted.
     pub fn prepare_detach(&mut self, sock: Socket) -> Result<(), Error> {
+        self.end_grant();
         self.check_open(sock)?;
         let Some(entry) = self.sockets.get(sock) else { return Err(stale("socket")) };
         if !entry.queue.is_empty() || entry.outstanding > 0 {
@@ -226,6 +235,7 @@ impl Machine {
 
     /// Takes in that a socket has got another owner. Its handle is stale from now on.
     pub fn detach(&mut self, sock: Socket) {
+        self.end_grant();
         let Some(entry) = self.sockets.get_mut(sock) else { return };
         entry.stage = Stage::Draining;
         entry.detached = true;
@@ -275,6 +285,7 @@ impl Machine {
     /// # Errors
     /// `Misuse` if it has begun to leave, or the id is stale.
     pub fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
+        self.end_grant();
         let begun = || Error::Misuse("the payload has begun to leave, or is released".into());
         let entry = self.ledger.payloads.get(id.0).ok_or_else(begun)?;
         let (slot, bytes) = (self.ledger.payloads.socket(id.0.slot()), entry.bytes);

@@ -45,6 +45,7 @@ impl FairLimit {
     }
 
     /// What a socket that holds `held` may hold in all.
+    #[inline]
     pub(crate) fn most(&self, held: u64) -> u64 {
         let free = self.common.saturating_sub(self.common_used);
         held.max(self.share).saturating_add(free)
@@ -56,10 +57,9 @@ impl FairLimit {
     }
 
     /// Whether a socket that holds `held` may have `more`.
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn fits(&self, held: u64, more: u64) -> bool {
-        let beyond = self.beyond(held.saturating_add(more)) - self.beyond(held);
-        beyond == 0 || beyond <= self.common.saturating_sub(self.common_used)
+        more <= self.most(held) - held
     }
 
     /// Whether half of the share of a socket that holds `held` is free, and `more` fits into it.

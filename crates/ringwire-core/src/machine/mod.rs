@@ -8,6 +8,7 @@ mod datagram_state;
 mod datagrams;
 mod ends;
 mod fair;
+mod grant;
 mod learn;
 mod memory_faults;
 mod pins;

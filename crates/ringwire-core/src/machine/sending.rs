@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::ledger::payload::Opening;
-use crate::machine::admission::PAYLOAD_BYTES_MAX;
+use crate::machine::admission::{PAYLOAD_BYTES_MAX, Room};
+use crate::machine::grant::{Grant, Taken};
 use crate::machine::sockets::{SocketEntry, Stage};
 use crate::machine::state::{Machine, stale};
 use crate::payload::{IntoPayload as _, Payload, Piece, SendError};
 use crate::words::error::Error;
-use crate::words::ids::{Notifier, PayloadId, Socket};
+use crate::words::ids::{NO_NOTIFIER, Notifier, PayloadId, Socket};
 use crate::words::options::SendOptions;
 use crate::words::socket::Kind;
 use crate::words::table::NONE;
@@ -32,61 +33,77 @@ impl Machine {
         options: &SendOptions,
     ) -> Result<PayloadId, SendError> {
         match payload.into_piece() {
-            Ok(piece) => self.send_piece(sock, piece, options),
-            Err(payload) => self.send_pieces(sock, payload, options),
+            Ok(piece) => {
+                let bytes = piece.as_slice().len() as u64;
+                match self.grant.covers(sock, bytes, options) {
+                    true => Ok(self.send_granted(sock, piece, options)),
+                    false => self.send_first(sock, piece, options),
+                }
+            }
+            Err(payload) => self.send_any(sock, payload, options),
         }
     }
 
-    /// Nearly every payload: one piece, against which nothing speaks. Inlined into the caller, so
+    /// Nearly every payload: one piece, to where the last one went. Inlined into the caller, so
     /// that the piece goes from registers into the ledger.
     #[inline(always)]
-    fn send_piece(
+    fn send_granted(&mut self, sock: Socket, piece: Piece, options: &SendOptions) -> PayloadId {
+        let piece = ManuallyDrop::new(piece);
+        let bytes = piece.as_slice().len() as u64;
+        let (notification, now_ms) = (self.grant.notification(), self.clock.now_ms());
+        let opening = Opening::new(options, bytes, sock.0.slot(), notification, now_ms);
+        let id = self.ledger.payloads.open(piece, opening);
+        let before = self.grant.take(bytes, id.0);
+        self.ledger.payloads.link(before, id.0.slot());
+        id
+    }
+
+    /// The first of many, perhaps: one piece, against which nothing speaks.
+    #[inline(never)]
+    fn send_first(
         &mut self,
         sock: Socket,
         piece: Piece,
         options: &SendOptions,
     ) -> Result<PayloadId, SendError> {
-        let piece = ManuallyDrop::new(piece);
+        self.end_grant();
         let bytes = piece.as_slice().len() as u64;
-        let notification = match options.notifier {
-            None => Some(NONE),
-            Some(notifier) => self.ledger.notifications.current(notifier),
-        };
+        let notification = self.notification(options);
         if let Some(entry) = self.sockets.get_mut(sock)
             && let Some(notification) = notification
             && entry.stage == Stage::Open
             && options.address.is_none()
             && options.segment_bytes.is_none_or(|n| n != 0 && entry.datagrams.takes_batches())
             && self.unpinnable.is_empty()
-            && self.admission.surely_fits(&entry.held, bytes)
         {
-            let now_ms = self.clock.now_ms();
-            let opening = Opening::new(options, bytes, sock.0.slot(), notification, now_ms);
-            let id = self.ledger.payloads.open(piece, opening);
-            if notification != NONE {
-                self.ledger.notifications.attach(notification);
+            let room = self.admission.room(&entry.held);
+            if bytes <= room.bytes && room.payloads > 0 {
+                let now_ms = self.clock.now_ms();
+                let opening = Opening::new(options, bytes, sock.0.slot(), notification, now_ms);
+                let id = self.ledger.payloads.open(ManuallyDrop::new(piece), opening);
+                self.admission.take(&mut entry.held, Room::of_one(bytes));
+                entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
+                if !entry.is_ready() {
+                    self.sockets.make_ready(sock.0.slot());
+                }
+                self.count_in(notification, Room::of_one(bytes));
+                let room = Room { bytes: room.bytes - bytes, payloads: room.payloads - 1 };
+                self.grant = Grant::new(sock, options, room, notification, id.0);
+                return Ok(id);
             }
-            self.stats.payloads += 1;
-            self.stats.payload_bytes += bytes;
-            self.admission.take(&mut entry.held, bytes);
-            entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
-            if !entry.is_ready() {
-                self.sockets.make_ready(sock.0.slot());
-            }
-            return Ok(id);
         }
-        let piece = ManuallyDrop::into_inner(piece);
-        self.send_pieces(sock, piece.into_payload(), options)
+        self.send_any(sock, piece.into_payload(), options)
     }
 
     /// Any payload.
     #[inline(never)]
-    fn send_pieces(
+    fn send_any(
         &mut self,
         sock: Socket,
         payload: Payload,
         options: &SendOptions,
     ) -> Result<PayloadId, SendError> {
+        self.end_grant();
         let bytes = payload.len() as u64;
         let notification = match self.admit(sock, bytes, options) {
             Ok(notification) => notification,
@@ -102,26 +119,57 @@ impl Machine {
         if unpinnable && let Some(entry) = self.ledger.payloads.get_mut(id.0) {
             entry.set_unpinnable();
         }
-        self.ledger.notifications.attach(notification);
-        self.stats.payloads += 1;
-        self.stats.payload_bytes += bytes;
         if let Some(entry) = self.sockets.get_mut(sock) {
             entry.datagrams.addressed |= options.address.is_some();
-            self.admission.take(&mut entry.held, bytes);
+            self.admission.take(&mut entry.held, Room::of_one(bytes));
             entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
         }
         self.sockets.make_ready(sock.0.slot());
+        self.count_in(notification, Room::of_one(bytes));
         Ok(id)
+    }
+
+    /// Counts payloads in that were sent, which are attached to this notification, if to any.
+    fn count_in(&mut self, notification: u32, sent: Room) {
+        self.stats.payloads += u64::from(sent.payloads);
+        self.stats.payload_bytes += sent.bytes;
+        if notification != NONE {
+            self.ledger.notifications.attach(notification, sent.payloads);
+        }
+    }
+
+    /// Brings the accounts up to date, before anything else is done.
+    #[inline]
+    pub(super) fn end_grant(&mut self) {
+        if self.grant.is_open() {
+            self.account_for_grant();
+        }
+    }
+
+    fn account_for_grant(&mut self) {
+        let Taken { sock, room, notification, last } = self.grant.taken();
+        self.grant = Grant::NONE;
+        if room.payloads > 0 {
+            if let Some(entry) = self.sockets.get_mut(sock) {
+                self.admission.take(&mut entry.held, room);
+                entry.queue.extend_to(last, room.bytes);
+            }
+            self.count_in(notification, room);
+        }
+    }
+
+    /// The notification to which a payload is to be attached, or [`NONE`]; `None` for a stale
+    /// handle.
+    fn notification(&self, options: &SendOptions) -> Option<u32> {
+        match options.notifier {
+            NO_NOTIFIER => Some(NONE),
+            notifier => self.ledger.notifications.current(notifier),
+        }
     }
 
     /// Checks everything that may speak against a payload. Returns the notification to attach to.
     fn admit(&mut self, sock: Socket, bytes: u64, options: &SendOptions) -> Result<u32, Error> {
-        let notification = match options.notifier {
-            None => NONE,
-            Some(notifier) => {
-                self.ledger.notifications.current(notifier).ok_or_else(|| stale("notifier"))?
-            }
-        };
+        let notification = self.notification(options).ok_or_else(|| stale("notifier"))?;
         self.check_open(sock)?;
         let Some(entry) = self.sockets.get_mut(sock) else { return Err(stale("socket")) };
         check(entry, bytes, options)?;
@@ -137,7 +185,7 @@ impl Machine {
         // What is small is copied in any case, and would tell nothing.
         let may_ask = payload.len() as u64 >= self.thresholds.normal_bytes;
         let mut pieces = payload.pieces().iter().map(|piece| addresses(piece.as_slice()));
-        options.force.is_none() && pieces.any(|memory| unpinnable.knows(&memory, may_ask, now))
+        options.flags.force().is_none() && pieces.any(|memory| unpinnable.knows(&memory, may_ask, now))
     }
 
     /// A new notifier, whose events carry `tag`.
@@ -155,6 +203,7 @@ impl Machine {
     /// # Errors
     /// `Misuse` for a stale handle; `LimitReached`.
     pub fn flush(&mut self, notifier: Notifier) -> Result<u32, Error> {
+        self.end_grant();
         self.admission.check_notifications(self.ledger.notifications.notifications())?;
         self.ledger.notifications.flush(notifier, &mut self.events).ok_or_else(|| stale("notifier"))
     }
@@ -164,6 +213,7 @@ impl Machine {
     /// # Errors
     /// `Misuse` for a stale handle.
     pub fn remove(&mut self, notifier: Notifier) -> Result<(), Error> {
+        self.end_grant();
         self.ledger.notifications.remove(notifier).ok_or_else(|| stale("notifier"))
     }
 }

@@ -13,6 +13,7 @@ impl Machine {
     /// Looks for silent peers if it is time: after all completions were taken in.
     #[inline]
     pub fn look_for_stalls(&mut self, inspect: &dyn Inspect) {
+        self.end_grant();
         let in_flight = self.admission.payloads() > 0;
         if self.stalls.is_due(in_flight, self.clock.now()) {
             self.look_at_sockets(inspect);

@@ -21,9 +21,10 @@ use crate::ledger::leaks::leaked;
 use crate::ledger::quiet::Quiet;
 use crate::ledger::tables::Ledger;
 use crate::machine::aborts::PendingAborts;
-use crate::machine::admission::Admission;
+use crate::machine::admission::{Admission, Room};
 use crate::machine::chance::Chance;
 use crate::machine::clock::Clock;
+use crate::machine::grant::Grant;
 use crate::machine::pins::Pins;
 use crate::machine::sockets::{Sockets, Stage};
 use crate::machine::stalls::StallDetector;
@@ -96,6 +97,7 @@ pub struct Machine {
     pub(super) ledger: Ledger,
     pub(super) sockets: Sockets,
     pub(super) admission: Admission,
+    pub(super) grant: Grant,
     pub(super) segments: KnownSegments,
     pub(super) pins: Pins,
     /// Memory that is copied for what it is.
@@ -129,6 +131,7 @@ impl Machine {
             stalls: StallDetector::new(limits.stall_after, now),
             aborts: PendingAborts::new(now),
             admission: Admission::new(limits),
+            grant: Grant::NONE,
             chores: VecDeque::new(),
             chance: None,
             spans: Vec::with_capacity(PIECES_MAX),
@@ -163,7 +166,7 @@ impl Machine {
     /// Payloads from `send` to release.
     #[inline]
     pub fn in_flight_payloads(&self) -> u32 {
-        self.admission.payloads()
+        self.admission.payloads() + self.grant.taken().room.payloads
     }
 
     /// Whether nothing was sent that is not released. Then the time has to be told before `send`:
@@ -292,8 +295,11 @@ impl Machine {
     /// Counters since the machine was made, and its present state. What the engine counts is 0.
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats.clone();
-        stats.in_flight_bytes = self.admission.bytes();
-        stats.in_flight_payloads = self.admission.payloads().into();
+        let granted = self.grant.taken().room;
+        stats.payloads += u64::from(granted.payloads);
+        stats.payload_bytes += granted.bytes;
+        stats.in_flight_bytes = self.admission.bytes() + granted.bytes;
+        stats.in_flight_payloads = self.in_flight_payloads().into();
         stats.header_bytes = self.segments.header_bytes();
         stats.open_requests = self.ledger.requests.used().into();
         stats.sockets = self.sockets.used().into();
@@ -316,10 +322,13 @@ impl Machine {
     pub fn socket_stats(&self, sock: Socket) -> Result<SocketStats, Error> {
         self.check_open(sock)?;
         let entry = self.sockets.get(sock).ok_or_else(|| stale("socket"))?;
+        let granted = self.grant.taken();
+        let granted = if granted.sock == sock { granted.room } else { Room::default() };
+        let held = (entry.held.bytes() + granted.bytes, entry.held.payloads() + granted.payloads);
         Ok(SocketStats {
-            queued_bytes: entry.queue.waiting_bytes(),
-            in_flight_bytes: entry.held.bytes(),
-            in_flight_payloads: entry.held.payloads().into(),
+            queued_bytes: entry.queue.waiting_bytes() + granted.bytes,
+            in_flight_bytes: held.0,
+            in_flight_payloads: held.1.into(),
             accepted_bytes: entry.accepted_bytes,
             released_bytes: entry.released_bytes,
             copied_bytes: entry.copied_bytes,

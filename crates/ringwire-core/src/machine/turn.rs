@@ -27,6 +27,7 @@ use crate::words::table::Key;
 impl Machine {
     /// Begins a round: each socket that has something to do now gets one chance.
     pub fn begin_round(&mut self) {
+        self.end_grant();
         self.retry_aborts();
         self.sockets.begin_round();
     }
@@ -37,6 +38,7 @@ impl Machine {
     /// until the next call. A request that the engine does not take is given back with
     /// [`Machine::take_back`]; a copy is answered with [`Machine::on_copied`].
     pub fn poll_submission(&mut self, inspect: &dyn Inspect) -> Option<Submission<'_>> {
+        self.end_grant();
         match self.next_outgoing(inspect)? {
             Outgoing::Request { token, flags } => {
                 let request = self.ledger.requests.get(token)?;
@@ -154,6 +156,7 @@ impl Machine {
     /// Takes in how many bytes were taken of the copy that was polled last, or why none were. Of a
     /// socket that was broken meanwhile nothing is to be said any more.
     pub fn on_copied(&mut self, outcome: Result<usize, Errno>, inspect: &dyn Inspect) {
+        self.end_grant();
         let Some(chance) = &mut self.chance else { return };
         let slot = chance.slot;
         match std::mem::replace(&mut chance.step, Step::Issue) {
@@ -174,6 +177,7 @@ impl Machine {
     /// never been handed over. Returns why.
     #[cold]
     pub fn take_back(&mut self, refused: Refused) -> Error {
+        self.end_grant();
         let Refused { token, error } = refused;
         let awaited = |request: &&RequestEntry| request.state == RequestState::AwaitsResult;
         let Some(request) = self.ledger.requests.get(token).filter(awaited) else { return error };
@@ -206,6 +210,7 @@ impl Machine {
     /// What is to be done next beside sending, if anything is. It is done before events are taken,
     /// some of which tell of it.
     pub fn poll_chore(&mut self) -> Option<Chore> {
+        self.end_grant();
         let chore = self.chores.pop_front()?;
         match chore {
             Chore::Close { socket } => {
@@ -221,6 +226,7 @@ impl Machine {
 
     /// Takes a completion in. Returns whether it was a call of the waker.
     pub fn handle(&mut self, completion: Completion, inspect: &dyn Inspect) -> bool {
+        self.end_grant();
         match completion {
             Completion::Result { token, outcome, notification_follows } => {
                 self.on_result(token, outcome, notification_follows, inspect);

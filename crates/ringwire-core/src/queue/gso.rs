@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::flags::RouteFlags;
+use crate::words::flags::RouteFlags;
 use crate::ledger::payload::{Entry, Payloads, Position};
 use crate::queue::gathered::{Gathered, Mode, charge, nothing_yet, rests};
 use crate::queue::retry::Run;

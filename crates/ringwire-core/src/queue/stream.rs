@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::flags::RouteFlags;
+use crate::words::flags::RouteFlags;
 use crate::ledger::payload::{Entry, Payloads, Position};
 use crate::policy::faults::PayloadsMax;
 use crate::queue::gathered::{Gathered, Mode, charge, nothing_yet, rests};
@@ -104,6 +104,14 @@ impl SendQueue {
             self.head = Position { slot: key.slot(), skip: 0 };
         }
         self.last = Some(key);
+        self.waiting_bytes += bytes;
+    }
+
+    /// Takes in that payloads of `bytes` bytes were linked behind the last one, up to and with
+    /// this.
+    #[inline]
+    pub(crate) fn extend_to(&mut self, last: Key, bytes: u64) {
+        self.last = Some(last);
         self.waiting_bytes += bytes;
     }
 

@@ -1,6 +1,6 @@
 //! What callers hold: names of sockets, payloads and notifiers.
 
-use crate::words::table::Key;
+use crate::words::table::{Key, NONE};
 
 /// A handle of a socket that a ring has taken. Stale after `close`, `abort` and `detach`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +18,9 @@ impl Socket {
 /// Names one payload between `send` and its release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PayloadId(pub(crate) Key);
+
+/// Attached to nothing.
+pub(crate) const NO_NOTIFIER: Notifier = Notifier(Key::new(NONE, u32::MAX));
 
 /// A notification slot: attach payloads to it, flush it, and get one `Notified` for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

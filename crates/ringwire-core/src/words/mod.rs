@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod deadline;
 pub(crate) mod errno;
 pub(crate) mod error;
+pub(crate) mod flags;
 pub(crate) mod ids;
 pub(crate) mod options;
 pub(crate) mod route;

@@ -4,29 +4,37 @@
 
 use std::net::SocketAddr;
 
-use crate::words::ids::Notifier;
+use crate::words::flags::PayloadFlags;
+use crate::words::ids::{NO_NOTIFIER, Notifier};
 use crate::words::route::Force;
 
 /// How a payload is to be sent, where `Ring::send` alone does not say it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[must_use = "options do nothing until they are sent with"]
 pub struct SendOptions {
     pub(crate) address: Option<SocketAddr>,
-    pub(crate) notifier: Option<Notifier>,
-    pub(crate) quiet: bool,
-    pub(crate) tells_accepted: bool,
+    /// [`NO_NOTIFIER`] if it is attached to nothing.
+    pub(crate) notifier: Notifier,
+    pub(crate) flags: PayloadFlags,
     pub(crate) tag: u64,
-    pub(crate) force: Option<Force>,
     pub(crate) segment_bytes: Option<u16>,
 }
 
 impl SendOptions {
     /// To the socket's own peer, attached to nothing, with events of its own.
+    #[inline]
     pub fn new() -> Self {
-        Self::default()
+        SendOptions {
+            address: None,
+            notifier: NO_NOTIFIER,
+            flags: PayloadFlags::default(),
+            tag: 0,
+            segment_bytes: None,
+        }
     }
 
     /// To this address; for UDP only.
+    #[inline]
     pub fn to(mut self, address: SocketAddr) -> Self {
         self.address = Some(address);
         self
@@ -69,19 +77,22 @@ impl SendOptions {
     /// up to 4 s, or fails if it was to be a train, and smaller ones go together. On IPv4 a router
     /// far away that takes less cuts a train's datagrams, unless the socket has `IP_PMTUDISC_DO`
     /// (K55).
+    #[inline]
     pub fn train(mut self, segment_bytes: u16) -> Self {
         self.segment_bytes = Some(segment_bytes);
         self
     }
 
     /// Attached to this notifier.
+    #[inline]
     pub fn on(mut self, notifier: Notifier) -> Self {
-        self.notifier = Some(notifier);
+        self.notifier = notifier;
         self
     }
 
     /// A number of the caller's own, which every event of the payload brings back: so that nobody
     /// needs a map from ids to what they are of.
+    #[inline]
     pub fn tag(mut self, tag: u64) -> Self {
         self.tag = tag;
         self
@@ -90,8 +101,9 @@ impl SendOptions {
     /// For a quiet payload: says [`Event::Accepted`](crate::Event::Accepted) when the kernel has
     /// accepted all of it, once for several that are accepted together. A sender that lets its
     /// peer's pace hold it back asks for it with one payload in so many.
+    #[inline]
     pub fn tell_accepted(mut self) -> Self {
-        self.tells_accepted = true;
+        self.flags = self.flags.made_telling();
         self
     }
 
@@ -107,8 +119,9 @@ impl SendOptions {
     /// is not free yet. On a stream everything behind it fails with it, as behind any other that
     /// failed. Small foreign pieces beside registered ones are copied all the same; empty payloads
     /// have no route.
+    #[inline]
     pub fn route(mut self, force: Force) -> Self {
-        self.force = Some(force);
+        self.flags = self.flags.forced(force);
         self
     }
 
@@ -116,8 +129,16 @@ impl SendOptions {
     /// `Failed`, `Released`; the ring drops it when it is released. That is what makes one
     /// notification cheaper than many. A stream that fails still says
     /// [`Event::Broken`](crate::Event::Broken).
+    #[inline]
     pub fn quiet(mut self) -> Self {
-        self.quiet = true;
+        self.flags = self.flags.made_quiet();
         self
+    }
+}
+
+impl Default for SendOptions {
+    #[inline]
+    fn default() -> Self {
+        SendOptions::new()
     }
 }

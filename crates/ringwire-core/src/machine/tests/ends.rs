@@ -310,7 +310,7 @@ fn an_abort_in_the_middle_of_a_payload_fails_that_payload_and_no_other() {
 #[test]
 fn a_shutdown_ends_when_everything_is_released_though_nobody_is_told() {
     let mut play = Play::stream();
-    let options = SendOptions { quiet: true, ..SendOptions::default() };
+    let options = SendOptions::new().quiet();
     play.core.send(play.sock, vec![0; 9].into_payload(), options).unwrap();
     play.turn();
     play.core.engine.result(Ok(9), true);

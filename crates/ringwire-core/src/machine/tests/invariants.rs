@@ -102,12 +102,21 @@ impl Invariants {
         notified: bool,
         quiet: bool,
     ) -> (PayloadId, Ranges) {
-        let pieces: Vec<Piece> = pieces.into_iter().map(|n| Piece::from(vec![0; n])).collect();
+        let mut pieces: Vec<Piece> = pieces.into_iter().map(|n| Piece::from(vec![0; n])).collect();
         let (ranges, quiet) = (ranges_of(&pieces), notified && quiet);
-        let notifier = notified.then_some(self.notifier);
         let tag = 1000 + self.order.len() as u64;
-        let sending = SendOptions { notifier, quiet, segment_bytes, tag, ..SendOptions::default() };
-        let id = self.core.send(self.sock, pieces.into_payload(), sending).unwrap();
+        let mut sending = SendOptions { segment_bytes, ..SendOptions::new().tag(tag) };
+        if notified {
+            sending = sending.on(self.notifier);
+        }
+        if quiet {
+            sending = sending.quiet();
+        }
+        let payload = match pieces.len() {
+            1 => pieces.remove(0).into_payload(),
+            _ => pieces.into_payload(),
+        };
+        let id = self.core.send(self.sock, payload, sending).unwrap();
         self.attached += u64::from(notified);
         let held = Held { tag, ranges: ranges.clone(), quiet, settled: false };
         assert!(self.held.insert(id, held).is_none());

@@ -476,7 +476,8 @@ fn quiet_payloads_are_told_of_by_their_notifier_alone() {
     let notifier = play.core.machine.notifier(42).unwrap();
     for quiet in [true, true, false] {
         let payload = [Piece::from(vec![0; 20_000]), Piece::from(b"tail")].into_payload();
-        let sending = SendOptions { notifier: Some(notifier), quiet, ..SendOptions::default() };
+        let sending = SendOptions::new().on(notifier);
+        let sending = if quiet { sending.quiet() } else { sending };
         play.core.send(play.sock, payload, sending).unwrap();
     }
     assert_eq!(play.core.machine.flush(notifier).unwrap(), 0);
@@ -491,7 +492,7 @@ fn quiet_payloads_are_told_of_by_their_notifier_alone() {
 fn a_failed_quiet_payload_is_counted_and_its_stream_said_to_be_broken() {
     let mut play = Play::stream();
     let notifier = play.core.machine.notifier(1).unwrap();
-    let sending = SendOptions { notifier: Some(notifier), quiet: true, ..SendOptions::default() };
+    let sending = SendOptions::new().on(notifier).quiet();
     play.core.send(play.sock, vec![0; 9].into_payload(), sending).unwrap();
     play.core.machine.flush(notifier).unwrap();
     play.turn();

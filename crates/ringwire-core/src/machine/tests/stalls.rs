@@ -358,7 +358,7 @@ fn a_closed_socket_that_is_broken_off_leaves_the_table() {
 fn quiet_payloads_of_a_stalled_stream_come_back_by_their_notifier() {
     let mut play = Play::with_limits(Kind::Stream, limits(OnStall::Abort));
     let notifier = play.core.machine.notifier(3).unwrap();
-    let sending = SendOptions { notifier: Some(notifier), quiet: true, ..SendOptions::default() };
+    let sending = SendOptions::new().on(notifier).quiet();
     play.core.send(play.sock, vec![0; 9].into_payload(), sending).unwrap();
     play.core.machine.flush(notifier).unwrap();
     play.turn();

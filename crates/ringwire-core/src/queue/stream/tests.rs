@@ -9,6 +9,7 @@ use ringwire_arena::{Block, Segment};
 
 use crate::ledger::payload::{Opening, Payloads};
 use crate::payload::{IntoPayload, Payload, Piece};
+use crate::words::flags::PayloadFlags;
 use crate::words::socket::PathSample;
 use std::time::Duration;
 
@@ -54,10 +55,8 @@ impl Rig {
             bytes,
             socket: 0,
             notification: NONE,
-            quiet: false,
-            tells_accepted: false,
+            flags: PayloadFlags::default(),
             tag: 0,
-            force: None,
             segment_bytes,
             opened_ms: 0,
         };

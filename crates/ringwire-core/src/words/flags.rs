@@ -1,11 +1,11 @@
-//! Step 4: what a payload's entry says of the ways that it may go. Neighbours: `payload.rs` keeps
-//! it, `queue/` gathers what goes the same way.
+//! What a program asks for a payload, and of the ways that it may go. Neighbours: `options.rs` sets
+//! it, `ledger/payload.rs` keeps it, `queue/` gathers what goes the same way.
 
 use crate::words::route::Force;
 
 /// What the program asked for, and what its memory is, in one byte, so that an entry stays as small
 /// as it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PayloadFlags(u8);
 
 /// What the payloads of one request have in common.
@@ -19,16 +19,26 @@ impl PayloadFlags {
     const UNPINNABLE: u8 = 8;
     const TELLS_ACCEPTED: u8 = 16;
 
+    /// On this route.
     #[inline]
-    pub(crate) fn new(quiet: bool, tells_accepted: bool, force: Option<Force>) -> Self {
+    pub(crate) fn forced(self, force: Force) -> Self {
         let route = match force {
-            None => 0,
-            Some(Force::Copy) => Self::COPY,
-            Some(Force::ZeroCopy) => Self::ZERO_COPY,
+            Force::Copy => Self::COPY,
+            Force::ZeroCopy => Self::ZERO_COPY,
         };
-        let quiet = if quiet { Self::QUIET } else { 0 };
-        let tells = if tells_accepted { Self::TELLS_ACCEPTED } else { 0 };
-        PayloadFlags(route | quiet | tells)
+        PayloadFlags(self.0 & !(Self::COPY | Self::ZERO_COPY) | route)
+    }
+
+    /// Without events of its own.
+    #[inline]
+    pub(crate) fn made_quiet(self) -> Self {
+        PayloadFlags(self.0 | Self::QUIET)
+    }
+
+    /// Told of when it was accepted, though it is quiet.
+    #[inline]
+    pub(crate) fn made_telling(self) -> Self {
+        PayloadFlags(self.0 | Self::TELLS_ACCEPTED)
     }
 
     #[inline]

@@ -1,0 +1,109 @@
+//! Step 1 of a send: what may be sent without asking again. Pure.
+//!
+//! Who sends once mostly sends again, on the same socket and in the same way: hundreds of payloads
+//! between two turns. Nothing that speaks against a payload can change in between, so the first one
+//! is checked, and those that follow take from what it has left: a [`Grant`]. Each costs a
+//! comparison and two subtractions; the accounts are brought up to date when the grant ends.
+//!
+//! Invariants: a grant ends before anything else is done to the machine; until then its payloads
+//! are in the ledger, linked behind its socket's queue, and in no account. Neighbours: `sending.rs`
+//! makes and ends them.
+
+use crate::machine::admission::Room;
+use crate::words::ids::{NO_NOTIFIER, Notifier, Socket};
+use crate::words::options::SendOptions;
+use crate::words::table::{Key, NONE};
+
+/// What the socket that was sent on last may take besides.
+#[derive(Debug)]
+pub(super) struct Grant {
+    sock: Key,
+    notifier: Notifier,
+    segment_bytes: Option<u16>,
+    /// What is left of it.
+    left: Room,
+    /// What it was made with.
+    all: Room,
+    /// The notification that its payloads are attached to, or [`NONE`].
+    notification: u32,
+    /// The payload that came last.
+    last: Key,
+}
+
+/// What has been taken of a grant.
+pub(super) struct Taken {
+    pub(super) sock: Socket,
+    pub(super) room: Room,
+    pub(super) notification: u32,
+    pub(super) last: Key,
+}
+
+const NO_KEY: Key = Key::new(NONE, u32::MAX);
+
+impl Grant {
+    /// None.
+    pub(super) const NONE: Grant = Grant {
+        sock: NO_KEY,
+        notifier: NO_NOTIFIER,
+        segment_bytes: None,
+        left: Room { bytes: 0, payloads: 0 },
+        all: Room { bytes: 0, payloads: 0 },
+        notification: NONE,
+        last: NO_KEY,
+    };
+
+    /// For more of what was just sent, `last`.
+    #[inline]
+    pub(super) fn new(
+        sock: Socket,
+        options: &SendOptions,
+        room: Room,
+        notification: u32,
+        last: Key,
+    ) -> Grant {
+        let SendOptions { notifier, segment_bytes, .. } = *options;
+        Grant { sock: sock.0, notifier, segment_bytes, left: room, all: room, notification, last }
+    }
+
+    /// Whether there is one.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.sock != NO_KEY
+    }
+
+    /// Whether a payload may be taken of it.
+    #[inline(always)]
+    pub(super) fn covers(&self, sock: Socket, bytes: u64, options: &SendOptions) -> bool {
+        sock.0 == self.sock
+            && bytes <= self.left.bytes
+            && self.left.payloads > 0
+            && options.notifier == self.notifier
+            && options.segment_bytes == self.segment_bytes
+            && options.address.is_none()
+    }
+
+    /// The notification that its payloads are attached to, or [`NONE`].
+    #[inline(always)]
+    pub(super) fn notification(&self) -> u32 {
+        self.notification
+    }
+
+    /// Takes a payload of it, which it covers. Returns the one before it.
+    #[inline(always)]
+    pub(super) fn take(&mut self, bytes: u64, payload: Key) -> u32 {
+        self.left.bytes -= bytes;
+        self.left.payloads -= 1;
+        std::mem::replace(&mut self.last, payload).slot()
+    }
+
+    /// What has been taken of it, beside the payload that it was made for.
+    #[inline]
+    pub(super) fn taken(&self) -> Taken {
+        let room = Room {
+            bytes: self.all.bytes - self.left.bytes,
+            payloads: self.all.payloads - self.left.payloads,
+        };
+        let Grant { sock, notification, last, .. } = *self;
+        Taken { sock: Socket(sock), room, notification, last }
+    }
+}
