@@ -146,6 +146,7 @@ impl Payload {
     }
 
     /// The number of bytes in all pieces.
+    #[inline]
     #[expect(clippy::len_without_is_empty, reason = "an empty payload is unusual, not a state")]
     pub fn len(&self) -> usize {
         self.pieces().iter().map(|piece| piece.as_slice().len()).sum()

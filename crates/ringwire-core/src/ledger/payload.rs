@@ -13,7 +13,6 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
 use crate::ledger::events::{Events, Sum};
-use crate::words::flags::{PayloadFlags, RouteFlags};
 use crate::ledger::freed::{Freed, ReleaseBatch};
 use crate::ledger::leaks;
 use crate::ledger::notifier::NotificationTable;
@@ -21,6 +20,7 @@ use crate::ledger::quiet::Quiet;
 use crate::payload::{Payload, Piece};
 use crate::words::completion::Copied;
 use crate::words::errno::Errno;
+use crate::words::flags::{PayloadFlags, RouteFlags};
 use crate::words::ids::PayloadId;
 use crate::words::options::SendOptions;
 use crate::words::route::Force;
@@ -77,6 +77,8 @@ pub(crate) struct Entry {
     pub bytes: u64,
     /// Where the bytes are, if they are one piece; otherwise 0.
     address: usize,
+    /// What its events carry.
+    tag: u64,
     /// The payload behind this one on the same socket, or [`NONE`].
     pub next: u32,
     /// Requests that carry a part and are not closed.
@@ -123,6 +125,12 @@ impl Entry {
         self.flags.route_flags() == other
     }
 
+    /// Whether nobody is told when it was accepted.
+    #[inline]
+    pub(crate) fn is_silent(&self) -> bool {
+        self.flags.is_silent()
+    }
+
     /// Whether the payload is still here; if not, only its place in the queue is left.
     pub(crate) fn is_held(&self) -> bool {
         self.held
@@ -153,18 +161,31 @@ impl Entry {
 }
 
 #[derive(Debug)]
+#[repr(align(64))]
 struct Owner {
     /// The payload, if it is one piece and still here.
     piece: Option<Piece>,
     /// Bytes accepted, while the payload is not settled, and of one that failed.
     accepted: u64,
-    /// What its events carry.
-    tag: u64,
     socket: u32,
     notification: u32,
     opened_ms: u32,
     /// A position in the table of what few payloads have, or [`NONE`].
     rare: u32,
+}
+
+/// How a request that is closed covered its payloads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Covered {
+    /// 1 if each was counted as a part of it, or 0.
+    pub part: u32,
+    /// Whether all are settled, though their entries do not say so.
+    pub settled: bool,
+}
+
+impl Covered {
+    /// No request covered them.
+    pub(crate) const NOT: Covered = Covered { part: 0, settled: false };
 }
 
 /// What few payloads have.
@@ -260,6 +281,7 @@ impl Payloads {
         let key = self.table.insert(Entry {
             bytes,
             address: start,
+            tag,
             next: NONE,
             parts: 0,
             segment_bytes,
@@ -277,7 +299,6 @@ impl Payloads {
         // Field by field, from registers to where they stay. Nothing is there to be dropped.
         mem::forget(mem::replace(&mut owner.piece, ManuallyDrop::into_inner(piece)));
         owner.accepted = 0;
-        owner.tag = tag;
         owner.socket = socket;
         owner.notification = notification;
         owner.opened_ms = opened_ms;
@@ -299,7 +320,6 @@ impl Payloads {
         self.owners.push(Owner {
             piece: None,
             accepted: 0,
-            tag: 0,
             socket: NONE,
             notification: NONE,
             opened_ms: 0,
@@ -389,12 +409,10 @@ impl Payloads {
         if rest <= left {
             entry.passed = true;
             if !mem::replace(&mut entry.settled, true) {
-                let tells = !entry.flags.quiet() || entry.flags.tells_accepted();
-                if tells && let Some(owner) = self.owners.get(at.slot as usize) {
-                    match entry.flags.quiet() {
-                        false => events.sent(PayloadId(key), owner.tag, entry.bytes),
-                        true => self.accepted_tag = Some(owner.tag),
-                    }
+                if !entry.flags.quiet() {
+                    events.sent(PayloadId(key), entry.tag, entry.bytes);
+                } else if entry.flags.tells_accepted() {
+                    self.accepted_tag = Some(entry.tag);
                 }
             }
         }
@@ -424,19 +442,37 @@ impl Payloads {
         if !entry.flags.quiet()
             && let Some(owner) = self.owners.get(slot as usize)
         {
-            events.failed(PayloadId(key), owner.tag, owner.accepted, error);
+            events.failed(PayloadId(key), entry.tag, owner.accepted, error);
         }
         true
     }
 
-    /// Takes `parts` requests off each of `count` payloads from `slot` on, and in what was observed
-    /// of them. Releases those that are settled, whose queue has gone past them, and that no
-    /// request covers. Returns what became free.
+    /// Counts each of `count` payloads from `slot` on as a part of one request more.
+    pub(crate) fn add_part(&mut self, mut slot: u32, count: u32) {
+        for _ in 0..count {
+            let Some(entry) = self.table.at_mut(slot) else { break };
+            entry.parts += 1;
+            slot = entry.next;
+        }
+    }
+
+    /// Settles payloads, which are accepted and have nobody who is told of that.
+    pub(crate) fn settle_run(&mut self, mut slot: u32, count: u32) {
+        for _ in 0..count {
+            let Some(entry) = self.table.at_mut(slot) else { break };
+            (entry.settled, entry.passed) = (true, true);
+            slot = entry.next;
+        }
+    }
+
+    /// Takes a request off each of `count` payloads from `slot` on that it `covered`, and in what
+    /// was observed of them. Releases those that are settled, whose queue has gone past them, and
+    /// that no other request covers. Returns what became free.
     pub(crate) fn release_run(
         &mut self,
         mut slot: u32,
         count: u32,
-        parts: u32,
+        covered: Covered,
         observed: Copied,
         notifications: &mut NotificationTable,
         events: &mut Events,
@@ -446,11 +482,11 @@ impl Payloads {
         for _ in 0..count {
             let Some((key, entry)) = self.table.entry_mut(slot) else { break };
             let next = entry.next;
-            entry.parts -= parts;
+            entry.parts -= covered.part;
             if observed != Copied::No {
                 entry.copied = entry.copied.and(observed);
             }
-            if entry.parts == 0 && entry.settled && entry.passed {
+            if entry.parts == 0 && (covered.settled || entry.settled && entry.passed) {
                 let plain = entry.address != 0 && !entry.failed;
                 match self.owners.get_mut(slot as usize) {
                     // Nearly every payload: whole, of one piece, to its socket's peer.
@@ -468,13 +504,14 @@ impl Payloads {
                         match entry.flags.quiet() {
                             false => {
                                 let id = PayloadId(key);
-                                events.released(id, owner.tag, &mut owner.piece, copied);
+                                events.released(id, entry.tag, &mut owner.piece, copied);
                             }
                             true => self.quiet.push(&mut owner.piece),
                         }
                     }
                     _ => {
                         let payloads = freed.payloads;
+                        entry.settled = true;
                         self.hand_back(slot, notifications, events, &mut freed);
                         freed.places += u32::from(freed.payloads == payloads);
                     }
@@ -511,9 +548,9 @@ impl Payloads {
         let rare = mem::replace(&mut owner.rare, NONE);
         let rare = if rare == NONE { None } else { self.rare.remove(rare) };
         match (rare.and_then(|rare| rare.payload), entry.flags.quiet()) {
-            (None, false) => events.released(id, owner.tag, &mut owner.piece, copied),
+            (None, false) => events.released(id, entry.tag, &mut owner.piece, copied),
             (None, true) => self.quiet.push(&mut owner.piece),
-            (Some(payload), false) => events.released_pieces(id, owner.tag, payload, copied),
+            (Some(payload), false) => events.released_pieces(id, entry.tag, payload, copied),
             (Some(payload), true) => self.quiet.push_payload(payload),
         }
         if owner.notification != NONE {

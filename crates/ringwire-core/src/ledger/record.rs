@@ -71,8 +71,8 @@ impl Head {
     pub(super) fn copied(self) -> Copied {
         match self.0 >> Self::WHAT_BITS {
             0 => Copied::No,
-            1 => Copied::Yes,
-            _ => Copied::Unknown,
+            1 => Copied::Unknown,
+            _ => Copied::Yes,
         }
     }
 }

@@ -15,6 +15,11 @@ pub(crate) struct RequestEntry {
     pub count: u32,
     pub skip: u64,
     pub bytes: u64,
+    /// Whether its payloads are wholly in it, in no other, and not counted as parts of it: see
+    /// [`Ledger::count_parts`](crate::ledger::tables::Ledger::count_parts).
+    pub whole: bool,
+    /// Whether nobody is told when its payloads are accepted.
+    pub silent: bool,
     pub route: Route,
     pub reason: Reason,
     /// Whether the kernel counts what it pins (K15).
@@ -26,7 +31,7 @@ pub(crate) struct RequestEntry {
     /// Whether it was to wait for room before its first try.
     pub polls_first: bool,
     pub state: RequestState,
-    /// Bytes of the result; meaningful once the notification is awaited.
+    /// Bytes of the result; 0 before it has come.
     pub accepted: u64,
     /// The first of the header pages that it reads, and their segment.
     pub headers: u32,

@@ -14,14 +14,16 @@
 //! never allocates. Neighbours: `machine/` is the only caller; `queue/` follows the `next`
 //! links. Must not know: sockets' descriptors, engines, the clock.
 
+use std::mem;
+
 use crate::ledger::events::Events;
 use crate::ledger::freed::Freed;
 use crate::ledger::notifier::NotificationTable;
-use crate::ledger::payload::{Payloads, Position};
+use crate::ledger::payload::{Covered, Payloads, Position};
 use crate::ledger::request::RequestEntry;
 use crate::words::completion::Copied;
 use crate::words::errno::Errno;
-use crate::words::table::{Key, Table};
+use crate::words::table::{Key, NONE, Table};
 
 /// Requests that a ledger has room for from the start. Open ones are far fewer than payloads; more
 /// only means that the table grows once.
@@ -33,6 +35,8 @@ pub(crate) struct Ledger {
     pub payloads: Payloads,
     pub requests: Table<RequestEntry>,
     pub notifications: NotificationTable,
+    /// Requests of which the payloads are not counted as parts.
+    uncounted: u32,
 }
 
 impl Ledger {
@@ -42,6 +46,7 @@ impl Ledger {
             payloads: Payloads::with_room(seed, payloads),
             requests: Table::with_room(seed, payloads.min(REQUESTS_ROOM)),
             notifications: NotificationTable::new(seed),
+            uncounted: 0,
         }
     }
 }
@@ -49,13 +54,40 @@ impl Ledger {
 impl Ledger {
     /// Opens a request entry over payloads that the queue has gathered.
     pub(crate) fn open_request(&mut self, request: RequestEntry) -> Key {
-        let mut slot = request.first;
-        for _ in 0..request.count {
-            let Some(entry) = self.payloads.at_mut(slot) else { break };
-            entry.parts += 1;
-            slot = entry.next;
+        match request.whole {
+            true => self.uncounted += 1,
+            false => self.payloads.add_part(request.first, request.count),
         }
         self.requests.insert(request)
+    }
+
+    /// Counts a request's payloads as parts of it, if they are not.
+    ///
+    /// Nearly every request has its payloads wholly, is accepted as a whole, and is then closed.
+    /// Nothing need be noted of its payloads for that but their memory, so that no step walks over
+    /// hundreds of them in vain. Before anything else may become of one they are counted.
+    pub(crate) fn count_parts(&mut self, token: Key) {
+        if let Some(request) = self.requests.get_mut(token)
+            && mem::take(&mut request.whole)
+        {
+            self.uncounted -= 1;
+            self.payloads.add_part(request.first, request.count);
+        }
+    }
+
+    /// The same of all requests.
+    pub(crate) fn count_all_parts(&mut self) {
+        if mem::take(&mut self.uncounted) == 0 {
+            return;
+        }
+        for (_, request) in self.requests.iter_mut() {
+            if mem::take(&mut request.whole) {
+                self.payloads.add_part(request.first, request.count);
+                if request.silent && request.accepted > 0 {
+                    self.payloads.settle_run(request.first, request.count);
+                }
+            }
+        }
     }
 
     /// Counts the first `accepted` bytes after `first`/`skip` as accepted, payload by payload, at
@@ -108,7 +140,7 @@ impl Ledger {
     }
 
     /// Takes in the result of a request: `accepted` bytes went. Returns the first byte that was not
-    /// accepted, and how many of its payloads the request still covers.
+    /// accepted, if one was not, and how many of its payloads the request still covers.
     ///
     /// Payloads behind what was accepted are no longer this request's: the kernel has taken no
     /// reference to them.
@@ -118,8 +150,14 @@ impl Ledger {
         accepted: u64,
         events: &mut Events,
     ) -> Option<(Position, u32)> {
-        let request = self.requests.get(token)?;
+        let request = self.requests.get_mut(token)?;
         let (first, skip, count) = (request.first, request.skip, request.count);
+        if accepted < request.bytes {
+            self.count_parts(token);
+        } else if request.whole && request.silent {
+            request.accepted = accepted;
+            return Some((Position { slot: NONE, skip: 0 }, count));
+        }
         let (at, reached) =
             self.accept_run(Position { slot: first, skip }, count, accepted, events);
         if reached < count {
@@ -168,7 +206,8 @@ impl Ledger {
         copied: Copied,
         events: &mut Events,
     ) -> Freed {
-        self.payloads.release_run(slot, count, 0, copied, &mut self.notifications, events)
+        let (covered, notifications) = (Covered::NOT, &mut self.notifications);
+        self.payloads.release_run(slot, count, covered, copied, notifications, events)
     }
 
     /// Closes a request: the kernel refers to none of its memory any more. Returns the request and
@@ -183,9 +222,22 @@ impl Ledger {
         let request = self.requests.remove(token.slot())?;
         // Nothing can be observed of what was not accepted.
         let observed = if request.accepted > 0 { copied } else { Copied::No };
+        self.uncounted -= u32::from(request.whole);
+        let covered = Covered {
+            part: u32::from(!request.whole),
+            settled: request.whole && request.silent && request.accepted > 0,
+        };
         let (first, count) = (request.first, request.count);
         let notifications = &mut self.notifications;
-        let freed = self.payloads.release_run(first, count, 1, observed, notifications, events);
+        let freed =
+            self.payloads.release_run(first, count, covered, observed, notifications, events);
         Some((request, freed))
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // So that the table of payloads knows what the kernel may still read.
+        self.count_all_parts();
     }
 }

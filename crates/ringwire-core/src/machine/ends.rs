@@ -286,6 +286,7 @@ impl Machine {
     /// `Misuse` if it has begun to leave, or the id is stale.
     pub fn cancel(&mut self, id: PayloadId) -> Result<(), Error> {
         self.end_grant();
+        self.ledger.count_all_parts();
         let begun = || Error::Misuse("the payload has begun to leave, or is released".into());
         let entry = self.ledger.payloads.get(id.0).ok_or_else(begun)?;
         let (slot, bytes) = (self.ledger.payloads.socket(id.0.slot()), entry.bytes);

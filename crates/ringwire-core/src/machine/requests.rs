@@ -68,6 +68,7 @@ impl Machine {
     /// covered is not queued any more.
     pub(super) fn undo_hand_over(&mut self, token: Key) -> Option<RequestEntry> {
         let slot = self.ledger.requests.get(token)?.socket;
+        self.ledger.count_parts(token);
         self.tell_of(slot);
         let closed = self.ledger.close_request(token, Copied::Unknown, &mut self.events);
         let (request, freed) = closed?;
@@ -234,6 +235,8 @@ pub(super) fn request_over(
         count,
         skip: first.skip,
         bytes,
+        whole: false,
+        silent: false,
         route,
         reason,
         counted: true,

@@ -185,7 +185,8 @@ impl Machine {
         // What is small is copied in any case, and would tell nothing.
         let may_ask = payload.len() as u64 >= self.thresholds.normal_bytes;
         let mut pieces = payload.pieces().iter().map(|piece| addresses(piece.as_slice()));
-        options.flags.force().is_none() && pieces.any(|memory| unpinnable.knows(&memory, may_ask, now))
+        options.flags.force().is_none()
+            && pieces.any(|memory| unpinnable.knows(&memory, may_ask, now))
     }
 
     /// A new notifier, whose events carry `tag`.

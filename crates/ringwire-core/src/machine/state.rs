@@ -357,7 +357,8 @@ impl Machine {
     }
 
     /// Payloads that are in flight, as `(bytes, whether the kernel may read them)`.
-    pub(crate) fn unreleased(&self) -> impl Iterator<Item = (u64, bool)> {
+    pub(crate) fn unreleased(&mut self) -> impl Iterator<Item = (u64, bool)> {
+        self.ledger.count_all_parts();
         let held = self.ledger.payloads.iter().filter(|(_, entry)| entry.is_held());
         held.map(|(_, entry)| (entry.bytes, entry.parts > 0))
     }

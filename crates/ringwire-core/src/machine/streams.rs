@@ -182,8 +182,13 @@ impl Machine {
         let slow = socket.queue.pace.is_slow();
         socket.queue.take(&gathered);
         let counted = self.pins.is_counted(self.spans.len() == 1, self.clock.now());
-        let request =
-            RequestEntry { counted, believed, ..request_over(slot, &gathered, route, reason) };
+        let request = RequestEntry {
+            counted,
+            believed,
+            whole: gathered.is_whole(),
+            silent: gathered.silent,
+            ..request_over(slot, &gathered, route, reason)
+        };
         let flags = SubmitFlags { stream: true, end_of_record, slow, ..SubmitFlags::default() };
         Some(self.hand_over(request, flags))
     }
@@ -249,6 +254,7 @@ impl Machine {
 
     /// Takes in that a stream's request failed as a whole: it is retried, or its payloads fail.
     pub(super) fn on_failure(&mut self, token: Key, errno: Errno) {
+        self.ledger.count_parts(token);
         let Some(request) = self.ledger.requests.get(token) else { return };
         let (slot, bytes) = (request.socket, request.bytes);
         let (route, reason) = (request.route, request.reason);

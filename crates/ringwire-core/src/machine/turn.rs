@@ -182,6 +182,7 @@ impl Machine {
         let awaited = |request: &&RequestEntry| request.state == RequestState::AwaitsResult;
         let Some(request) = self.ledger.requests.get(token).filter(awaited) else { return error };
         let (slot, first, count) = (request.socket, request.first, request.count);
+        self.ledger.count_parts(token);
         let socket = self.sockets.at(slot);
         let (broken, is_stream) =
             socket.map_or((None, false), |socket| (socket.broken, socket.is_stream()));

@@ -22,9 +22,19 @@ pub(crate) struct Gathered {
     pub segment: Option<u16>,
     /// The header pages that it reads.
     pub headers: u32,
+    /// Whether nobody is told when its payloads are accepted.
+    pub silent: bool,
+    /// Whether no other request covers any of its payloads.
+    pub alone: bool,
 }
 
 impl Gathered {
+    /// Whether it covers all its payloads wholly, and nothing else does.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.alone && self.first.skip == 0 && self.end.skip == 0
+    }
+
     /// The payloads that it covers, wholly or in part.
     pub(crate) fn payloads(&self, payloads: &Payloads) -> impl Iterator<Item = u32> {
         let next = |slot: &u32| payloads.at(*slot).map(|entry| entry.next);
@@ -69,7 +79,17 @@ pub(super) fn nothing_yet(
         Mode::Registered(index) => (Some(index), segments.range(index)),
         Mode::Normal => (None, 0..usize::MAX),
     };
-    (Gathered { first: head, end: head, count: 0, bytes: 0, segment, headers: NONE }, window)
+    let gathered = Gathered {
+        first: head,
+        end: head,
+        count: 0,
+        bytes: 0,
+        segment,
+        headers: NONE,
+        silent: true,
+        alone: true,
+    };
+    (gathered, window)
 }
 
 /// What a span costs of the send buffer: whole pages from the start of its first page.

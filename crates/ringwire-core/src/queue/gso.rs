@@ -16,12 +16,12 @@
 use std::ops::Range;
 
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::words::flags::RouteFlags;
 use crate::ledger::payload::{Entry, Payloads, Position};
 use crate::queue::gathered::{Gathered, Mode, charge, nothing_yet, rests};
 use crate::queue::retry::Run;
 use crate::queue::stream::SendQueue;
 use crate::segments::KnownSegments;
+use crate::words::flags::RouteFlags;
 use crate::words::span::{Span, address_of};
 
 /// Bytes of one request of several datagrams. The kernel takes what fits into an IP packet; this

@@ -13,13 +13,13 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::words::flags::RouteFlags;
 use crate::ledger::payload::{Entry, Payloads, Position};
 use crate::policy::faults::PayloadsMax;
 use crate::queue::gathered::{Gathered, Mode, charge, nothing_yet, rests};
 use crate::queue::pace::{Bounds, GatherLimits, Pace};
 use crate::queue::retry::RetryQueue;
 use crate::segments::KnownSegments;
+use crate::words::flags::RouteFlags;
 use crate::words::span::{Span, address_of};
 use crate::words::table::{Key, NONE};
 
@@ -289,6 +289,8 @@ impl<'a> Gathering<'a> {
             }
             self.gathered.count += 1;
             self.gathered.bytes += bytes;
+            self.gathered.silent &= entry.is_silent();
+            self.gathered.alone &= entry.parts == 0;
             if !whole {
                 self.gathered.end.skip += bytes;
                 break;
@@ -307,7 +309,7 @@ impl<'a> Gathering<'a> {
         let mut last = self.spans.pop().unwrap_or(Span::EMPTY);
         // Without the last span's, which may still grow.
         let mut charged = self.charge - charge(last);
-        let Gathered { mut end, mut count, mut bytes, .. } = self.gathered;
+        let Gathered { mut end, mut count, mut bytes, mut silent, mut alone, .. } = self.gathered;
         let more = loop {
             let Some(entry) = payloads.at(end.slot) else { break false };
             let Some((start, len)) = entry.rest(end.skip) else { break true };
@@ -335,13 +337,15 @@ impl<'a> Gathering<'a> {
             (last, charged) = (span, before);
             count += 1;
             bytes += len as u64;
+            silent &= entry.is_silent();
+            alone &= entry.parts == 0;
             end = Position { slot: entry.next, skip: 0 };
         };
         if last.len() > 0 {
             self.spans.push(last);
         }
         self.charge = charged + charge(last);
-        self.gathered = Gathered { end, count, bytes, ..self.gathered };
+        self.gathered = Gathered { end, count, bytes, silent, alone, ..self.gathered };
         more
     }
 

@@ -60,6 +60,12 @@ impl PayloadFlags {
         RouteFlags(self.0 & !(Self::QUIET | Self::TELLS_ACCEPTED))
     }
 
+    /// Whether the caller is not told when it was accepted.
+    #[inline]
+    pub(crate) fn is_silent(self) -> bool {
+        self.0 & (Self::QUIET | Self::TELLS_ACCEPTED) == Self::QUIET
+    }
+
     /// Whether the caller is told when it was accepted, though it is quiet.
     #[inline]
     pub(crate) fn tells_accepted(self) -> bool {
