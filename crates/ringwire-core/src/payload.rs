@@ -53,9 +53,21 @@ impl Piece {
         }
     }
 
-    /// Whether dropping it runs no code of others, neither an owner's nor the allocator's.
-    pub(crate) fn drops_quietly(&self) -> bool {
-        matches!(self.0, Owner::Block(_) | Owner::Static(_))
+    /// Drops the piece if that runs no code of others, neither an owner's nor the allocator's.
+    /// Returns whether it did.
+    #[inline(always)]
+    pub(crate) fn drop_quietly(piece: &mut Option<Piece>) -> bool {
+        if let Some(Piece(Owner::Block(_))) = piece {
+            if let Some(Piece(Owner::Block(block))) = piece.take() {
+                drop(block);
+            }
+            return true;
+        }
+        let is_static = matches!(piece, Some(Piece(Owner::Static(_))));
+        if is_static {
+            *piece = None;
+        }
+        is_static
     }
 
     /// The block, if this piece is one; otherwise the piece, unchanged.

@@ -1,5 +1,6 @@
 //! Steps 4, 7 and 8 of a send: what is in flight, who owns it, and what callers are told.
 
+pub(crate) mod entry;
 pub(crate) mod events;
 pub(crate) mod freed;
 pub(crate) mod leaks;

@@ -6,12 +6,13 @@
 //! memory instead of freeing it. Must not know what a request is.
 //!
 //! An entry is cut in two, because every step of a send walks over hundreds of them: [`Entry`] has
-//! what the steps between `send` and release read, [`Owner`] what only those two need.
+//! what the steps between `send` and release read (`entry.rs`), [`Owner`] what only those two need.
 
 use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
+use crate::ledger::entry::Entry;
 use crate::ledger::events::{Events, Sum};
 use crate::ledger::freed::{Freed, ReleaseBatch};
 use crate::ledger::leaks;
@@ -20,10 +21,9 @@ use crate::ledger::quiet::Quiet;
 use crate::payload::{Payload, Piece};
 use crate::words::completion::Copied;
 use crate::words::errno::Errno;
-use crate::words::flags::{PayloadFlags, RouteFlags};
+use crate::words::flags::PayloadFlags;
 use crate::words::ids::PayloadId;
 use crate::words::options::SendOptions;
-use crate::words::route::Force;
 use crate::words::span::address_of;
 use crate::words::table::{NONE, Table};
 
@@ -69,94 +69,6 @@ impl Opening {
             segment_bytes: options.segment_bytes.unwrap_or(0),
             opened_ms,
         }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub bytes: u64,
-    /// Where the bytes are, if they are one piece; otherwise 0.
-    address: usize,
-    /// What its events carry.
-    tag: u64,
-    /// The payload behind this one on the same socket, or [`NONE`].
-    pub next: u32,
-    /// Requests that carry a part and are not closed.
-    pub parts: u32,
-    /// The size of its datagrams, or 0 if it is a single one.
-    segment_bytes: u16,
-    copied: Copied,
-    flags: PayloadFlags,
-    failed: bool,
-    settled: bool,
-    /// Whether its queue has gone past it, so that its place is not needed any more.
-    passed: bool,
-    /// Whether the payload is still here. It is handed back early if it is taken back while the
-    /// entry still stands in its queue.
-    held: bool,
-}
-
-impl Entry {
-    /// The route that it must take.
-    #[inline]
-    pub(crate) fn force(&self) -> Option<Force> {
-        self.flags.force()
-    }
-
-    /// Whether the kernel cannot refer to its memory.
-    #[inline]
-    pub(crate) fn is_unpinnable(&self) -> bool {
-        self.flags.is_unpinnable()
-    }
-
-    /// From now on it is copied, because the kernel cannot refer to its memory.
-    pub(crate) fn set_unpinnable(&mut self) {
-        self.flags.set_unpinnable();
-    }
-
-    #[inline]
-    pub(crate) fn route_flags(&self) -> RouteFlags {
-        self.flags.route_flags()
-    }
-
-    /// Whether it goes as another payload does, so that both may share a request.
-    #[inline]
-    pub(crate) fn shares_route(&self, other: RouteFlags) -> bool {
-        self.flags.route_flags() == other
-    }
-
-    /// Whether nobody is told when it was accepted.
-    #[inline]
-    pub(crate) fn is_silent(&self) -> bool {
-        self.flags.is_silent()
-    }
-
-    /// Whether the payload is still here; if not, only its place in the queue is left.
-    pub(crate) fn is_held(&self) -> bool {
-        self.held
-    }
-
-    /// Whether `Sent` or `Failed` has been said.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled
-    }
-
-    /// Whether it was sent as a train.
-    pub(crate) fn is_train(&self) -> bool {
-        self.segment_bytes != 0
-    }
-
-    /// How large its datagrams are, if it is long enough.
-    #[inline]
-    pub(crate) fn datagram_bytes(&self) -> u64 {
-        if self.segment_bytes == 0 { self.bytes } else { self.segment_bytes.into() }
-    }
-
-    /// The payload's bytes from `skip` on, if they are one piece.
-    #[inline]
-    pub(crate) fn rest(&self, skip: u64) -> Option<(usize, usize)> {
-        let rest = || (self.address.wrapping_add(skip as usize), (self.bytes - skip) as usize);
-        (self.address != 0).then(rest)
     }
 }
 
@@ -285,12 +197,8 @@ impl Payloads {
             next: NONE,
             parts: 0,
             segment_bytes,
+            flags: flags.of_held(start != 0 && bytes > 0 && rare == NONE),
             copied: Copied::No,
-            flags,
-            failed: false,
-            settled: false,
-            passed: false,
-            held: true,
         });
         if key.slot() as usize >= self.owners.len() {
             self.grow_owners();
@@ -362,7 +270,7 @@ impl Payloads {
 
     /// The socket of each payload that is held, and the payload's age at `now_ms`.
     pub(crate) fn ages_ms(&self, now_ms: u32) -> impl Iterator<Item = (u32, u32)> {
-        let held = self.table.iter().filter(|(_, entry)| entry.held);
+        let held = self.table.iter().filter(|(_, entry)| entry.is_held());
         held.filter_map(move |(slot, _)| {
             let owner = self.owner(slot)?;
             Some((owner.socket, now_ms.wrapping_sub(owner.opened_ms)))
@@ -407,8 +315,8 @@ impl Payloads {
         let (key, entry) = self.table.entry_mut(at.slot)?;
         let rest = entry.bytes - at.skip;
         if rest <= left {
-            entry.passed = true;
-            if !mem::replace(&mut entry.settled, true) {
+            entry.flags.set_passed();
+            if entry.flags.settle() {
                 if !entry.flags.quiet() {
                     events.sent(PayloadId(key), entry.tag, entry.bytes);
                 } else if entry.flags.tells_accepted() {
@@ -428,17 +336,16 @@ impl Payloads {
     /// Takes in that the payload's queue is given up.
     pub(crate) fn pass(&mut self, slot: u32) {
         if let Some(entry) = self.table.at_mut(slot) {
-            entry.passed = true;
+            entry.flags.set_passed();
         }
     }
 
     /// Settles the payload as failed. False if it was settled already.
     pub(crate) fn fail(&mut self, slot: u32, error: Errno, events: &mut Events) -> bool {
         let Some((key, entry)) = self.table.entry_mut(slot) else { return false };
-        if mem::replace(&mut entry.settled, true) {
+        if !entry.flags.fail() {
             return false;
         }
-        entry.failed = true;
         if !entry.flags.quiet()
             && let Some(owner) = self.owners.get(slot as usize)
         {
@@ -460,7 +367,8 @@ impl Payloads {
     pub(crate) fn settle_run(&mut self, mut slot: u32, count: u32) {
         for _ in 0..count {
             let Some(entry) = self.table.at_mut(slot) else { break };
-            (entry.settled, entry.passed) = (true, true);
+            entry.flags.settle();
+            entry.flags.set_passed();
             slot = entry.next;
         }
     }
@@ -486,34 +394,34 @@ impl Payloads {
             if observed != Copied::No {
                 entry.copied = entry.copied.and(observed);
             }
-            if entry.parts == 0 && (covered.settled || entry.settled && entry.passed) {
-                let plain = entry.address != 0 && !entry.failed;
+            if entry.parts == 0 {
                 match self.owners.get_mut(slot as usize) {
-                    // Nearly every payload: whole, of one piece, to its socket's peer.
-                    Some(owner) if plain && owner.rare == NONE => {
-                        let copied = if entry.bytes == 0 { Copied::Unknown } else { entry.copied };
+                    Some(owner) if entry.flags.is_plainly_over(covered.settled) => {
+                        let (bytes, copied) = (entry.bytes, entry.copied);
                         freed.payloads += 1;
-                        freed.bytes += entry.bytes;
+                        freed.bytes += bytes;
                         if owner.notification != NONE {
                             if owner.notification != batch.notification {
                                 batch.tell(notifications, events);
                                 batch.notification = owner.notification;
                             }
-                            batch.add(entry.bytes, copied);
+                            batch.add(bytes, copied);
                         }
-                        match entry.flags.quiet() {
-                            false => {
-                                let id = PayloadId(key);
-                                events.released(id, entry.tag, &mut owner.piece, copied);
-                            }
-                            true => self.quiet.push(&mut owner.piece),
+                        if entry.flags.quiet() {
+                            self.quiet.push(&mut owner.piece);
+                        } else {
+                            let (id, piece) = (PayloadId(key), &mut owner.piece);
+                            events.released(id, entry.tag, piece, copied);
                         }
                     }
-                    _ => {
+                    _ if covered.settled || entry.flags.is_over() => {
                         let payloads = freed.payloads;
-                        entry.settled = true;
                         self.hand_back(slot, notifications, events, &mut freed);
                         freed.places += u32::from(freed.payloads == payloads);
+                    }
+                    _ => {
+                        slot = next;
+                        continue;
                     }
                 }
                 self.table.discard(slot);
@@ -535,14 +443,15 @@ impl Payloads {
         freed: &mut Freed,
     ) {
         let Some((key, entry)) = self.table.entry_mut(slot) else { return };
-        debug_assert!(entry.settled && entry.parts == 0);
-        if !mem::replace(&mut entry.held, false) {
+        debug_assert!(entry.parts == 0);
+        if !entry.flags.let_go() {
             return;
         }
         entry.address = 0;
         let Some(owner) = self.owners.get_mut(slot as usize) else { return };
         let id = PayloadId(key);
-        let copied = if entry.failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
+        let failed = entry.flags.is_failed();
+        let copied = if failed || entry.bytes == 0 { Copied::Unknown } else { entry.copied };
         freed.payloads += 1;
         freed.bytes += entry.bytes;
         let rare = mem::replace(&mut owner.rare, NONE);
@@ -554,8 +463,8 @@ impl Payloads {
             (Some(payload), true) => self.quiet.push_payload(payload),
         }
         if owner.notification != NONE {
-            let bytes = if entry.failed { owner.accepted } else { entry.bytes };
-            let released = Sum { payloads: 1, bytes, copied, failed: u64::from(entry.failed) };
+            let bytes = if failed { owner.accepted } else { entry.bytes };
+            let released = Sum { payloads: 1, bytes, copied, failed: u64::from(failed) };
             notifications.on_released(owner.notification, released, events);
         }
     }
@@ -565,7 +474,7 @@ impl Drop for Payloads {
     fn drop(&mut self) {
         for (slot, entry) in self.table.iter_mut() {
             if entry.parts > 0
-                && entry.held
+                && entry.is_held()
                 && let Some(owner) = self.owners.get_mut(slot as usize)
             {
                 // The kernel may read this memory until a notification that nobody will see (K3,

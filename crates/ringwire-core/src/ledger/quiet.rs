@@ -45,11 +45,10 @@ impl Quiet {
     }
 
     /// Takes a piece over, or drops it at once if that runs no foreign code.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, piece: &mut Option<Piece>) {
-        match piece {
-            Some(owned) if owned.drops_quietly() => *piece = None,
-            _ => self.pieces.extend(piece.take()),
+        if !Piece::drop_quietly(piece) {
+            self.pieces.extend(piece.take());
         }
     }
 

@@ -9,7 +9,8 @@
 use std::ops::Range;
 
 use crate::headers::HEADER_BYTES_MAX;
-use crate::ledger::payload::{Entry, Position};
+use crate::ledger::entry::Entry;
+use crate::ledger::payload::Position;
 use crate::machine::sending::addresses;
 use crate::machine::state::Machine;
 use crate::queue::gathered::rests;

@@ -3,7 +3,7 @@
 //! Neighbours: `streams.rs` and `datagrams.rs` open requests and take their results in. Invariant:
 //! a request's memory is freed only by its last completion.
 
-use crate::ledger::payload::Entry;
+use crate::ledger::entry::Entry;
 use crate::ledger::request::{RequestEntry, RequestState};
 use crate::machine::chance::{Chance, Step};
 use crate::machine::learn::RequestSummary;

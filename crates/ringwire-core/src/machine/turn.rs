@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use crate::engine::Inspect;
-use crate::ledger::payload::Entry;
+use crate::ledger::entry::Entry;
 use crate::ledger::request::{RequestEntry, RequestState};
 use crate::machine::chance::{Chance, Step};
 use crate::machine::datagrams::REQUESTS_A_CHANCE;

@@ -16,7 +16,8 @@
 use std::ops::Range;
 
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::payload::{Entry, Payloads, Position};
+use crate::ledger::entry::Entry;
+use crate::ledger::payload::{Payloads, Position};
 use crate::queue::gathered::{Gathered, Mode, charge, nothing_yet, rests};
 use crate::queue::retry::Run;
 use crate::queue::stream::SendQueue;

@@ -13,7 +13,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::headers::{Chain, HEADER_BYTES_MAX};
-use crate::ledger::payload::{Entry, Payloads, Position};
+use crate::ledger::entry::Entry;
+use crate::ledger::payload::{Payloads, Position};
 use crate::policy::faults::PayloadsMax;
 use crate::queue::gathered::{Gathered, Mode, charge, nothing_yet, rests};
 use crate::queue::pace::{Bounds, GatherLimits, Pace};
@@ -306,45 +307,52 @@ impl<'a> Gathering<'a> {
     /// of what comes next.
     fn take_wholes(&mut self, payloads: &Payloads) -> bool {
         let (bounds, route) = (self.bounds, self.route);
-        let mut last = self.spans.pop().unwrap_or(Span::EMPTY);
-        // Without the last span's, which may still grow.
-        let mut charged = self.charge - charge(last);
+        let (window, window_bytes) = (self.window.start, self.window.len());
+        let spans = &mut *self.spans;
+        let mut last = spans.last().copied().unwrap_or(Span::EMPTY);
+        let mut charged = self.charge;
         let Gathered { mut end, mut count, mut bytes, mut silent, mut alone, .. } = self.gathered;
         let more = loop {
             let Some(entry) = payloads.at(end.slot) else { break false };
-            let Some((start, len)) = entry.rest(end.skip) else { break true };
-            let inside = self.window.contains(&start) && len <= self.window.end - start;
-            if !entry.shares_route(route) {
-                break false;
-            }
-            if !inside || !(1..=bounds.bytes_max).contains(&(len as u64)) {
+            let Some((start, len)) = entry.plain_rest(route, end.skip) else {
+                break entry.shares_route(route);
+            };
+            let offset = start.wrapping_sub(window);
+            let inside = offset <= window_bytes && len <= window_bytes - offset;
+            if !inside || len as u64 > bounds.bytes_max {
                 break true;
             }
-            let adjoins = last.end() == start && last.len() > 0;
-            let (span, before) = match adjoins {
-                true => (last.longer_by(len), charged),
-                false => (Span::new(start, len), charged + charge(last)),
+            // Nothing adjoins the empty span: no piece is at address 0.
+            let adjoins = last.end() == start;
+            let (span, more) = match adjoins {
+                true => {
+                    let longer = last.longer_by(len);
+                    (longer, charge(longer) - charge(last))
+                }
+                false => {
+                    let span = Span::new(start, len);
+                    (span, charge(span))
+                }
             };
             let fits = bytes + len as u64 <= bounds.bytes
-                && before + charge(span) <= bounds.charge
-                && (adjoins || self.spans.len() + 1 < PIECES_MAX);
+                && charged + more <= bounds.charge
+                && (adjoins || spans.len() < PIECES_MAX);
             if count > 0 && !fits {
                 break false;
             }
-            if !adjoins && last.len() > 0 {
-                self.spans.push(last);
+            match spans.last_mut() {
+                Some(last) if adjoins => *last = span,
+                _ => spans.push(span),
             }
-            (last, charged) = (span, before);
+            last = span;
+            charged += more;
             count += 1;
             bytes += len as u64;
             silent &= entry.is_silent();
             alone &= entry.parts == 0;
             end = Position { slot: entry.next, skip: 0 };
         };
-        if last.len() > 0 {
-            self.spans.push(last);
-        }
-        self.charge = charged + charge(last);
+        self.charge = charged;
         self.gathered = Gathered { end, count, bytes, silent, alone, ..self.gathered };
         more
     }

@@ -3,21 +3,35 @@
 
 use crate::words::route::Force;
 
-/// What the program asked for, and what its memory is, in one byte, so that an entry stays as small
-/// as it is.
+/// What the program asked for, what its memory is, and what has become of it: in one number, so
+/// that a step of a send asks of it all that it has to know at once.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PayloadFlags(u8);
+pub(crate) struct PayloadFlags(u16);
 
 /// What the payloads of one request have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RouteFlags(u8);
+pub(crate) struct RouteFlags(u16);
 
 impl PayloadFlags {
-    const QUIET: u8 = 1;
-    const COPY: u8 = 2;
-    const ZERO_COPY: u8 = 4;
-    const UNPINNABLE: u8 = 8;
-    const TELLS_ACCEPTED: u8 = 16;
+    const QUIET: u16 = 1;
+    const COPY: u16 = 2;
+    const ZERO_COPY: u16 = 4;
+    const UNPINNABLE: u16 = 8;
+    const TELLS_ACCEPTED: u16 = 16;
+    const PLAIN: u16 = 32;
+    const FAILED: u16 = 64;
+    const SETTLED: u16 = 128;
+    const PASSED: u16 = 256;
+    const HELD: u16 = 512;
+
+    const ROUTE: u16 = Self::COPY | Self::ZERO_COPY | Self::UNPINNABLE;
+    const OVER: u16 = Self::SETTLED | Self::PASSED;
+
+    /// Of a payload that has just come; `plain`: see [`PayloadFlags::is_plain_on`].
+    #[inline]
+    pub(crate) fn of_held(self, plain: bool) -> Self {
+        PayloadFlags(self.0 | Self::HELD | if plain { Self::PLAIN } else { 0 })
+    }
 
     /// On this route.
     #[inline]
@@ -57,7 +71,7 @@ impl PayloadFlags {
 
     #[inline]
     pub(crate) fn route_flags(self) -> RouteFlags {
-        RouteFlags(self.0 & !(Self::QUIET | Self::TELLS_ACCEPTED))
+        RouteFlags(self.0 & Self::ROUTE)
     }
 
     /// Whether the caller is not told when it was accepted.
@@ -79,5 +93,74 @@ impl PayloadFlags {
 
     pub(crate) fn set_unpinnable(&mut self) {
         self.0 |= Self::UNPINNABLE;
+    }
+
+    /// Whether it goes as others do that have this in common, and is what nearly every payload is:
+    /// one piece that is not empty, to its socket's peer, still here and not failed.
+    #[inline]
+    pub(crate) fn is_plain_on(self, route: RouteFlags) -> bool {
+        self.0 & (Self::ROUTE | Self::PLAIN) == route.0 | Self::PLAIN
+    }
+
+    /// Whether it is plain, settled, and passed by its queue: with `settled` whatever it says of
+    /// the latter two.
+    #[inline]
+    pub(crate) fn is_plainly_over(self, settled: bool) -> bool {
+        let known = if settled { Self::OVER } else { 0 };
+        (self.0 | known) & (Self::PLAIN | Self::OVER) == Self::PLAIN | Self::OVER
+    }
+
+    /// Whether it is settled and passed by its queue.
+    #[inline]
+    pub(crate) fn is_over(self) -> bool {
+        self.0 & Self::OVER == Self::OVER
+    }
+
+    /// Whether the payload is still here. It is handed back early if it is taken back while its
+    /// entry still stands in its queue.
+    #[inline]
+    pub(crate) fn is_held(self) -> bool {
+        self.0 & Self::HELD != 0
+    }
+
+    /// Whether `Sent` or `Failed` has been said, or would have been.
+    #[inline]
+    pub(crate) fn is_settled(self) -> bool {
+        self.0 & Self::SETTLED != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_failed(self) -> bool {
+        self.0 & Self::FAILED != 0
+    }
+
+    /// Its queue has gone past it, so that its place is not needed any more.
+    #[inline]
+    pub(crate) fn set_passed(&mut self) {
+        self.0 |= Self::PASSED;
+    }
+
+    /// Settles it. False if it was settled before.
+    #[inline]
+    pub(crate) fn settle(&mut self) -> bool {
+        let settles = !self.is_settled();
+        self.0 |= Self::SETTLED;
+        settles
+    }
+
+    /// Settles it as failed. False if it was settled before.
+    pub(crate) fn fail(&mut self) -> bool {
+        let settles = self.settle();
+        if settles {
+            self.0 = self.0 & !Self::PLAIN | Self::FAILED;
+        }
+        settles
+    }
+
+    /// The payload is handed back. False if it was before.
+    pub(crate) fn let_go(&mut self) -> bool {
+        let was_held = self.is_held();
+        self.0 &= !(Self::HELD | Self::PLAIN);
+        was_held
     }
 }

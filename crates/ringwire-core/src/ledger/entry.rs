@@ -1,0 +1,95 @@
+//! Steps 4 and 7: what the steps between `send` and release read of a payload.
+
+use crate::words::completion::Copied;
+use crate::words::flags::{PayloadFlags, RouteFlags};
+use crate::words::route::Force;
+
+/// One payload, but for its owner. Every step of a send walks over hundreds of them.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub bytes: u64,
+    /// Where the bytes are, if they are one piece; otherwise 0.
+    pub(super) address: usize,
+    /// What its events carry.
+    pub(super) tag: u64,
+    /// The payload behind this one on the same socket, or [`NONE`].
+    pub next: u32,
+    /// Requests that carry a part and are not closed.
+    pub parts: u32,
+    /// The size of its datagrams, or 0 if it is a single one.
+    pub(super) segment_bytes: u16,
+    pub(super) flags: PayloadFlags,
+    pub(super) copied: Copied,
+}
+
+impl Entry {
+    /// The route that it must take.
+    #[inline]
+    pub(crate) fn force(&self) -> Option<Force> {
+        self.flags.force()
+    }
+
+    /// Whether the kernel cannot refer to its memory.
+    #[inline]
+    pub(crate) fn is_unpinnable(&self) -> bool {
+        self.flags.is_unpinnable()
+    }
+
+    /// From now on it is copied, because the kernel cannot refer to its memory.
+    pub(crate) fn set_unpinnable(&mut self) {
+        self.flags.set_unpinnable();
+    }
+
+    #[inline]
+    pub(crate) fn route_flags(&self) -> RouteFlags {
+        self.flags.route_flags()
+    }
+
+    /// Whether it goes as another payload does, so that both may share a request.
+    #[inline]
+    pub(crate) fn shares_route(&self, other: RouteFlags) -> bool {
+        self.flags.route_flags() == other
+    }
+
+    /// Where its bytes from `skip` on are and how many they are, if it goes as another payload does
+    /// and is what nearly every payload is: see [`PayloadFlags::is_plain_on`].
+    #[inline]
+    pub(crate) fn plain_rest(&self, other: RouteFlags, skip: u64) -> Option<(usize, usize)> {
+        let rest = || (self.address.wrapping_add(skip as usize), (self.bytes - skip) as usize);
+        self.flags.is_plain_on(other).then(rest)
+    }
+
+    /// Whether nobody is told when it was accepted.
+    #[inline]
+    pub(crate) fn is_silent(&self) -> bool {
+        self.flags.is_silent()
+    }
+
+    /// Whether the payload is still here; if not, only its place in the queue is left.
+    pub(crate) fn is_held(&self) -> bool {
+        self.flags.is_held()
+    }
+
+    /// Whether `Sent` or `Failed` has been said.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.flags.is_settled()
+    }
+
+    /// Whether it was sent as a train.
+    pub(crate) fn is_train(&self) -> bool {
+        self.segment_bytes != 0
+    }
+
+    /// How large its datagrams are, if it is long enough.
+    #[inline]
+    pub(crate) fn datagram_bytes(&self) -> u64 {
+        if self.segment_bytes == 0 { self.bytes } else { self.segment_bytes.into() }
+    }
+
+    /// The payload's bytes from `skip` on, if they are one piece.
+    #[inline]
+    pub(crate) fn rest(&self, skip: u64) -> Option<(usize, usize)> {
+        let rest = || (self.address.wrapping_add(skip as usize), (self.bytes - skip) as usize);
+        (self.address != 0).then(rest)
+    }
+}
