@@ -337,9 +337,10 @@ impl<E: Engine> Driver<E> {
     /// Hands all collected completions in. Returns whether the waker was called.
     pub(crate) fn take_completions(&mut self) -> bool {
         let mut woken = false;
-        for completion in self.completions.drain(..) {
-            woken |= self.machine.handle(completion, self.engine.inspect());
+        for at in 0..self.completions.len() {
+            woken |= self.machine.handle(self.completions[at], self.engine.inspect());
         }
+        self.completions.clear();
         self.do_chores();
         woken
     }

@@ -8,7 +8,7 @@
 
 use crate::words::route::{Reason, Route};
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestEntry {
     pub socket: u32,
     pub first: u32,

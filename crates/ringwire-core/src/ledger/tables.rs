@@ -210,16 +210,16 @@ impl Ledger {
         self.payloads.release_run(slot, count, covered, copied, notifications, events)
     }
 
-    /// Closes a request: the kernel refers to none of its memory any more. Returns the request and
-    /// what its payloads gave back.
+    /// Closes a request, of which this is the entry: the kernel refers to none of its memory any
+    /// more. Returns what its payloads gave back.
     pub(crate) fn close_request(
         &mut self,
         token: Key,
+        request: &RequestEntry,
         copied: Copied,
         events: &mut Events,
-    ) -> Option<(RequestEntry, Freed)> {
-        self.requests.get(token)?;
-        let request = self.requests.remove(token.slot())?;
+    ) -> Freed {
+        self.requests.discard(token.slot());
         // Nothing can be observed of what was not accepted.
         let observed = if request.accepted > 0 { copied } else { Copied::No };
         self.uncounted -= u32::from(request.whole);
@@ -229,9 +229,7 @@ impl Ledger {
         };
         let (first, count) = (request.first, request.count);
         let notifications = &mut self.notifications;
-        let freed =
-            self.payloads.release_run(first, count, covered, observed, notifications, events);
-        Some((request, freed))
+        self.payloads.release_run(first, count, covered, observed, notifications, events)
     }
 }
 

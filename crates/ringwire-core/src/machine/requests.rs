@@ -70,8 +70,9 @@ impl Machine {
         let slot = self.ledger.requests.get(token)?.socket;
         self.ledger.count_parts(token);
         self.tell_of(slot);
-        let closed = self.ledger.close_request(token, Copied::Unknown, &mut self.events);
-        let (request, freed) = closed?;
+        let request = *self.ledger.requests.get(token)?;
+        let events = &mut self.events;
+        let freed = self.ledger.close_request(token, &request, Copied::Unknown, events);
         self.unlearn_request(&request);
         self.stats.requests -= 1;
         let registered = request.route == Route::ZeroCopyRegistered;
@@ -140,11 +141,9 @@ impl Machine {
 
     /// Closes a request: the kernel has let go of its memory.
     pub(super) fn close_request(&mut self, token: Key, copied: Copied) {
-        if let Some(request) = self.ledger.requests.get(token) {
-            self.tell_of(request.socket);
-        }
-        let closed = self.ledger.close_request(token, copied, &mut self.events);
-        let Some((request, freed)) = closed else { return };
+        let Some(&request) = self.ledger.requests.get(token) else { return };
+        self.tell_of(request.socket);
+        let freed = self.ledger.close_request(token, &request, copied, &mut self.events);
         self.learn_closed(&request, copied);
         self.give_back_headers(Some(request.segment), request.headers);
         if let Some(socket) = self.sockets.at_mut(request.socket) {
@@ -153,7 +152,6 @@ impl Machine {
             socket.datagrams.charged_bytes -= request.charge;
         }
         self.account(request.socket, freed);
-        self.retire_if_idle(request.socket);
     }
 
     /// What is told of payloads from now on is told of this socket's.

@@ -240,7 +240,7 @@ impl Machine {
     /// Gives freed memory back to the accounts of its socket and of the ring.
     pub(super) fn account(&mut self, slot: u32, freed: Freed) {
         if freed == Freed::default() {
-            return;
+            return self.retire_if_idle(slot);
         }
         self.stats.released_payloads += u64::from(freed.payloads);
         self.stats.failed_payloads += u64::from(freed.failed);

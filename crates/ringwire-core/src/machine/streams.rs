@@ -230,8 +230,13 @@ impl Machine {
         let Some((at, reached)) = reached else { return };
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         socket.accepted_bytes += accepted;
-        self.tell_accepted(slot);
-        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        let broken = socket.broken;
+        if accepted < bytes {
+            self.stats.short_sends += 1;
+            if broken.is_none() {
+                socket.queue.rewind(at, bytes - accepted);
+            }
+        }
         if route == Route::Copy {
             socket.copied_bytes += accepted;
             self.count_copied(accepted, reason);
@@ -239,16 +244,11 @@ impl Machine {
             // Otherwise nothing of it is pinned.
             self.learn_taken(slot, route);
         }
-        let Some(socket) = self.sockets.at_mut(slot) else { return };
-        self.stats.short_sends += u64::from(accepted < bytes);
-        match socket.broken {
+        self.tell_accepted(slot);
+        if let Some(error) = broken {
             // The queue is gone; what was not accepted goes with it, be it behind this request.
-            Some(error) => {
-                let left = count - reached + u32::from(accepted > 0 && at.skip > 0);
-                self.fail_payloads(slot, at.slot, left, error);
-            }
-            None if accepted < bytes => socket.queue.rewind(at, bytes - accepted),
-            None => {}
+            let left = count - reached + u32::from(accepted > 0 && at.skip > 0);
+            self.fail_payloads(slot, at.slot, left, error);
         }
     }
 

@@ -251,10 +251,9 @@ impl Machine {
             return self.unknown_completion(token);
         };
         let (slot, bytes, route) = (request.socket, request.bytes, request.route);
-        if let Some(socket) = self.sockets.at_mut(slot) {
-            socket.outstanding -= 1;
-        }
-        let stream = self.sockets.at(slot).is_some_and(SocketEntry::is_stream);
+        let Some(socket) = self.sockets.at_mut(slot) else { return };
+        socket.outstanding -= 1;
+        let stream = socket.is_stream();
         match outcome.map(|accepted| u64::from(accepted).min(bytes)) {
             Ok(accepted) if stream => self.on_accepted(token, accepted, notification_follows),
             Ok(accepted) => self.on_batch_accepted(token, accepted),

@@ -186,6 +186,11 @@ impl SendQueue {
     /// The kind of memory that the next request will read: that of the first piece which decides.
     fn mode(&self, payloads: &Payloads, segments: &KnownSegments) -> Mode {
         let mut at = self.head;
+        if let Some((start, len)) = payloads.at(at.slot).and_then(|entry| entry.rest(at.skip))
+            && let Some(segment) = segments.find(start, len)
+        {
+            return Mode::Registered(segment);
+        }
         let mut looked_at = 0;
         while let Some(entry) = payloads.at(at.slot) {
             for rest in rests(payloads, at) {
