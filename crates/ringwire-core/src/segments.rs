@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ringwire_arena::Segment;
 
 use crate::headers::HeaderPages;
+use crate::words::span::Span;
 
 /// One segment that the ring's own table of buffers holds.
 #[derive(Debug)]
@@ -46,6 +47,14 @@ impl KnownSegments {
     pub(crate) fn range(&self, index: u16) -> Range<usize> {
         let known = self.0.iter().find(|known| known.index == index);
         known.map_or(0..0, |known| known.base..known.base + known.bytes)
+    }
+
+    /// Whether a segment holds all of this memory.
+    #[inline]
+    pub(crate) fn holds(&self, index: u16, span: &Span) -> bool {
+        let Some(known) = self.0.iter().find(|known| known.index == index) else { return false };
+        let offset = span.address().wrapping_sub(known.base);
+        offset <= known.bytes && span.len() <= known.bytes - offset
     }
 
     /// Bytes of small foreign pieces that were copied beside registered ones.

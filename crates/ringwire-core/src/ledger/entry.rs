@@ -75,6 +75,12 @@ impl Entry {
         self.flags.is_settled()
     }
 
+    /// The size of its datagrams, or 0 if it is a single one.
+    #[inline]
+    pub(crate) fn segment_bytes(&self) -> u16 {
+        self.segment_bytes
+    }
+
     /// Whether it was sent as a train.
     pub(crate) fn is_train(&self) -> bool {
         self.segment_bytes != 0

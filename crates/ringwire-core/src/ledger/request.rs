@@ -20,6 +20,8 @@ pub(crate) struct RequestEntry {
     pub whole: bool,
     /// Whether nobody is told when its payloads are accepted.
     pub silent: bool,
+    /// Whether it goes to an address of its payloads' own.
+    pub addressed: bool,
     pub route: Route,
     pub reason: Reason,
     /// Whether the kernel counts what it pins (K15).

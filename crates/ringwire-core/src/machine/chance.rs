@@ -1,5 +1,6 @@
 //! One socket's chance to send, between two submissions.
 
+use crate::machine::repeat::Repeat;
 use crate::queue::gathered::Gathered;
 use crate::queue::gso::GsoBatch;
 use crate::words::route::Reason;
@@ -13,6 +14,8 @@ pub(super) struct Chance {
     /// Not all of a copy was taken: what is to be copied next waits with the engine.
     pub(super) is_full: bool,
     pub(super) step: Step,
+    /// What was made of it last, if what comes next may be like it.
+    pub(super) repeat: Option<Repeat>,
 }
 
 /// What comes next.

@@ -269,7 +269,8 @@ impl Machine {
         no_wait: bool,
     ) -> Option<Outgoing> {
         let segment_bytes = self.segment_bytes(slot, batch);
-        let addressed = self.ledger.payloads.address(batch.gathered.first.slot).is_some();
+        let socket = self.sockets.at(slot)?;
+        let addressed = self.is_addressed(socket, batch.gathered.first.slot);
         let one = self.spans.len() == 1 && !addressed && segment_bytes.is_none();
         let counted = self.pins.is_counted(one, self.clock.now());
         let socket = self.sockets.at_mut(slot)?;
@@ -282,9 +283,13 @@ impl Machine {
             datagrams: batch.datagrams,
             datagram_bytes: batch.segment_bytes().unwrap_or(0),
             charge,
+            addressed,
             ..request_over(slot, &batch.gathered, route, reason)
         };
         let flags = SubmitFlags { segment_bytes, no_wait, ..SubmitFlags::default() };
+        if no_wait {
+            self.note_repeat(&request, flags, batch);
+        }
         Some(self.hand_over(request, flags))
     }
 

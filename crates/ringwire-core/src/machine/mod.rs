@@ -12,6 +12,7 @@ mod grant;
 mod learn;
 mod memory_faults;
 mod pins;
+mod repeat;
 mod requests;
 mod sending;
 mod sockets;

@@ -235,6 +235,7 @@ pub(super) fn request_over(
         bytes,
         whole: false,
         silent: false,
+        addressed: false,
         route,
         reason,
         counted: true,

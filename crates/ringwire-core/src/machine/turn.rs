@@ -47,7 +47,10 @@ impl Machine {
                     socket: request.socket,
                     route: request.route,
                     segment: request.segment,
-                    address: self.ledger.payloads.address(request.first),
+                    address: match request.addressed {
+                        true => self.ledger.payloads.address(request.first),
+                        false => None,
+                    },
                     flags,
                     spans: &self.spans,
                 }))
@@ -110,7 +113,8 @@ impl Machine {
                     REQUESTS_A_CHANCE
                 }
             };
-            self.chance = Some(Chance { slot, left, is_full: false, step: Step::Issue });
+            self.chance =
+                Some(Chance { slot, left, is_full: false, step: Step::Issue, repeat: None });
             return Some(());
         }
     }
@@ -124,9 +128,12 @@ impl Machine {
             Some(true) if left == COPIES_A_CHANCE || left > 0 && self.goes_on(slot, is_full) => {
                 self.issue_stream(slot)
             }
-            Some(false) if left > 0 => match self.issue_datagrams(slot, inspect) {
-                Ok(outgoing) => outgoing,
-                Err(_) => self.end_chance(slot),
+            Some(false) if left > 0 => match self.repeat(slot) {
+                None => match self.issue_datagrams(slot, inspect) {
+                    Ok(outgoing) => outgoing,
+                    Err(_) => self.end_chance(slot),
+                },
+                repeated => repeated,
             },
             Some(false) => {
                 let waits =

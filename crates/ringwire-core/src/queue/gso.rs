@@ -24,6 +24,7 @@ use crate::queue::stream::SendQueue;
 use crate::segments::KnownSegments;
 use crate::words::flags::RouteFlags;
 use crate::words::span::{Span, address_of};
+use crate::words::table::NONE;
 
 /// Bytes of one request of several datagrams. The kernel takes what fits into an IP packet; this
 /// leaves room for IPv4 options too.
@@ -67,6 +68,12 @@ pub(crate) struct GsoBatch {
 }
 
 impl GsoBatch {
+    /// Whether a request of this memory alone touches as many pages.
+    #[inline]
+    pub(crate) fn reads_as_much(&self, span: &Span) -> bool {
+        pages_of(span) == self.pages
+    }
+
     /// The size into which the kernel is to cut it, if it is to.
     pub(crate) fn segment_bytes(&self) -> Option<u16> {
         let several = self.datagrams > 1;
@@ -142,6 +149,21 @@ impl SendQueue {
         }
     }
 
+    /// The payload that comes next, if that is a whole one, and if nothing goes before it or bounds
+    /// what it may be.
+    #[inline]
+    pub(crate) fn next_alone(&self) -> Option<u32> {
+        let free = self.again.is_empty() && !self.payloads_max.is_limited();
+        (free && self.head.skip == 0 && self.head.slot != NONE).then_some(self.head.slot)
+    }
+
+    /// Takes it off the queue: `next` is behind it.
+    #[inline]
+    pub(crate) fn take_alone(&mut self, next: u32, bytes: u64) {
+        self.head = Position { slot: next, skip: 0 };
+        self.waiting_bytes -= bytes;
+    }
+
     /// Takes everything of one payload off the queue, wherever parts of it stand: its first part
     /// stands first, or is with the kernel.
     pub(crate) fn drop_payload(&mut self, payload: u32, payloads: &Payloads) {
@@ -155,6 +177,12 @@ impl SendQueue {
         }
         self.waiting_bytes -= dropped;
     }
+}
+
+/// Whether payloads of this length are never joined: two would be longer than a packet.
+#[inline]
+pub(crate) fn leave_room_for_none(bytes: u64) -> bool {
+    2 * bytes > BATCH_BYTES_MAX
 }
 
 /// How many bytes of a run wait.

@@ -1,0 +1,73 @@
+//! Steps 2 to 5 of a send, for datagrams: a request like the one before it.
+//!
+//! Who sends trains sends many alike. What was gathered and decided for one holds for the next in
+//! the same chance, because nothing that it depends on can change there: so that one is made of the
+//! last one's entry, with another payload. Neighbours: `datagrams.rs` makes the first, and all that
+//! differ from it.
+
+use crate::ledger::request::RequestEntry;
+use crate::machine::requests::Outgoing;
+use crate::machine::state::Machine;
+use crate::queue::gso::{GsoBatch, leave_room_for_none};
+use crate::words::flags::RouteFlags;
+use crate::words::route::{Reason, Route};
+use crate::words::span::Span;
+use crate::words::submission::SubmitFlags;
+
+/// The request that was made last in a chance, if the next one may be like it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeat {
+    request: RequestEntry,
+    flags: SubmitFlags,
+    batch: GsoBatch,
+    /// What its payload was sent as.
+    segment_bytes: u16,
+    route: RouteFlags,
+}
+
+impl Machine {
+    /// Notes a request of datagrams down that has just been made, if another may be like it: one
+    /// registered payload, as long as a packet may be, for which nothing special was decided.
+    pub(super) fn note_repeat(
+        &mut self,
+        request: &RequestEntry,
+        flags: SubmitFlags,
+        batch: &GsoBatch,
+    ) {
+        let best = (request.route, request.reason) == (Route::ZeroCopyRegistered, Reason::Best);
+        let one = batch.gathered.is_whole() && batch.gathered.count == 1 && self.spans.len() == 1;
+        let alone = leave_room_for_none(batch.gathered.bytes) && !request.addressed;
+        let entry = self.ledger.payloads.at(request.first);
+        if let Some(entry) = entry.filter(|_| best && one && alone)
+            && let Some(chance) = &mut self.chance
+        {
+            let (request, batch) = (*request, *batch);
+            let (segment_bytes, route) = (entry.segment_bytes(), entry.route_flags());
+            chance.repeat = Some(Repeat { request, flags, batch, segment_bytes, route });
+        }
+    }
+
+    /// A request like the last one, of what comes next. `None` if that differs in anything, or
+    /// something else is to be done first.
+    pub(super) fn repeat(&mut self, slot: u32) -> Option<Outgoing> {
+        let Repeat { request, flags, batch, segment_bytes, route } = self.chance.as_ref()?.repeat?;
+        let socket = self.sockets.at_mut(slot)?;
+        let first = socket.queue.next_alone()?;
+        let entry = self.ledger.payloads.at(first)?;
+        let (start, len) = entry.plain_rest(route, 0)?;
+        let span = Span::new(start, len);
+        let alike = len as u64 == batch.gathered.bytes
+            && entry.segment_bytes() == segment_bytes
+            && batch.reads_as_much(&span)
+            && self.segments.holds(request.segment, &span);
+        if !alike || !socket.datagrams.has_room() || socket.poll_first {
+            return None;
+        }
+        socket.queue.take_alone(entry.next, len as u64);
+        socket.datagrams.charged_bytes += batch.charge;
+        socket.last_decision = Some((request.route, request.reason));
+        self.spans.clear();
+        self.spans.push(span);
+        Some(self.hand_over(RequestEntry { first, ..request }, flags))
+    }
+}
