@@ -8,7 +8,8 @@
 use crate::ledger::request::RequestEntry;
 use crate::machine::requests::Outgoing;
 use crate::machine::state::Machine;
-use crate::queue::gso::{GsoBatch, leave_room_for_none};
+use crate::policy::decide::DATAGRAM_PIECES_MAX;
+use crate::queue::gso::{GsoBatch, leave_room_for_none, pages_and_charge};
 use crate::words::flags::RouteFlags;
 use crate::words::route::{Reason, Route};
 use crate::words::span::Span;
@@ -19,7 +20,6 @@ use crate::words::submission::SubmitFlags;
 pub(super) struct Repeat {
     request: RequestEntry,
     flags: SubmitFlags,
-    batch: GsoBatch,
     /// What its payload was sent as.
     segment_bytes: u16,
     route: RouteFlags,
@@ -41,33 +41,33 @@ impl Machine {
         if let Some(entry) = entry.filter(|_| best && one && alone)
             && let Some(chance) = &mut self.chance
         {
-            let (request, batch) = (*request, *batch);
             let (segment_bytes, route) = (entry.segment_bytes(), entry.route_flags());
-            chance.repeat = Some(Repeat { request, flags, batch, segment_bytes, route });
+            chance.repeat = Some(Repeat { request: *request, flags, segment_bytes, route });
         }
     }
 
     /// A request like the last one, of what comes next. `None` if that differs in anything, or
     /// something else is to be done first.
     pub(super) fn repeat(&mut self, slot: u32) -> Option<Outgoing> {
-        let Repeat { request, flags, batch, segment_bytes, route } = self.chance.as_ref()?.repeat?;
+        let Repeat { request, flags, segment_bytes, route } = self.chance.as_ref()?.repeat?;
         let socket = self.sockets.at_mut(slot)?;
         let first = socket.queue.next_alone()?;
         let entry = self.ledger.payloads.at(first)?;
         let (start, len) = entry.plain_rest(route, 0)?;
         let span = Span::new(start, len);
-        let alike = len as u64 == batch.gathered.bytes
+        let (pages, charge) = pages_and_charge(&span);
+        let alike = len as u64 == request.bytes
             && entry.segment_bytes() == segment_bytes
-            && batch.reads_as_much(&span)
+            && pages <= DATAGRAM_PIECES_MAX
             && self.segments.holds(request.segment, &span);
         if !alike || !socket.datagrams.has_room() || socket.poll_first {
             return None;
         }
         socket.queue.take_alone(entry.next, len as u64);
-        socket.datagrams.charged_bytes += batch.charge;
+        socket.datagrams.charged_bytes += charge;
         socket.last_decision = Some((request.route, request.reason));
         self.spans.clear();
         self.spans.push(span);
-        Some(self.hand_over(RequestEntry { first, ..request }, flags))
+        Some(self.hand_over(RequestEntry { first, charge, ..request }, flags))
     }
 }

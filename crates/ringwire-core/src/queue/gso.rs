@@ -68,12 +68,6 @@ pub(crate) struct GsoBatch {
 }
 
 impl GsoBatch {
-    /// Whether a request of this memory alone touches as many pages.
-    #[inline]
-    pub(crate) fn reads_as_much(&self, span: &Span) -> bool {
-        pages_of(span) == self.pages
-    }
-
     /// The size into which the kernel is to cut it, if it is to.
     pub(crate) fn segment_bytes(&self) -> Option<u16> {
         let several = self.datagrams > 1;
@@ -177,6 +171,12 @@ impl SendQueue {
         }
         self.waiting_bytes -= dropped;
     }
+}
+
+/// How many pages a request of this memory alone touches, and what it charges the send buffer with.
+#[inline]
+pub(crate) fn pages_and_charge(span: &Span) -> (usize, u64) {
+    (pages_of(span), charge(*span) + PACKET_CHARGE)
 }
 
 /// Whether payloads of this length are never joined: two would be longer than a packet.
