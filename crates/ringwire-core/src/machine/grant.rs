@@ -1,8 +1,8 @@
 //! Step 1 of a send: what may be sent without asking again. Pure.
 //!
-//! Who sends once mostly sends again, on the same socket and in the same way: hundreds of payloads
-//! between two turns. Nothing that speaks against a payload can change in between, so the first one
-//! is checked, and those that follow take from what it has left: a [`Grant`]. Each costs a
+//! Who sends twice mostly sends on, on the same socket and in the same way: hundreds of payloads
+//! between two turns. Nothing that speaks against a payload can change in between, so the second
+//! one is checked for all that follow, which take from what it has left: a [`Grant`]. Each costs a
 //! comparison and two subtractions; the accounts are brought up to date when the grant ends.
 //!
 //! Invariants: a grant ends before anything else is done to the machine; until then its payloads
@@ -18,6 +18,8 @@ use crate::words::table::{Key, NONE};
 #[derive(Debug)]
 pub(super) struct Grant {
     sock: Key,
+    /// The socket that was sent on last, if there was no other call since.
+    last_sock: Key,
     notifier: Notifier,
     segment_bytes: Option<u16>,
     /// What is left of it.
@@ -44,6 +46,7 @@ impl Grant {
     /// None.
     pub(super) const NONE: Grant = Grant {
         sock: NO_KEY,
+        last_sock: NO_KEY,
         notifier: NO_NOTIFIER,
         segment_bytes: None,
         left: Room { bytes: 0, payloads: 0 },
@@ -62,7 +65,30 @@ impl Grant {
         last: Key,
     ) -> Grant {
         let SendOptions { notifier, segment_bytes, .. } = *options;
-        Grant { sock: sock.0, notifier, segment_bytes, left: room, all: room, notification, last }
+        let (sock, last_sock) = (sock.0, sock.0);
+        Grant {
+            sock,
+            last_sock,
+            notifier,
+            segment_bytes,
+            left: room,
+            all: room,
+            notification,
+            last,
+        }
+    }
+
+    /// Takes in that a payload was sent without a grant. Returns whether it is the second of its
+    /// socket in a row.
+    #[inline]
+    pub(super) fn is_second(&mut self, sock: Socket) -> bool {
+        std::mem::replace(&mut self.last_sock, sock.0) == sock.0
+    }
+
+    /// Something else than a send is done.
+    #[inline]
+    pub(super) fn interrupt(&mut self) {
+        self.last_sock = NO_KEY;
     }
 
     /// Whether there is one.
@@ -94,6 +120,13 @@ impl Grant {
         self.left.bytes -= bytes;
         self.left.payloads -= 1;
         std::mem::replace(&mut self.last, payload).slot()
+    }
+
+    /// Nothing more is taken of it.
+    #[inline]
+    pub(super) fn close(&mut self) {
+        self.sock = NO_KEY;
+        self.all = self.left;
     }
 
     /// What has been taken of it, beside the payload that it was made for.

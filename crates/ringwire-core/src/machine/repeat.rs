@@ -14,6 +14,7 @@ use crate::words::flags::RouteFlags;
 use crate::words::route::{Reason, Route};
 use crate::words::span::Span;
 use crate::words::submission::SubmitFlags;
+use crate::words::table::NONE;
 
 /// The request that was made last in a chance, if the next one may be like it.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,9 @@ impl Machine {
         flags: SubmitFlags,
         batch: &GsoBatch,
     ) {
+        if batch.gathered.end.slot == NONE {
+            return;
+        }
         let best = (request.route, request.reason) == (Route::ZeroCopyRegistered, Reason::Best);
         let one = batch.gathered.is_whole() && batch.gathered.count == 1 && self.spans.len() == 1;
         let alone = leave_room_for_none(batch.gathered.bytes) && !request.addressed;

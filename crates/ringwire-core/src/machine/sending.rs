@@ -58,7 +58,7 @@ impl Machine {
         id
     }
 
-    /// The first of many, perhaps: one piece, against which nothing speaks.
+    /// The first of its socket, or the second of many: one piece, against which nothing speaks.
     #[inline(never)]
     fn send_first(
         &mut self,
@@ -66,9 +66,10 @@ impl Machine {
         piece: Piece,
         options: &SendOptions,
     ) -> Result<PayloadId, SendError> {
-        self.end_grant();
+        self.account_for_grant();
         let bytes = piece.as_slice().len() as u64;
         let notification = self.notification(options);
+        let goes_on = self.grant.is_second(sock);
         if let Some(entry) = self.sockets.get_mut(sock)
             && let Some(notification) = notification
             && entry.stage == Stage::Open
@@ -87,8 +88,10 @@ impl Machine {
                     self.sockets.make_ready(sock.0.slot());
                 }
                 self.count_in(notification, Room::of_one(bytes));
-                let room = Room { bytes: room.bytes - bytes, payloads: room.payloads - 1 };
-                self.grant = Grant::new(sock, options, room, notification, id.0);
+                if goes_on {
+                    let room = Room { bytes: room.bytes - bytes, payloads: room.payloads - 1 };
+                    self.grant = Grant::new(sock, options, room, notification, id.0);
+                }
                 return Ok(id);
             }
         }
@@ -141,14 +144,20 @@ impl Machine {
     /// Brings the accounts up to date, before anything else is done.
     #[inline]
     pub(super) fn end_grant(&mut self) {
+        self.grant.interrupt();
+        self.account_for_grant();
+    }
+
+    #[inline]
+    fn account_for_grant(&mut self) {
         if self.grant.is_open() {
-            self.account_for_grant();
+            self.close_grant();
         }
     }
 
-    fn account_for_grant(&mut self) {
+    fn close_grant(&mut self) {
         let Taken { sock, room, notification, last } = self.grant.taken();
-        self.grant = Grant::NONE;
+        self.grant.close();
         if room.payloads > 0 {
             if let Some(entry) = self.sockets.get_mut(sock) {
                 self.admission.take(&mut entry.held, room);
