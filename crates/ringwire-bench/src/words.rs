@@ -234,6 +234,7 @@ mod tests {
             row("send-zc", 65_536, 20.0),
             row("ringwire", 65_536, 10.0),
             row("ringwire-quiet", 65_536, 99.0),
+            row("ringwire-msg-zerocopy", 65_536, 99.0),
         ];
         assert_eq!(
             verdict(&report(rows)),

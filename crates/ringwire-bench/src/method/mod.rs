@@ -60,6 +60,7 @@ pub fn recipes(protocol: Protocol) -> Vec<Recipe> {
         minimal::MINIMAL,
         ringwire::RINGWIRE,
         ringwire_quiet::RINGWIRE_QUIET,
+        ringwire::RINGWIRE_MSG_ZEROCOPY,
         udp::SENDMSG,
         udp::SENDMSG_TRAIN,
         udp::MSG_ZEROCOPY,

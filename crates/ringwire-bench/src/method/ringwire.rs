@@ -1,5 +1,6 @@
-//! ringwire through its public API: one `send` a payload, nothing gathered by the caller; and one
-//! payload as a train (a GSO batch) of datagrams that lie in one piece.
+//! ringwire through its public API: one `send` a payload, nothing gathered by the caller; the same
+//! by the engine `msg-zerocopy`; and one payload as a train (a GSO batch) of datagrams that lie in
+//! one piece.
 //!
 //! On 4 KiB pages payloads are parts of registered blocks, on huge ones `Bytes` of plain memory. A
 //! socket of trains has an option set beforehand that says how they are cut (`UDP_SEGMENT`), so
@@ -25,7 +26,14 @@ pub(super) const RINGWIRE: Recipe = Recipe {
     name: "ringwire",
     protocol: Protocol::Tcp,
     backings: ANY_PAGES,
-    make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow, false)?)),
+    make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow, EngineChoice::Uring, false)?)),
+};
+
+/// The same where there is no io_uring: by the engine that a ring takes then.
+pub(super) const RINGWIRE_MSG_ZEROCOPY: Recipe = Recipe {
+    name: "ringwire-msg-zerocopy",
+    make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow, EngineChoice::MsgZerocopy, false)?)),
+    ..RINGWIRE
 };
 
 /// The same of datagrams.
@@ -34,7 +42,7 @@ pub(super) const RINGWIRE_UDP: Recipe = Recipe { protocol: Protocol::Udp, ..RING
 /// One payload, sent as a train, for as many datagrams as lie in one piece.
 pub(super) const RINGWIRE_TRAIN: Recipe = Recipe {
     name: "ringwire-train",
-    make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow, true)?)),
+    make: |stage, flow| Ok(Box::new(Ringwire::new(stage, flow, EngineChoice::Uring, true)?)),
     ..RINGWIRE_UDP
 };
 
@@ -68,8 +76,13 @@ struct Ringwire {
 }
 
 impl Ringwire {
-    fn new(stage: &Rc<Stage>, flow: Flow, trains: bool) -> Result<Ringwire, Error> {
-        let mut ring = Ring::builder().engine(EngineChoice::Uring).arena(stage.arena()?).build()?;
+    fn new(
+        stage: &Rc<Stage>,
+        flow: Flow,
+        engine: EngineChoice,
+        trains: bool,
+    ) -> Result<Ringwire, Error> {
+        let mut ring = Ring::builder().engine(engine).arena(stage.arena()?).build()?;
         let sock = ring.attach(flow.duplicate()?)?;
         let events = Events::with_capacity(16 << 10);
         let segment = None;
