@@ -1,6 +1,6 @@
 //! What is asked for. Pure.
 
-use crate::job::{Order, WireSpec};
+use crate::job::{Order, WireKind, WireSpec};
 use crate::wires::Kind;
 
 /// A part of the benchmark.
@@ -29,6 +29,9 @@ pub struct Plan {
     pub bench: Bench,
     /// Into what; a kind that was not asked for is the benchmark's choice.
     pub wire: WireSpec,
+    /// The wires of `wires` where there are several, each once, in the order they are measured in;
+    /// empty for what `wire` means by itself. No other part takes several.
+    pub several_wires: Vec<WireKind>,
     /// Payload sizes; empty for the benchmark's own.
     pub sizes: Vec<u64>,
     /// Kinds of rows of `wires`; empty for all, or, if sizes are given, for equal payloads.
@@ -51,6 +54,7 @@ impl Plan {
         Plan {
             bench,
             wire,
+            several_wires: Vec::new(),
             sizes: Vec::new(),
             kinds: Vec::new(),
             methods: Vec::new(),

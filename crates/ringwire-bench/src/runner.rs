@@ -36,6 +36,11 @@ const SHORT_REPEATS_FOR: Duration = Duration::from_secs(35);
 /// # Errors
 /// `Misuse` for methods that do not exist, and for a plan that makes no sense.
 pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
+    if !plan.several_wires.is_empty() && plan.bench != Bench::Wires {
+        return Err(Error::Misuse(
+            "only bench wires takes several wires; any other part is measured over one".into(),
+        ));
+    }
     let mut session = Session::new(plan, watch);
     let measured = match plan.bench {
         Bench::Short => session.short(),

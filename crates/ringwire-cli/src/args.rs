@@ -168,9 +168,10 @@ pub(crate) struct Bench {
     #[arg(value_enum)]
     pub(crate) part: Option<BenchPart>,
 
-    /// What to send into: perfect copies nothing, loopback and veth copy everything
-    #[arg(long, value_enum, default_value = "perfect")]
-    pub(crate) wire: BenchWire,
+    /// What to send into: perfect copies nothing, loopback and veth copy everything. For bench
+    /// wires it may be given many times: perfect, beside another, is then the path that changes
+    #[arg(long = "wire", value_name = "WIRE", value_enum, default_value = "perfect")]
+    pub(crate) wires: Vec<BenchWire>,
 
     /// A payload size, like 4KiB; may be given many times [default: the part's own]
     #[arg(long = "size", value_name = "SIZE", value_parser = parse_payload)]
@@ -188,9 +189,10 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "256MiB", value_name = "SIZE", value_parser = parse_working_set)]
     pub(crate) working_set: u64,
 
-    /// The order of payloads in memory [default: shuffled; bench tcp: both]
-    #[arg(long, value_enum)]
-    pub(crate) order: Option<BenchOrder>,
+    /// The order of payloads in memory; may be given many times [default: shuffled; bench tcp:
+    /// both]
+    #[arg(long = "order", value_name = "ORDER", value_enum)]
+    pub(crate) orders: Vec<BenchOrder>,
 
     /// How long one run sends, like 150ms [default: 150ms; without a part: 60ms]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]

@@ -75,16 +75,23 @@ fn plan(args: &args::Bench) -> Plan {
         Some(BenchPart::Fanout) => Bench::Fanout,
         Some(BenchPart::Latency) => Bench::Latency,
     };
-    let kind = match args.wire {
+    let wires = each_once(args.wires.iter().map(|wire| match wire {
         BenchWire::Perfect => WireKind::Perfect,
         BenchWire::Loopback => WireKind::Loopback,
         BenchWire::Veth => WireKind::Veth,
+    }));
+    let (kind, several_wires) = match wires[..] {
+        [kind] => (kind, Vec::new()),
+        _ => (WireKind::Perfect, wires),
     };
-    let orders = match (args.order, bench) {
-        (Some(BenchOrder::Shuffled), _) => vec![Order::Shuffled],
-        (Some(BenchOrder::Sequential), _) => vec![Order::Sequential],
-        (None, Bench::Tcp) => vec![Order::Shuffled, Order::Sequential],
-        (None, _) => vec![Order::Shuffled],
+    let orders = each_once(args.orders.iter().map(|order| match order {
+        BenchOrder::Shuffled => Order::Shuffled,
+        BenchOrder::Sequential => Order::Sequential,
+    }));
+    let orders = match (orders.is_empty(), bench) {
+        (false, _) => orders,
+        (true, Bench::Tcp) => vec![Order::Shuffled, Order::Sequential],
+        (true, _) => vec![Order::Shuffled],
     };
     let seconds = match (args.seconds, bench) {
         (Some(time), _) => time.as_secs_f64(),
@@ -94,14 +101,26 @@ fn plan(args: &args::Bench) -> Plan {
     Plan {
         bench,
         wire: WireSpec { kind, ack_us: args.ack_us, mtu: None },
-        sizes: args.sizes.clone(),
-        kinds: args.kinds.iter().copied().map(kind_of).collect(),
-        methods: args.methods.clone(),
+        several_wires,
+        sizes: each_once(args.sizes.iter().copied()),
+        kinds: each_once(args.kinds.iter().copied().map(kind_of)),
+        methods: each_once(args.methods.iter().cloned()),
         working_set_bytes: args.working_set,
         orders,
         seconds,
         runs: args.runs.get(),
     }
+}
+
+/// What an option was given, in that order; what it was given twice is measured once.
+fn each_once<T: PartialEq>(given: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut once = Vec::new();
+    for value in given {
+        if !once.contains(&value) {
+            once.push(value);
+        }
+    }
+    once
 }
 
 fn kind_of(kind: BenchKind) -> Kind {
@@ -131,5 +150,60 @@ impl Watch for Watching<'_> {
 
     fn stops(&self) -> bool {
         self.signals.seen().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn planned(args: &str) -> Plan {
+        let args = ["ringwire", "bench"].into_iter().chain(args.split_whitespace());
+        let Command::Bench(bench) = Cli::try_parse_from(args).expect("flags").command else {
+            panic!("not bench")
+        };
+        plan(&bench)
+    }
+
+    #[test]
+    fn a_wire_given_once_is_the_wire_and_several_are_several() {
+        use WireKind::{Loopback, Perfect, Veth};
+        for (args, kind, several) in [
+            ("wires", Perfect, &[][..]),
+            ("wires --wire perfect --wire perfect", Perfect, &[]),
+            ("wires --wire veth", Veth, &[]),
+            ("tcp --wire loopback --wire loopback", Loopback, &[]),
+            ("wires --wire veth --wire loopback --wire veth", Perfect, &[Veth, Loopback]),
+            ("wires --wire loopback --wire perfect", Perfect, &[Loopback, Perfect]),
+        ] {
+            let plan = planned(args);
+            assert_eq!((plan.wire.kind, &plan.several_wires[..]), (kind, several), "{args}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_twice_is_measured_once_in_the_order_given() {
+        let plan =
+            planned("tcp --size 64KiB --size 1KiB --size 65536 --method b --method a --method b");
+        assert_eq!(plan.sizes, [65_536, 1_024]);
+        assert_eq!(plan.methods, ["b", "a"]);
+        let plan = planned("wires --payloads mixed --payloads equal --payloads mixed");
+        assert_eq!(plan.kinds, [Kind::Mixed, Kind::Equal]);
+    }
+
+    #[test]
+    fn orders_are_as_given_or_the_parts_own() {
+        use Order::{Sequential, Shuffled};
+        for (args, orders) in [
+            ("tcp", &[Shuffled, Sequential][..]),
+            ("udp", &[Shuffled]),
+            ("tcp --order sequential", &[Sequential]),
+            ("udp --order sequential --order shuffled --order sequential", &[Sequential, Shuffled]),
+        ] {
+            assert_eq!(planned(args).orders, orders, "{args}");
+        }
     }
 }

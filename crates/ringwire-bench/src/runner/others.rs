@@ -13,8 +13,9 @@ use crate::watch::Watch;
 use crate::wires::{Case, Kind};
 use crate::{fanout, wires};
 
-/// What is measured over which wire. The plan's own wire is meant only if it copies: the perfect
-/// one is what a plan has that names none.
+/// What is measured over which wire. One wire alone is meant only if it copies: the perfect one is
+/// what a plan has that names none. Among several it stands for what is measured over it, the path
+/// that changes.
 fn wanted(plan: &Plan) -> Vec<(WireSpec, Vec<Case>)> {
     let kinds = match (plan.kinds.as_slice(), plan.sizes.is_empty()) {
         ([], true) => &Kind::ALL[..],
@@ -25,15 +26,13 @@ fn wanted(plan: &Plan) -> Vec<(WireSpec, Vec<Case>)> {
         let of_wire = kinds.iter().filter(|kind| (**kind == Kind::Changing) == changing);
         of_wire.flat_map(|kind| Case::of(*kind, &plan.sizes)).collect()
     };
-    let wires = match plan.wire.kind {
-        WireKind::Perfect => vec![
-            (WireKind::Loopback, cases(false)),
-            (WireKind::Veth, cases(false)),
-            (WireKind::Perfect, cases(true)),
-        ],
-        kind => vec![(kind, cases(false))],
+    let wires = match (plan.several_wires.as_slice(), plan.wire.kind) {
+        ([], WireKind::Perfect) => vec![WireKind::Loopback, WireKind::Veth, WireKind::Perfect],
+        ([], kind) => vec![kind],
+        (several, _) => several.to_vec(),
     };
-    let named = wires.into_iter().filter(|(_, cases)| !cases.is_empty());
+    let wires = wires.into_iter().map(|kind| (kind, cases(kind == WireKind::Perfect)));
+    let named = wires.filter(|(_, cases)| !cases.is_empty());
     named.map(|(kind, cases)| (WireSpec { kind, ..plan.wire }, cases)).collect()
 }
 
@@ -46,6 +45,13 @@ fn note(report: &mut Report, watch: &mut dyn Watch, note: String) {
 /// `bench wires`.
 pub(super) fn wires(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
     let wanted = wanted(plan);
+    if wanted.is_empty() {
+        return Err(Error::Misuse(
+            "a path that changes is measured over the perfect wire, and all else over loopback and \
+             veth: nothing is left to measure"
+                .into(),
+        ));
+    }
     let steps = wanted.iter().map(|(_, cases)| cases.len() as u64).sum();
     let mut report: Option<Report> = None;
     let (mut step, mut notes) = (0, Vec::new());
@@ -154,4 +160,47 @@ pub(super) fn latency(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Erro
     report.host.working_set_bytes = sizes.iter().copied().max().unwrap_or(0);
     report.latencies = Latencies::new(rows);
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Bench;
+    use WireKind::{Loopback, Perfect, Veth};
+
+    /// The wires of a plan, each with how many of its rows are of a path that changes, and of all.
+    fn wires(
+        kind: WireKind,
+        several: &[WireKind],
+        kinds: &[Kind],
+    ) -> Vec<(WireKind, usize, usize)> {
+        let wire = WireSpec { kind, ack_us: 30, mtu: None };
+        let plan = Plan {
+            several_wires: several.into(),
+            kinds: kinds.into(),
+            ..Plan::least(Bench::Wires, wire)
+        };
+        let changing = |cases: &[Case]| {
+            cases.iter().filter(|case| case.path == crate::report::wires::Path::Changing).count()
+        };
+        let counted =
+            |(spec, cases): (WireSpec, Vec<Case>)| (spec.kind, changing(&cases), cases.len());
+        wanted(&plan).into_iter().map(counted).collect()
+    }
+
+    #[test]
+    fn one_wire_means_what_it_always_did() {
+        let all = [(Loopback, 0, 13), (Veth, 0, 13), (Perfect, 2, 2)];
+        assert_eq!(wires(Perfect, &[], &[]), all);
+        assert_eq!(wires(Veth, &[], &[]), [(Veth, 0, 13)]);
+        assert_eq!(wires(Perfect, &[], &[Kind::Changing]), [(Perfect, 2, 2)]);
+    }
+
+    #[test]
+    fn several_wires_are_measured_in_the_order_they_were_named() {
+        assert_eq!(wires(Veth, &[Veth, Loopback], &[]), [(Veth, 0, 13), (Loopback, 0, 13)]);
+        assert_eq!(wires(Perfect, &[Perfect, Veth], &[]), [(Perfect, 2, 2), (Veth, 0, 13)]);
+        assert_eq!(wires(Veth, &[Veth, Perfect], &[Kind::Mixed]), [(Veth, 0, 1)]);
+        assert_eq!(wires(Veth, &[], &[Kind::Changing]), []);
+    }
 }

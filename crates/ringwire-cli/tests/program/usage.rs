@@ -22,7 +22,7 @@ fn short_help_fits_a_screen_and_says_that_nothing_is_encrypted() {
 
 #[test]
 fn wrong_flags_are_errors_that_name_the_way_out() {
-    let cases: [&[&str]; 23] = [
+    let cases: [&[&str]; 24] = [
         &[],
         &["frob"],
         &["send"],
@@ -42,6 +42,7 @@ fn wrong_flags_are_errors_that_name_the_way_out() {
         &["bench", "--working-set", "2GiB"],
         &["bench", "--seconds", "0"],
         &["bench", "--runs", "0"],
+        &["bench", "tcp", "--wire", "veth", "--wire", "loopback"],
         &["doctor", "--to", "http://h:80"],
         &["doctor", "--to", "::1:80"],
         &["doctor", "--probe-bytes", "4MiB"],
