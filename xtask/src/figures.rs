@@ -1,9 +1,12 @@
 //! `cargo xtask figures`: README's figures, from the JSON of a measurement.
 //!
-//! The JSON is committed (`docs/figures.json`; `cargo xtask gates --json` writes it, and with
-//! `--wires` adds the figures of wires that copy). What it comes to in words is [`mod@render`],
-//! which is pure; `cargo xtask tidy` holds that README says the same, so no figure is ever typed.
+//! The JSON is committed (`docs/figures.json`; `cargo xtask gates --json` writes it, with `--wires`
+//! adds the figures of wires that copy, and with `--before` those of an earlier measurement). What
+//! it comes to in words is [`mod@render`], which is pure; `cargo xtask tidy` holds that README says
+//! the same, so no figure is ever typed.
 
+mod compared;
+mod goals;
 mod render;
 mod text;
 mod wires;

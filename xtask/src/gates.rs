@@ -1,10 +1,13 @@
 //! `cargo xtask gates`: the speed that ringwire promises, measured and held.
 //!
 //! ```text
-//!  goals.rs    the table: what has to be reached, with its slack      (pure)
+//!  goals.rs    the table: what has to be reached, and what is reported   (pure)
 //!  bench.rs    runs `ringwire bench`, which measures
 //!  report.rs   its JSON, and ours
-//!  judge.rs    medians → verdicts                                     (pure)
+//!  judge.rs    medians → verdicts                                        (pure)
+//!  notes.rs    why something was not measured, in the benchmark's words  (pure)
+//!  anew.rs     the same of measurements that were kept                   (pure)
+//!  end.rs      what becomes of a gate after all tries, in words          (pure)
 //!  wires.rs    the gate on wires that copy, which `--wires` measures instead of all this
 //! ```
 //!
@@ -14,9 +17,12 @@
 //! change to the code does stays. Where others disturbed each of these tries, and the figures are
 //! not far off, nobody can tell: that is said and counted, and is neither a pass nor a failure.
 
+mod anew;
 mod bench;
+mod end;
 mod goals;
 mod judge;
+mod notes;
 pub(crate) mod report;
 mod wires;
 
@@ -25,20 +31,20 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bench::{Effort, Plan};
+use goals::GATES;
 pub(crate) use goals::Part;
-use goals::{GATES, Gate};
-use judge::{Judged, Verdict};
+use judge::{Judged, Tries};
 pub(crate) use judge::{is_other_choice, is_train};
-use report::{Gates, Measurement, Outcome, Report};
+use report::{Before, Gates, Measured, Measurement, Report};
 
+use crate::cargo;
 use crate::error::{Error, Result};
-use crate::{cargo, test};
 
 /// How to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to write all figures [default: gates.json in the target directory]; with --wires, the
-    /// file to whose figures these are added
+    /// file to whose figures these are added; with --judge, the file with what was measured
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Longer runs, more of them, and payloads in sequential order beside the shuffled ones; takes
@@ -52,17 +58,30 @@ pub(crate) struct Args {
     /// path that changes; in three minutes
     #[arg(long, conflicts_with_all = ["full", "no_skips"])]
     wires: bool,
+    /// Measure nothing: judge anew what the file that --json names holds, by the goals of today
+    #[arg(long, requires = "json", conflicts_with_all = ["full", "wires"])]
+    judge: bool,
+    /// Figures that were measured earlier (a file that --json wrote), on a host of the same kind,
+    /// to be kept and shown beside these [default: those that --json's file has already]
+    #[arg(long, value_name = "FILE", conflicts_with = "wires")]
+    before: Option<PathBuf>,
 }
 
 impl Args {
+    /// A short measurement into this file.
+    fn into(json: PathBuf) -> Args {
+        let (full, no_skips, wires, judge, before) = (false, false, false, false, None);
+        Args { json: Some(json), full, no_skips, wires, judge, before }
+    }
+
     /// A full measurement into this file.
     pub(crate) fn full(json: PathBuf) -> Args {
-        Args { json: Some(json), full: true, no_skips: false, wires: false }
+        Args { full: true, ..Args::into(json) }
     }
 
     /// A measurement of wires that copy, added to this file.
     pub(crate) fn wires(json: PathBuf) -> Args {
-        Args { json: Some(json), full: false, no_skips: false, wires: true }
+        Args { wires: true, ..Args::into(json) }
     }
 }
 
@@ -95,6 +114,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(path) => path.clone(),
         None => cargo::target_dir()?.join("gates.json"),
     };
+    // Before minutes are spent.
+    let given = args.before.as_deref().map(Measured::read).transpose()?.map(Measured::into_before);
+    let known = Measured::read(&json);
+    let mut document = if args.judge {
+        judged_anew(known?, args.no_skips)
+    } else {
+        let (wires, before) = known.map_or((None, None), |known| (known.wires, known.before));
+        // What `--wires` measured is kept; it says itself on which commit.
+        Gates { wires, before, ..measured(args)? }
+    };
+    let refused = put_beside(&mut document, given);
+    document.write(&json)?;
+    let code = end::show(&document, &json);
+    refused.map_or(Ok(code), Err)
+}
+
+/// Measures all gates.
+fn measured(args: &Args) -> Result<Gates> {
     let program = build()?;
     let (effort, time_max) = if args.full { (FULL, FULL_TIME_MAX) } else { (SHORT, TIME_MAX) };
     let mut session = Session::new(&program, effort, Instant::now() + time_max);
@@ -102,14 +139,46 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for attempt in 2..=TRIES {
         session.measure_again(attempt);
     }
+    Ok(Gates {
+        schema: report::SCHEMA,
+        command: format!("cargo xtask gates{}", if args.full { " --full" } else { "" }),
+        gates: end::outcomes(&session.tries, args.no_skips),
+        measurements: session.measurements,
+        wires: None,
+        before: None,
+    })
+}
 
-    let of = |tries| Final::of(tries, args.no_skips);
-    let verdicts = session.tries.iter().map(of).collect::<Vec<_>>();
-    let mut document = session.into_document(args, &verdicts);
-    // What `--wires` measured is kept; it says itself on which commit.
-    document.wires = Gates::read(&json).ok().and_then(|known| known.wires);
-    document.write(&json)?;
-    Ok(show(&document, &verdicts, &json))
+/// The same of what was measured once.
+fn judged_anew(known: Measured, strict: bool) -> Gates {
+    Gates {
+        schema: report::SCHEMA,
+        command: known.command,
+        gates: end::outcomes(&anew::tries(&known.measurements), strict),
+        measurements: known.measurements,
+        wires: known.wires,
+        before: known.before,
+    }
+}
+
+/// Puts an earlier measurement beside a document: the given one, or else that which it has. One of
+/// another kind of host cannot stand there: given, it is an error, and changes nothing; else it is
+/// left out.
+fn put_beside(document: &mut Gates, given: Option<Before>) -> Option<Error> {
+    let what = "what was measured before is of another kind of host, and is not shown beside";
+    let (given, refused) = match given {
+        Some(given) if !given.is_like(&document.measurements) => (None, Some(Error::new(what))),
+        given => (given, None),
+    };
+    if let Some(kept) = document.before.take() {
+        if kept.is_like(&document.measurements) {
+            document.before = Some(kept);
+        } else {
+            eprintln!("note: {what}");
+        }
+    }
+    document.before = given.or(document.before.take());
+    refused
 }
 
 /// Builds `ringwire`, and beside it, where it looks for them, the peers that gates hold it against.
@@ -124,12 +193,6 @@ fn build() -> Result<PathBuf> {
     program("ringwire-peers")?;
     Ok(program("ringwire")?.executable.clone())
 }
-
-/// A measurement of which others disturbed more than this part of the runs shows no shortfall.
-const DISTURBED_MAX: f64 = 1.0 / 3.0;
-
-/// One gate's tries, the last of which counts: a gate that passes is not tried again.
-type Tries = Vec<Judged>;
 
 struct Session<'a> {
     program: &'a Path,
@@ -214,10 +277,7 @@ impl<'a> Session<'a> {
         let measured = bench::measure(self.program, plan, self.time_left());
         for gate in gates {
             let judged = match &measured {
-                Ok(report) => {
-                    let disturbed = report.host.disturbed_share > DISTURBED_MAX;
-                    Judged { disturbed, ..judge::judge(&GATES[*gate], report) }
-                }
+                Ok(report) => anew::judged(&GATES[*gate], report),
                 Err(Error(why)) => Judged::short(why.as_str()),
             };
             self.tries[*gate].push(judged);
@@ -237,29 +297,6 @@ impl<'a> Session<'a> {
     fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
-
-    fn into_document(self, args: &Args, verdicts: &[Final]) -> Gates {
-        let outcomes = GATES.iter().zip(&self.tries).zip(verdicts);
-        let outcome = |((gate, tries), verdict): ((&Gate, &Tries), &Final)| {
-            let (goal, slack) = gate.goal.numbers();
-            Outcome {
-                name: gate.to_string(),
-                verdict: verdict.word().into(),
-                tries: tries.iter().map(|judged| judged.figure).collect(),
-                goal,
-                slack,
-                why: tries.last().and_then(|judged| judged.why.clone()),
-                beside: tries.last().and_then(|judged| judged.beside.clone()),
-            }
-        };
-        Gates {
-            schema: report::SCHEMA,
-            command: format!("cargo xtask gates{}", if args.full { " --full" } else { "" }),
-            gates: outcomes.map(outcome).collect(),
-            measurements: self.measurements,
-            wires: None,
-        }
-    }
 }
 
 /// The places of these gates, each once.
@@ -271,205 +308,74 @@ fn places(gates: &[usize]) -> Vec<(Part, u64)> {
     places
 }
 
-/// What becomes of a gate in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Final {
-    Pass,
-    BoundByHost,
-    Fail,
-    /// It fell short, but others had the processors whenever it was looked at.
-    CannotTell,
-    Skip,
-    /// A failure, because it may not be skipped here.
-    Refused,
-}
-
-impl Final {
-    fn of(tries: &Tries, strict: bool) -> Final {
-        let Some(last) = tries.last() else { return Final::Fail };
-        match last.verdict {
-            Verdict::Pass => Final::Pass,
-            Verdict::BoundByHost => Final::BoundByHost,
-            Verdict::Short if tries.iter().all(|judged| judged.disturbed && !judged.far_off) => {
-                Final::CannotTell
-            }
-            Verdict::Short => Final::Fail,
-            Verdict::Skip => {
-                let reason = last.why.as_deref().unwrap_or_default();
-                let refused = strict && !test::may_skip(reason);
-                if refused { Final::Refused } else { Final::Skip }
-            }
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Final::Pass => "pass",
-            Final::BoundByHost => "pass (bound by the host)",
-            Final::Fail | Final::Refused => "fail",
-            Final::CannotTell => "cannot tell",
-            Final::Skip => "skip",
-        }
-    }
-}
-
-/// A line a gate, and the counts.
-fn show(document: &Gates, verdicts: &[Final], json: &Path) -> ExitCode {
-    let (mut passed, mut failed, mut skipped, mut untold) = (0, 0, 0, 0);
-    for ((gate, outcome), verdict) in GATES.iter().zip(&document.gates).zip(verdicts) {
-        println!("{}", line(gate, outcome, *verdict));
-        match verdict {
-            Final::Pass | Final::BoundByHost => passed += 1,
-            Final::Fail | Final::Refused => failed += 1,
-            Final::CannotTell => untold += 1,
-            Final::Skip => skipped += 1,
-        }
-    }
-    println!("all figures are in {}", json.display());
-    if untold > 0 {
-        println!("{untold} could not be told: run this again on a machine that is idle");
-    }
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
-}
-
-/// What there is to say of one gate.
-fn line(gate: &Gate, outcome: &Outcome, verdict: Final) -> String {
-    let why = outcome.why.as_deref().unwrap_or_default();
-    let mark = match verdict {
-        Final::Pass => "pass".to_owned(),
-        Final::BoundByHost => format!("pass ({why})"),
-        Final::Fail => "fail".to_owned(),
-        Final::CannotTell => "cannot tell (other programs had the processors)".to_owned(),
-        Final::Skip => return format!("skip {gate}: {why}"),
-        Final::Refused => return format!("fail {gate}: MAY NOT BE SKIPPED: {why}"),
-    };
-    let shown = |figure: &Option<f64>| figure.map_or("none".into(), |figure| gate.shown(figure));
-    // The last try is the one that counts.
-    let figures: Vec<String> = outcome.tries.iter().map(shown).collect();
-    let (last, before) = figures.split_last().map_or(("none", &[][..]), |(l, b)| (l.as_str(), b));
-    let mut line = format!("{mark} {gate}: {last} ({})", gate.goal_shown());
-    if !before.is_empty() {
-        line += &format!(", before that {}", before.join(", "));
-    }
-    if let Some(beside) = &outcome.beside {
-        line += &format!(", {beside}");
-    }
-    if verdict == Final::Fail && !why.is_empty() {
-        line += &format!(": {why}");
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
+    use super::judge::Verdict;
+    use super::report::tests::{measured, report};
     use super::*;
 
-    fn judged(verdict: Verdict, figure: f64, why: Option<&str>) -> Judged {
-        let (why, beside) = (why.map(Into::into), None);
-        Judged { verdict, figure: Some(figure), why, beside, far_off: false, disturbed: false }
-    }
-
-    fn said(tries: Tries, strict: bool) -> String {
-        let verdict = Final::of(&tries, strict);
-        let mut session = Session::new(Path::new("ringwire"), SHORT, Instant::now());
-        session.tries[1] = tries;
-        let verdicts = vec![verdict; GATES.len()];
-        let args = Args { json: None, full: false, no_skips: false, wires: false };
-        let document = session.into_document(&args, &verdicts);
-        line(&GATES[1], &document.gates[1], verdict)
-    }
-
-    #[test]
-    fn a_gate_is_a_line() {
-        let bound = "bound by the host: minimal reaches 4.6×";
-        for (tries, line) in [
-            (
-                vec![judged(Verdict::Pass, 12.345, None)],
-                "pass tcp 4 KiB, against write: 12.35× (goal ≥ 12.00×, slack 0.90)",
-            ),
-            (
-                vec![judged(Verdict::BoundByHost, 4.5, Some(bound))],
-                "pass (bound by the host: minimal reaches 4.6×) tcp 4 KiB, against write: 4.50× \
-                 (goal ≥ 12.00×, slack 0.90)",
-            ),
-            (
-                vec![
-                    judged(Verdict::Short, 3.0, None),
-                    judged(Verdict::Short, 2.0, None),
-                    judged(Verdict::Pass, 12.0, None),
-                ],
-                "pass tcp 4 KiB, against write: 12.00× (goal ≥ 12.00×, slack 0.90), before that \
-                 3.00×, 2.00×",
-            ),
-            (
-                vec![Judged {
-                    beside: Some("38.1 million datagrams/s".into()),
-                    ..judged(Verdict::Pass, 12.0, None)
-                }],
-                "pass tcp 4 KiB, against write: 12.00× (goal ≥ 12.00×, slack 0.90), 38.1 million \
-                 datagrams/s",
-            ),
-            (
-                vec![Judged::short("it ended with exit status: 2")],
-                "fail tcp 4 KiB, against write: none (goal ≥ 12.00×, slack 0.90): it ended with \
-                 exit status: 2",
-            ),
-        ] {
-            assert_eq!(said(tries, true), line);
-        }
-    }
-
-    #[test]
-    fn only_what_the_kernel_lacks_may_be_skipped_where_skips_are_judged() {
-        let skip =
-            |why: &str| vec![Judged { why: Some(why.into()), ..judged(Verdict::Skip, 0.0, None) }];
-        let no_device = "the kernel has no dummy device, and no ifb";
-        assert_eq!(
-            said(skip(no_device), true),
-            format!("skip tcp 4 KiB, against write: {no_device}")
-        );
-        assert_eq!(said(skip("no rights"), false), "skip tcp 4 KiB, against write: no rights");
-        assert_eq!(
-            said(skip("no rights"), true),
-            "fail tcp 4 KiB, against write: MAY NOT BE SKIPPED: no rights"
-        );
-    }
-
-    #[test]
-    fn nobody_can_tell_what_others_disturbed_each_time() {
-        let short =
-            |disturbed, far_off| Judged { disturbed, far_off, ..judged(Verdict::Short, 9.0, None) };
-        assert_eq!(
-            said(vec![short(true, false), short(true, false)], true),
-            "cannot tell (other programs had the processors) tcp 4 KiB, against write: 9.00× (goal \
-             ≥ 12.00×, slack 0.90), before that 9.00×"
-        );
-        let of = |tries| Final::of(&tries, true);
-        assert_eq!(of(vec![short(true, false), short(false, false)]), Final::Fail);
-        assert_eq!(of(vec![short(true, true), short(true, false)]), Final::Fail);
-        assert_eq!(of(vec![short(true, false), judged(Verdict::Pass, 12.0, None)]), Final::Pass);
-    }
-
-    #[test]
-    fn a_gate_that_was_never_measured_fails() {
-        assert_eq!(Final::of(&Tries::new(), false), Final::Fail);
+    fn judged(verdict: Verdict) -> Judged {
+        let (figure, why, beside) = (Some(1.0), None, None);
+        Judged { verdict, figure, why, beside, far_off: false, disturbed: false }
     }
 
     #[test]
     fn what_falls_short_is_tried_again_place_by_place_and_nothing_else() {
         let mut session = Session::new(Path::new("ringwire"), SHORT, Instant::now());
-        for tries in &mut session.tries {
-            tries.push(judged(Verdict::Pass, 1.0, None));
+        for (gate, tries) in GATES.iter().zip(&mut session.tries) {
+            let reported = gate.goal == goals::Goal::Reported;
+            tries.push(judged(if reported { Verdict::Reported } else { Verdict::Pass }));
         }
         assert_eq!(session.short(), [0; 0]);
-        // 4 KiB against write, and its CPU; 1 MiB against write.
-        for gate in [1, 16, 3] {
-            session.tries[gate].push(judged(Verdict::Short, 1.0, None));
+        // 4 KiB against the best other and against minimal; 1 MiB against the best other.
+        for gate in [5, 12, 9] {
+            session.tries[gate].push(judged(Verdict::Short));
         }
-        assert_eq!(session.short(), [1, 3, 16]);
+        assert_eq!(session.short(), [5, 9, 12]);
         assert_eq!(places(&session.short()), [(Part::Tcp, 4096), (Part::Tcp, 1 << 20)]);
-        session.tries[1].push(judged(Verdict::BoundByHost, 1.0, None));
-        assert_eq!(session.short(), [3, 16]);
+        session.tries[5].push(judged(Verdict::Pass));
+        assert_eq!(session.short(), [9, 12]);
+    }
+
+    fn document(measurements: Vec<Measurement>, before: Option<Before>) -> Gates {
+        let (schema, command) = (report::SCHEMA, String::new());
+        Gates { schema, command, gates: Vec::new(), measurements, wires: None, before }
+    }
+
+    fn earlier(command: &str, cpus: u32) -> Before {
+        let mut one = measured(1, report(Vec::new()));
+        one.report.host.cpus = cpus;
+        Before { command: command.into(), measurements: vec![one] }
+    }
+
+    #[test]
+    fn an_earlier_measurement_is_put_beside_one_of_the_same_kind_of_host() {
+        let now = || vec![measured(1, report(Vec::new()))];
+        let commands = |document: &Gates| document.before.as_ref().map(|b| b.command.clone());
+
+        let mut one = document(now(), Some(earlier("kept", 2)));
+        assert!(put_beside(&mut one, None).is_none());
+        assert_eq!(commands(&one).as_deref(), Some("kept"));
+        assert!(put_beside(&mut one, Some(earlier("given", 2))).is_none());
+        assert_eq!(commands(&one).as_deref(), Some("given"));
+
+        let refused = put_beside(&mut one, Some(earlier("other", 64)));
+        assert!(refused.is_some_and(|Error(what)| what.contains("another kind of host")));
+        assert_eq!(commands(&one).as_deref(), Some("given"));
+        let mut one = document(now(), Some(earlier("other", 64)));
+        assert!(put_beside(&mut one, None).is_none());
+        assert_eq!(commands(&one), None);
+        assert!(put_beside(&mut document(now(), None), None).is_none());
+    }
+
+    #[test]
+    fn what_was_measured_once_is_judged_by_the_goals_of_today() {
+        let old = serde_json::json!({
+            "schema": 1, "command": "cargo xtask gates", "measurements": [], "gates": [],
+        });
+        let known = Measured::parse(&old.to_string()).map_err(|Error(what)| what).expect("read");
+        let document = judged_anew(known, false);
+        assert_eq!((document.schema, document.gates.len()), (report::SCHEMA, GATES.len()));
+        assert!(document.gates.iter().all(|gate| gate.verdict == "skip"));
     }
 }

@@ -1,8 +1,8 @@
 //! The figures in words and tables, in Markdown. Pure.
 //!
 //! A part of the benchmark is a paragraph that says what was measured and how, and a table. Only
-//! first tries are shown: what was measured again was measured because it fell short, and showing
-//! that would be choosing.
+//! first tries are shown in these: what was measured again was measured because it fell short, and
+//! showing that would be choosing. The table of goals has the try that counted, and says which.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,11 @@ use ringwire_bench::report::latency::LatencyMedian;
 use ringwire_bench::report::row::Median;
 use ringwire_units::{grouped, size};
 
+use super::compared::{Compared, cost, rates, shown, sizes, spread, times};
 use super::text::{Table, none, three_digits, wrapped};
-use super::wires;
+use super::{goals, wires};
 use crate::gates::report::{Gates, Measurement};
-use crate::gates::{Part, is_other_choice, is_train};
+use crate::gates::{Part, is_train};
 
 /// The figures: what they were measured on, a part after the other, and what became of the gates.
 pub(crate) fn render(gates: &Gates) -> String {
@@ -37,7 +38,7 @@ pub(crate) fn render(gates: &Gates) -> String {
         paragraphs.push(wrapped(&(conditions + &notes(measurement))));
         paragraphs.push(table);
     }
-    paragraphs.push(wrapped(&summary(gates)));
+    paragraphs.extend(goals::render(gates));
     paragraphs.extend(gates.wires.iter().flat_map(wires::render));
     paragraphs.join("\n\n")
 }
@@ -247,132 +248,19 @@ fn latency_table(measurement: &Measurement) -> String {
     table.text
 }
 
-/// What became of the gates, and which of them failed.
-fn summary(gates: &Gates) -> String {
-    let with = |verdict: &'static str| gates.gates.iter().filter(move |g| g.verdict == verdict);
-    let (bound, failed) = (with("pass (bound by the host)").count(), with("fail").count());
-    let passed = with("pass").count() + bound;
-    let mut text =
-        format!("Of {} gates (`cargo xtask gates`) {passed} passed there", gates.gates.len());
-    if bound > 0 {
-        text += &format!(
-            ", {bound} of them because the host binds: none of the kernel's own interfaces reaches \
-             the goal there either"
-        );
-    }
-    if failed > 0 {
-        let names: Vec<&str> = with("fail").map(|gate| gate.name.as_str()).collect();
-        text += &format!("; {failed} failed: {}", names.join("; "));
-    }
-    text.push('.');
-    match with("skip").count() {
-        0 => text,
-        skipped => text + &format!(" {skipped} could not be measured there."),
-    }
-}
-
-/// The methods of one place, by the part they play.
-struct Compared<'a> {
-    plain: Option<&'a Median>,
-    best: Option<&'a Median>,
-    minimal: Option<&'a Median>,
-    ours: Option<&'a Median>,
-}
-
-impl<'a> Compared<'a> {
-    fn of(medians: &[&'a Median], plain: &str, minimal: &str, ours: &str) -> Compared<'a> {
-        let find = |name: &str| medians.iter().copied().find(|median| median.method == name);
-        let others = medians.iter().copied().filter(|median| is_other_choice(&median.method));
-        Compared {
-            plain: find(plain),
-            best: others.max_by(|one, other| one.bytes_per_s.total_cmp(&other.bytes_per_s)),
-            minimal: find(minimal),
-            ours: find(ours),
-        }
-    }
-
-    /// The fastest other method, with its name.
-    fn best_other(&self, rate: impl Fn(&Median) -> String) -> String {
-        shown(self.best, |best| format!("{} {}", best.method, rate(best)))
-    }
-
-    /// How many times as fast as plain ours is.
-    fn times(&self) -> String {
-        match (self.ours, self.plain) {
-            (Some(ours), Some(plain)) => times(ours.bytes_per_s / plain.bytes_per_s),
-            _ => none(),
-        }
-    }
-
-    fn costs(&self) -> String {
-        format!("{}, {}", cost(self.plain), cost(self.ours))
-    }
-
-    fn copied(&self) -> String {
-        let share = self.ours.and_then(|ours| ours.copied_share);
-        share.map_or_else(none, |part| format!("{:.0} %", part * 100.0))
-    }
-}
-
-/// The sizes of payloads in this part, ascending.
-fn sizes(medians: &[AnyMedian], part: &str) -> BTreeSet<u64> {
-    let of_part = medians.iter().filter(|median| median.bench() == part);
-    of_part.map(AnyMedian::payload_bytes).collect()
-}
-
-/// Those that have rates.
-fn rates(medians: &[AnyMedian]) -> impl Iterator<Item = &Median> {
-    medians.iter().filter_map(AnyMedian::rates)
-}
-
 fn fanouts(measurement: &Measurement) -> impl Iterator<Item = &FanoutMedian> {
     measurement.report.medians.iter().filter_map(AnyMedian::fanout)
-}
-
-fn shown(median: Option<&Median>, how: impl Fn(&Median) -> String) -> String {
-    median.map_or_else(none, how)
-}
-
-/// A median with the slowest and the fastest run, in units of `unit` bytes a second.
-fn spread(median: &Median, unit: f64) -> String {
-    let of = |bytes: f64| three_digits(bytes / unit);
-    let (low, high) = (of(median.bytes_per_s_min), of(median.bytes_per_s_max));
-    format!("{} ({low} … {high})", of(median.bytes_per_s))
-}
-
-fn times(ratio: f64) -> String {
-    format!("{}×", three_digits(ratio))
-}
-
-fn cost(median: Option<&Median>) -> String {
-    median.map_or_else(none, |median| three_digits(median.cpu_s_per_gb))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gates::report::tests::{fanout, latency, median, of_any, report};
+    use crate::gates::report::tests::{fanout, latency, measured, median, of_any, outcome, report};
     use crate::gates::report::{Outcome, Report, SCHEMA};
-
-    fn outcome(name: &str, verdict: &str) -> Outcome {
-        Outcome {
-            name: name.into(),
-            verdict: verdict.into(),
-            tries: Vec::new(),
-            goal: 9.0,
-            slack: 0.9,
-            why: None,
-            beside: None,
-        }
-    }
-
-    fn measured(attempt: u32, report: Report) -> Measurement {
-        Measurement { command: "ringwire bench".into(), attempt, report }
-    }
 
     fn gates(measurements: Vec<Measurement>, gates: Vec<Outcome>) -> Gates {
         let command = "cargo xtask gates --full".into();
-        Gates { schema: SCHEMA, command, gates, measurements, wires: None }
+        Gates { schema: SCHEMA, command, gates, measurements, wires: None, before: None }
     }
 
     #[test]
@@ -395,7 +283,10 @@ mod tests {
         tcp.report.host.notes = vec!["a busy machine".into(), "a busy machine".into()];
         let again = measured(2, report(vec![median("tcp", "ringwire", 4096, 999.0)]));
         assert_eq!(
-            render(&gates(vec![tcp, again], vec![outcome("a", "pass")])),
+            render(&gates(
+                vec![tcp, again],
+                vec![outcome("tcp, against minimal", "4 KiB", "pass")]
+            )),
             "\
 Measured on kernel 6.18.44, 2 × AMD EPYC, commit 0123abcd, by `cargo xtask gates --full`. Figures
 are medians of 5 runs that took turns; in brackets are the slowest and the fastest. *Best other* is
@@ -415,14 +306,20 @@ CPU s/GB, `write` and ringwire | copied |
 | 4 KiB | 1.00 (0.900 … 1.10) | msg-zerocopy 3.00 (2.70 … 3.30) | 40.0 (36.0 … 44.0) | \
 **20.0 (18.0 … 22.0)** | 20.0× | 12.5× | 1.00, 0.0500 | 25 % |
 
-Of 1 gates (`cargo xtask gates`) 1 passed there."
+**Goals** (`cargo xtask gates`): each is a ratio to what the same host reaches in the same
+measurement; what has none is reported, and not judged. 1 passed, 0 failed.
+
+| goal | measured | verdict |
+|---|---|---|
+| tcp, against minimal: ≥ 0.97× | 4 KiB 1.50× | pass |"
         );
     }
 
     /// The lines of the table of this part.
     fn rows(report: Report) -> Vec<String> {
         let text = render(&gates(vec![measured(1, report)], Vec::new()));
-        text.lines().filter(|line| line.starts_with("| ")).skip(1).map(str::to_owned).collect()
+        let lines = text.lines().skip_while(|line| !line.starts_with("| "));
+        lines.skip(2).take_while(|line| line.starts_with("| ")).map(str::to_owned).collect()
     }
 
     #[test]
@@ -464,22 +361,5 @@ Of 1 gates (`cargo xtask gates`) 1 passed there."
             .map(|(method, ratios)| AnyMedian::Latency(latency(method, 64, ratios)));
         let row = "| 64 B | 12.4 | 18.6 | 1.50× | 21.0 | 39.4 | 1.88× |";
         assert_eq!(rows(of_any(medians.into())), [row]);
-    }
-
-    #[test]
-    fn what_failed_is_said() {
-        let outcomes = vec![
-            outcome("a", "pass"),
-            outcome("b", "pass (bound by the host)"),
-            outcome("c", "fail"),
-            outcome("d", "fail"),
-            outcome("e", "skip"),
-        ];
-        assert_eq!(
-            summary(&gates(Vec::new(), outcomes)),
-            "Of 5 gates (`cargo xtask gates`) 2 passed there, 1 of them because the host binds: \
-             none of the kernel's own interfaces reaches the goal there either; 2 failed: c; d. \
-             1 could not be measured there."
-        );
     }
 }

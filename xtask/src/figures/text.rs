@@ -13,6 +13,11 @@ impl Table {
         Table { text: format!("| {} |\n|{}|", head.join(" | "), columns.join("|")) }
     }
 
+    /// All columns hold words.
+    pub(super) fn of_words(head: &[&str]) -> Table {
+        Table { text: format!("| {} |\n|{}", head.join(" | "), "---|".repeat(head.len())) }
+    }
+
     pub(super) fn row(&mut self, cells: &[String]) {
         self.text += &format!("\n| {} |", cells.join(" | "));
     }

@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The version of [`Gates`].
-pub(crate) const SCHEMA: u32 = 1;
+/// The version of [`Gates`]. Of version 1 the measurements are read, and not what became of the
+/// gates, which were others.
+pub(crate) const SCHEMA: u32 = 2;
 
 /// What `ringwire bench --json` writes, without its single runs: medians have their spread.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,18 +38,48 @@ pub(crate) struct Gates {
     /// What was measured on wires that copy, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) wires: Option<Wires>,
+    /// What was measured earlier on a host of the same kind, to be shown beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<Before>,
+}
+
+/// An earlier measurement: of a [`Gates`] what tables compare, which are the first tries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Before {
+    /// What was typed.
+    pub(crate) command: String,
+    /// As those of [`Gates`], each with its own host.
+    pub(crate) measurements: Vec<Measurement>,
+}
+
+/// What was measured, in a file of any version.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(crate) struct Measured {
+    schema: u32,
+    pub(crate) command: String,
+    pub(crate) measurements: Vec<Measurement>,
+    pub(crate) wires: Option<Wires>,
+    pub(crate) before: Option<Before>,
 }
 
 /// What became of a gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) name: String,
-    /// `pass`, `pass (bound by the host)`, `fail` or `skip`.
+    /// What it is about, and where in that; together the name.
+    pub(crate) about: String,
+    pub(crate) place: String,
+    /// `pass`, `fail`, `reported`, `cannot tell` or `skip`.
     pub(crate) verdict: String,
     /// The figure of each try; null where it could not be made.
     pub(crate) tries: Vec<Option<f64>>,
-    pub(crate) goal: f64,
-    pub(crate) slack: f64,
+    /// Null where the figure is reported, and not judged.
+    pub(crate) goal: Option<f64>,
+    pub(crate) slack: Option<f64>,
+    /// The goal in words.
+    pub(crate) goal_shown: String,
+    /// The figure of the last try in words; null where it could not be made.
+    pub(crate) shown: Option<String>,
     /// Why, where the figures do not say it.
     pub(crate) why: Option<String>,
     /// What is stated beside, and not held.
@@ -133,24 +164,75 @@ struct Version {
     schema: u32,
 }
 
+impl Measured {
+    /// Reads what [`Gates::write`] wrote, of whatever version.
+    pub(crate) fn parse(text: &str) -> Result<Measured> {
+        let measured: Measured =
+            serde_json::from_str(text).map_err(Error::from("read the gates' JSON"))?;
+        match measured.schema {
+            1..=SCHEMA => Ok(measured),
+            schema => Err(Error::new(format!(
+                "the gates' JSON is of version {schema}, and this reads 1 to {SCHEMA}"
+            ))),
+        }
+    }
+
+    /// Reads a file of it.
+    pub(crate) fn read(path: &std::path::Path) -> Result<Measured> {
+        Measured::parse(&text_of(path)?)
+    }
+
+    /// What there is of it to compare with.
+    pub(crate) fn into_before(self) -> Before {
+        let mut measurements = self.measurements;
+        measurements.retain(|measurement| measurement.attempt == 1);
+        Before { command: self.command, measurements }
+    }
+}
+
+impl Before {
+    /// Whether both were measured on one kind of host and wire, so that they may stand side by
+    /// side.
+    pub(crate) fn is_like(&self, measurements: &[Measurement]) -> bool {
+        let firsts = self.measurements.first().zip(measurements.first());
+        firsts.is_some_and(|(theirs, ours)| theirs.is_like(ours))
+    }
+}
+
+impl Measurement {
+    /// Whether both were measured on one kind of host and wire.
+    pub(crate) fn is_like(&self, other: &Measurement) -> bool {
+        let kind = |one: &Measurement| {
+            let Host { cpu, cpus, device, mtu, ack_us, working_set_bytes, .. } =
+                one.report.host.clone();
+            (cpu, cpus, device, mtu, ack_us, working_set_bytes)
+        };
+        kind(self) == kind(other)
+    }
+}
+
+fn text_of(path: &std::path::Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(Error::from(format_args!("read {}", path.display())))
+}
+
 impl Gates {
     /// Reads what [`Gates::write`] wrote.
     pub(crate) fn parse(text: &str) -> Result<Gates> {
-        let gates: Gates =
-            serde_json::from_str(text).map_err(Error::from("read the gates' JSON"))?;
-        if gates.schema != SCHEMA {
-            let schema = gates.schema;
-            let what = format!("the gates' JSON is of version {schema}, and this reads {SCHEMA}");
-            return Err(Error::new(what));
+        let doing = "read the gates' JSON";
+        let Version { schema } = serde_json::from_str(text).map_err(Error::from(doing))?;
+        if schema != SCHEMA {
+            return Err(Error::new(format!(
+                "the gates' JSON is of version {schema}, and this reads {SCHEMA}; `cargo xtask \
+                 gates --judge --json FILE` judges an older one anew"
+            )));
         }
+        let gates = serde_json::from_str(text).map_err(Error::from(doing))?;
         Ok(gates)
     }
 
     /// Reads a file of it.
     pub(crate) fn read(path: &std::path::Path) -> Result<Gates> {
-        let text = std::fs::read_to_string(path)
-            .map_err(Error::from(format_args!("read {}", path.display())))?;
-        Gates::parse(&text)
+        Gates::parse(&text_of(path)?)
     }
 
     /// Writes the document to a file.
@@ -311,6 +393,32 @@ pub(crate) mod tests {
         }
     }
 
+    /// One run of the benchmark.
+    pub(crate) fn measured(attempt: u32, report: Report) -> Measurement {
+        Measurement { command: "ringwire bench".into(), attempt, report }
+    }
+
+    /// A gate's end, of a figure of 1.5.
+    pub(crate) fn outcome(about: &str, place: &str, verdict: &str) -> Outcome {
+        let (goal, goal_shown) = match verdict {
+            "reported" => (None, "not judged"),
+            _ => (Some(0.97), "≥ 0.97×"),
+        };
+        Outcome {
+            name: format!("{about} at {place}"),
+            about: about.into(),
+            place: place.into(),
+            verdict: verdict.into(),
+            tries: vec![Some(1.5)],
+            goal,
+            slack: goal.map(|_| 1.0),
+            goal_shown: goal_shown.into(),
+            shown: Some("1.50×".into()),
+            why: None,
+            beside: None,
+        }
+    }
+
     /// What the benchmark would write.
     fn written() -> Value {
         let ours = ringwire_bench::Report::new(host(), Vec::new());
@@ -350,23 +458,15 @@ pub(crate) mod tests {
         let gates = Gates {
             schema: SCHEMA,
             command: "cargo xtask gates".into(),
-            gates: vec![Outcome {
-                name: "tcp".into(),
-                verdict: "fail".into(),
-                tries: vec![Some(1.5), None],
-                goal: 9.0,
-                slack: 0.9,
-                why: None,
-                beside: None,
-            }],
-            measurements: vec![Measurement {
-                command: "ringwire bench tcp".into(),
-                attempt: 1,
-                report: of_any(medians),
-            }],
+            gates: vec![outcome("tcp, against minimal", "1 KiB", "fail")],
+            measurements: vec![measured(1, of_any(medians))],
             wires: Some(Wires {
                 host: host(),
                 rows: vec![row(Shape::Equal, Path::Constant, 64, Verdict::Pass)],
+            }),
+            before: Some(Before {
+                command: "cargo xtask gates --full".into(),
+                measurements: vec![measured(1, report(Vec::new()))],
             }),
         };
         let dir = tempfile::tempdir().expect("a directory");
@@ -377,6 +477,54 @@ pub(crate) mod tests {
         let median =
             text.lines().find(|line| line.contains("\"method\":\"write\"")).expect("a line");
         assert!(median.starts_with("    {") && median.ends_with("},"), "{median}");
-        assert_eq!(text.lines().count(), 26, "{text}");
+        assert_eq!(text.lines().count(), 38, "{text}");
+    }
+
+    #[test]
+    fn of_an_older_file_what_was_measured_is_read() {
+        let old = serde_json::json!({
+            "schema": 1,
+            "command": "cargo xtask gates",
+            "gates": [{"name": "tcp 1 KiB, against write", "verdict": "pass (bound by the host)"}],
+            "measurements": [measured(1, report(Vec::new())), measured(2, report(Vec::new()))],
+        });
+        let read = Measured::parse(&old.to_string()).map_err(|Error(what)| what).expect("read");
+        assert_eq!((read.measurements.len(), &read.wires), (2, &None));
+        let before = read.into_before();
+        assert_eq!(before.measurements, [measured(1, report(Vec::new()))], "first tries");
+        let why = Gates::parse(&old.to_string()).err().map(|Error(what)| what);
+        assert!(why.is_some_and(|why| why.contains("version 1") && why.contains("--judge")));
+        let mut newer = old;
+        newer["schema"] = 3.into();
+        assert!(Measured::parse(&newer.to_string()).is_err());
+    }
+
+    #[test]
+    fn figures_that_are_read_and_written_are_not_changed() {
+        // serde_json by itself reads another number, in the last digit.
+        let mut one = measured(1, report(vec![median("tcp", "write", 1_024, 1.0)]));
+        one.report.host.disturbed_share = 14.494556010758036;
+        let text = serde_json::to_string(&one).expect("JSON");
+        assert!(text.contains("14.494556010758036"), "{text}");
+        let again: Measurement = serde_json::from_str(&text).expect("read");
+        assert_eq!(serde_json::to_string(&again).expect("JSON"), text);
+    }
+
+    #[test]
+    fn only_hosts_of_one_kind_stand_side_by_side() {
+        let at = |change: fn(&mut Host)| {
+            let mut one = measured(1, report(Vec::new()));
+            change(&mut one.report.host);
+            vec![one]
+        };
+        let before = Before { command: String::new(), measurements: at(|_| ()) };
+        assert!(before.is_like(&at(|host| {
+            (host.kernel, host.commit) = ("6.18.45".into(), "f00".into());
+            host.notes.push("busy".into());
+        })));
+        assert!(!before.is_like(&at(|host| host.cpu = "Other".into())));
+        assert!(!before.is_like(&at(|host| host.mtu = 1500)));
+        assert!(!before.is_like(&[]));
+        assert!(!Before { command: String::new(), measurements: Vec::new() }.is_like(&[]));
     }
 }

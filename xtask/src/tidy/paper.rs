@@ -452,7 +452,7 @@ mod tests {
     #[test]
     fn figures_are_those_of_the_json() {
         let rule = figures_are_measured;
-        let json = r#"{"schema":1,"command":"c","gates":[],"measurements":[]}"#;
+        let json = r#"{"schema":2,"command":"c","gates":[],"measurements":[]}"#;
         let file = (figures::JSON, json);
         let gates = Gates::parse(json).map_err(|Error(what)| what).expect("read");
         let readme = |figures: &str| {
