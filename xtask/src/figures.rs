@@ -7,6 +7,7 @@
 
 mod compared;
 mod goals;
+mod minimal;
 mod render;
 mod text;
 mod wires;

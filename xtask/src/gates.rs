@@ -34,7 +34,7 @@ use bench::{Effort, Plan};
 use goals::GATES;
 pub(crate) use goals::Part;
 use judge::{Judged, Tries};
-pub(crate) use judge::{is_other_choice, is_train};
+pub(crate) use judge::{is_other_choice, is_train, ns_beyond};
 use report::{Before, Gates, Measured, Measurement, Report};
 
 use crate::cargo;

@@ -18,6 +18,11 @@ impl Table {
         Table { text: format!("| {} |\n|{}", head.join(" | "), "---|".repeat(head.len())) }
     }
 
+    /// Whether it has no rows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.lines().count() <= 2
+    }
+
     pub(super) fn row(&mut self, cells: &[String]) {
         self.text += &format!("\n| {} |", cells.join(" | "));
     }
