@@ -39,6 +39,8 @@ enum Op {
         segment_bytes: Option<u16>,
         notified: bool,
         quiet: bool,
+        /// So many of them in a row.
+        times: usize,
     },
     Turn,
     /// The oldest requests without a result are accepted.
@@ -76,7 +78,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(1000),
         1 => 1400..1402_usize,
         1 => 60_000..100_000_usize,
+        1 => Just(46 * 1400),
     ];
+    let times = prop_oneof![2 => Just(1), 1 => 2..6_usize];
     let pieces = prop_oneof![4 => vec(bytes.clone(), 1..2), 1 => vec(bytes, 0..4)];
     let segment_bytes = prop_oneof![
         3 => Just(None),
@@ -85,9 +89,9 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     let errno = || prop::sample::select(&REFUSALS[..]);
     prop_oneof![
-        8 => (pieces, segment_bytes, any::<bool>(), any::<bool>()).prop_map(
-            |(pieces, segment_bytes, notified, quiet)| {
-                Op::Send { pieces, segment_bytes, notified, quiet }
+        8 => (pieces, segment_bytes, any::<bool>(), any::<bool>(), times).prop_map(
+            |(pieces, segment_bytes, notified, quiet, times)| {
+                Op::Send { pieces, segment_bytes, notified, quiet, times }
             }
         ),
         3 => Just(Op::Turn),
@@ -143,19 +147,22 @@ struct Oracle {
 }
 
 impl Oracle {
-    fn new(thresholds: Thresholds) -> Self {
-        let promises = Invariants::new(Kind::Datagram { v6: false }, thresholds);
+    fn new(thresholds: Thresholds, registered: bool) -> Self {
+        let promises = Invariants::new(Kind::Datagram { v6: false }, thresholds, registered);
         Oracle { promises, cut: BTreeMap::new(), copies: 0, refused: false, newest: (0, 0) }
     }
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Send { pieces, segment_bytes, notified, quiet } => {
-                let (id, ranges) = self.promises.send(pieces, segment_bytes, notified, quiet);
-                let datagrams = datagrams(&ranges, segment_bytes);
-                let seen = datagrams.iter().map(Vec::is_empty).collect();
-                let serial = self.promises.order.len() - 1;
-                self.cut.insert(id, Cut { datagrams, seen, serial });
+            Op::Send { pieces, segment_bytes, notified, quiet, times } => {
+                for _ in 0..times {
+                    let pieces = pieces.clone();
+                    let (id, ranges) = self.promises.send(pieces, segment_bytes, notified, quiet);
+                    let datagrams = datagrams(&ranges, segment_bytes);
+                    let seen = datagrams.iter().map(Vec::is_empty).collect();
+                    let serial = self.promises.order.len() - 1;
+                    self.cut.insert(id, Cut { datagrams, seen, serial });
+                }
             }
             Op::Turn => {}
             Op::Accept { requests, more } => {
@@ -294,10 +301,11 @@ proptest! {
     fn any_play_keeps_the_promises(
         ops in vec(op(), 1..60),
         zero_copy_from in prop_oneof![Just(0_u64), Just(4_096), Just(1 << 40)],
+        registered in any::<bool>(),
     ) {
         let thresholds =
             Thresholds { registered_bytes: zero_copy_from, normal_bytes: zero_copy_from };
-        let mut oracle = Oracle::new(thresholds);
+        let mut oracle = Oracle::new(thresholds, registered);
         for op in ops {
             oracle.apply(op);
         }

@@ -8,6 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::sync::{Arc, LazyLock};
+
+use ringwire_arena::Segment;
 
 use crate::ledger::events::Event;
 use crate::ledger::events::Events;
@@ -70,11 +73,21 @@ pub(super) struct Invariants {
     attached: u64,
     notified_payloads: u64,
     notifier: Notifier,
+    /// Where payloads are, if they are in registered memory.
+    segment: Option<Arc<Segment>>,
 }
 
+/// The memory of all plays: more than they hold together.
+static SEGMENT: LazyLock<Arc<Segment>> = LazyLock::new(|| Segment::on_heap(0, 256 << 20));
+
 impl Invariants {
-    pub(super) fn new(kind: Kind, thresholds: Thresholds) -> Self {
+    /// `registered`: payloads are blocks of an arena.
+    pub(super) fn new(kind: Kind, thresholds: Thresholds, registered: bool) -> Self {
         let mut core = over_script(Limits::default(), thresholds);
+        let segment = registered.then(|| Arc::clone(&SEGMENT));
+        if let Some(segment) = &segment {
+            core.machine.add_segment(Arc::clone(segment));
+        }
         let sock = attach(&mut core, kind);
         let notifier = core.machine.notifier(TAG).unwrap();
         Invariants {
@@ -91,6 +104,18 @@ impl Invariants {
             attached: 0,
             notified_payloads: 0,
             notifier,
+            segment,
+        }
+    }
+
+    fn piece(&self, bytes: usize) -> Piece {
+        match &self.segment {
+            Some(segment) if bytes > 0 => {
+                let mut block = segment.take(bytes).expect("a segment that is large enough");
+                block.advance(bytes);
+                Piece::from(block.freeze())
+            }
+            _ => Piece::from(vec![0; bytes]),
         }
     }
 
@@ -102,7 +127,7 @@ impl Invariants {
         notified: bool,
         quiet: bool,
     ) -> (PayloadId, Ranges) {
-        let mut pieces: Vec<Piece> = pieces.into_iter().map(|n| Piece::from(vec![0; n])).collect();
+        let mut pieces: Vec<Piece> = pieces.into_iter().map(|bytes| self.piece(bytes)).collect();
         let (ranges, quiet) = (ranges_of(&pieces), notified && quiet);
         let tag = 1000 + self.order.len() as u64;
         let mut sending = SendOptions { segment_bytes, ..SendOptions::new().tag(tag) };

@@ -23,6 +23,8 @@ enum Op {
         pieces: Vec<usize>,
         notified: bool,
         quiet: bool,
+        /// So many of them in a row.
+        times: usize,
     },
     Turn,
     /// The outstanding request's result: so many percent of its bytes.
@@ -55,6 +57,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let bytes = prop_oneof![Just(0), 1..50_usize, 4000..5000_usize, 60_000..70_000_usize];
+    let times = prop_oneof![2 => Just(1), 1 => 2..6_usize];
     let mendable = prop_oneof![
         Just(Errno::NOMEM),
         Just(Errno::INTR),
@@ -62,8 +65,9 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Errno::CANCELED)
     ];
     prop_oneof![
-        6 => (vec(bytes, 0..4), any::<bool>(), any::<bool>())
-            .prop_map(|(pieces, notified, quiet)| Op::Send { pieces, notified, quiet }),
+        6 => (vec(bytes, 0..4), any::<bool>(), any::<bool>(), times).prop_map(
+            |(pieces, notified, quiet, times)| Op::Send { pieces, notified, quiet, times }
+        ),
         4 => Just(Op::Turn),
         4 => (prop_oneof![Just(100), 0..100_usize], any::<bool>())
             .prop_map(|(percent, more)| Op::Accept { percent, more }),
@@ -83,8 +87,8 @@ struct Oracle {
 }
 
 impl Oracle {
-    fn new(thresholds: Thresholds, fast: bool) -> Self {
-        let mut promises = Invariants::new(Kind::Stream, thresholds);
+    fn new(thresholds: Thresholds, fast: bool, registered: bool) -> Self {
+        let mut promises = Invariants::new(Kind::Stream, thresholds, registered);
         promises.core.engine.sample = fast.then_some(PathSample {
             delivery_rate: 1 << 40,
             acked_bytes: 0,
@@ -99,8 +103,10 @@ impl Oracle {
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Send { pieces, notified, quiet } => {
-                self.stream.push(self.promises.send(pieces, None, notified, quiet));
+            Op::Send { pieces, notified, quiet, times } => {
+                for _ in 0..times {
+                    self.stream.push(self.promises.send(pieces.clone(), None, notified, quiet));
+                }
             }
             Op::Turn => {}
             Op::Accept { percent, more } => {
@@ -238,10 +244,11 @@ proptest! {
         ops in vec(op(), 1..60),
         zero_copy_from in prop_oneof![Just(0_u64), Just(4_096), Just(1 << 40)],
         fast in any::<bool>(),
+        registered in any::<bool>(),
     ) {
         let thresholds =
             Thresholds { registered_bytes: zero_copy_from, normal_bytes: zero_copy_from };
-        let mut oracle = Oracle::new(thresholds, fast);
+        let mut oracle = Oracle::new(thresholds, fast, registered);
         for op in ops {
             oracle.apply(op);
         }
