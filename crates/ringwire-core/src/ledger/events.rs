@@ -296,7 +296,8 @@ impl Events {
     #[inline]
     fn begin_anew(&mut self) {
         (self.head, self.end, self.markers) = (0, 0, 0);
-        (self.writing, self.reading, self.next) = (NOBODY, NOBODY, None);
+        // Whoever is told of next is mostly the one who was told of last.
+        (self.reading, self.next) = (self.writing, None);
     }
 
     /// What is told of payloads from now on is told of this socket's.

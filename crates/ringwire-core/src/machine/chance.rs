@@ -1,9 +1,11 @@
 //! One socket's chance to send, between two submissions.
 
-use crate::machine::repeat::Repeat;
+use crate::ledger::request::RequestEntry;
 use crate::queue::gathered::Gathered;
 use crate::queue::gso::GsoBatch;
+use crate::words::flags::RouteFlags;
 use crate::words::route::Reason;
+use crate::words::submission::SubmitFlags;
 
 /// The socket whose chance it is, and how far that is.
 #[derive(Debug)]
@@ -16,6 +18,16 @@ pub(super) struct Chance {
     pub(super) step: Step,
     /// What was made of it last, if what comes next may be like it.
     pub(super) repeat: Option<Repeat>,
+}
+
+/// The request that was made last in a chance, if the next one may be like it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeat {
+    pub(super) request: RequestEntry,
+    pub(super) flags: SubmitFlags,
+    /// What its payload was sent as.
+    pub(super) segment_bytes: u16,
+    pub(super) route: RouteFlags,
 }
 
 /// What comes next.

@@ -6,25 +6,15 @@
 //! differ from it.
 
 use crate::ledger::request::RequestEntry;
+use crate::machine::chance::Repeat;
 use crate::machine::requests::Outgoing;
 use crate::machine::state::Machine;
 use crate::policy::decide::DATAGRAM_PIECES_MAX;
 use crate::queue::gso::{GsoBatch, leave_room_for_none, pages_and_charge};
-use crate::words::flags::RouteFlags;
 use crate::words::route::{Reason, Route};
 use crate::words::span::Span;
 use crate::words::submission::SubmitFlags;
 use crate::words::table::NONE;
-
-/// The request that was made last in a chance, if the next one may be like it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Repeat {
-    request: RequestEntry,
-    flags: SubmitFlags,
-    /// What its payload was sent as.
-    segment_bytes: u16,
-    route: RouteFlags,
-}
 
 impl Machine {
     /// Notes a request of datagrams down that has just been made, if another may be like it: one

@@ -29,6 +29,31 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
+    /// What is at `at`, if that is a plain payload, and the last one: as it is where each send is
+    /// followed by a turn.
+    #[inline]
+    pub(super) fn alone(
+        at: Position,
+        payloads: &Payloads,
+        segments: &KnownSegments,
+        spans: &mut Vec<Span>,
+    ) -> Option<Gathered> {
+        let entry = payloads.at(at.slot).filter(|entry| entry.next == NONE)?;
+        let (start, len) = entry.plain_rest(entry.route_flags(), at.skip)?;
+        spans.clear();
+        spans.push(Span::new(start, len));
+        Some(Gathered {
+            first: at,
+            end: Position { slot: NONE, skip: 0 },
+            count: 1,
+            bytes: len as u64,
+            segment: segments.find(start, len),
+            headers: NONE,
+            silent: entry.is_silent(),
+            alone: entry.parts == 0,
+        })
+    }
+
     /// Whether it covers all its payloads wholly, and nothing else does.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {

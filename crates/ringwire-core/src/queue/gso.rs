@@ -120,6 +120,12 @@ impl SendQueue {
         limits: GsoLimits,
         spans: &mut Vec<Span>,
     ) -> Option<GsoBatch> {
+        if self.next_alone().is_some()
+            && let Some(gathered) = Gathered::alone(self.head, payloads, segments, spans)
+            && let Some(batch) = alone(gathered, limits, payloads, spans)
+        {
+            return Some(batch);
+        }
         let mut run = self.first_run(payloads)?;
         if self.payloads_max.is_limited()
             && let Run::Whole { count, .. } = &mut run
@@ -171,6 +177,29 @@ impl SendQueue {
         }
         self.waiting_bytes -= dropped;
     }
+}
+
+/// The request of a payload that has gone nowhere yet, and has nothing behind it. `None` if one is
+/// not enough.
+#[inline]
+fn alone(
+    gathered: Gathered,
+    limits: GsoLimits,
+    payloads: &Payloads,
+    spans: &[Span],
+) -> Option<GsoBatch> {
+    let bytes = gathered.bytes;
+    let unit = payloads.at(gathered.first.slot)?.datagram_bytes().min(bytes);
+    let (pages, charge) = pages_and_charge(spans.first()?);
+    let datagrams = if unit == bytes { 1 } else { bytes.div_ceil(unit) };
+    let fits = datagrams == 1 || datagrams <= limits.datagrams.into() && bytes <= BATCH_BYTES_MAX;
+    (fits && pages <= limits.pages).then_some(GsoBatch {
+        gathered,
+        datagrams: datagrams as u32,
+        datagram_bytes: unit,
+        pages,
+        charge,
+    })
 }
 
 /// How many pages a request of this memory alone touches, and what it charges the send buffer with.

@@ -171,8 +171,13 @@ impl SendQueue {
         spans: &mut Vec<Span>,
         most: GatherLimits,
     ) -> Option<Gathered> {
-        payloads.at(self.head.slot)?;
         let bounds = self.pace.bounds(most);
+        if let Some(alone) = Gathered::alone(self.head, payloads, segments, spans)
+            && alone.bytes <= bounds.bytes_max
+        {
+            return Some(alone);
+        }
+        payloads.at(self.head.slot)?;
         let mode = self.mode(payloads, segments);
         if let Some(gathered) = Gathering::new(self.head, mode, bounds, segments, spans)
             .run(payloads, self.payloads_max)
