@@ -9,6 +9,7 @@ mod datagrams;
 mod driving;
 mod ends;
 mod faults;
+mod grants;
 mod invariants;
 mod memlock;
 mod refusals;
