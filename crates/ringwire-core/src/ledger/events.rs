@@ -179,6 +179,7 @@ impl Events {
         let mut room = Events::new();
         // Each may have a marker before it.
         room.records.resize_with(events.saturating_mul(2), || Record::EMPTY);
+        room.others.reserve(events);
         room
     }
 
