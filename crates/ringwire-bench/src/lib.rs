@@ -54,6 +54,8 @@ pub mod watch;
 pub mod wires;
 pub mod words;
 
+mod descriptors;
+mod kernel_memory;
 mod raw;
 mod sys;
 

@@ -13,14 +13,13 @@
 //! (`/proc/meminfo`, which has packets' heads). Both are the host's, so other programs' changes are
 //! in them.
 
-mod memory;
 mod set;
 mod spread;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
+use crate::descriptors::Descriptors;
 use crate::error::Error;
 use crate::job::{Backing, Job, Measurement, Order, Protocol, Settings};
+use crate::kernel_memory::KernelMemory;
 use crate::measure::{self, Tally};
 use crate::net::{Flow, Net};
 use crate::plan::{Plan, SEND_BUFFERS};
@@ -29,7 +28,6 @@ use crate::report::median;
 use crate::report::row::Row;
 use crate::side;
 use crate::watch::Watch;
-use memory::KernelMemory;
 use set::Set;
 pub use set::{BLOCK_BYTES, FLOWS};
 use spread::{MAKERS, Spread};
@@ -77,15 +75,9 @@ fn measure_to(
 
 /// As many flows as there can be descriptors for: the soft limit is raised to the hard one.
 fn affordable_flows(watch: &mut dyn Watch) -> Result<usize, Error> {
-    let limit = getrlimit(Resource::Nofile);
     let wanted = FLOWS as u64 * DESCRIPTORS_A_FLOW + OTHER_DESCRIPTORS;
-    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
-    let raised = soft.max(wanted.min(hard));
-    if raised > soft {
-        let limit = Rlimit { current: Some(raised), maximum: limit.maximum };
-        setrlimit(Resource::Nofile, limit).map_err(|e| Error::io("raising RLIMIT_NOFILE", e))?;
-    }
-    let flows = (raised.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_A_FLOW) as usize;
+    let Descriptors { most, hard } = Descriptors::raise(wanted)?;
+    let flows = (most.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_A_FLOW) as usize;
     if flows >= FLOWS {
         return Ok(FLOWS);
     }

@@ -6,16 +6,16 @@ use crate::error::Error;
 
 /// What the kernel uses, on the whole host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KernelMemory {
+pub(crate) struct KernelMemory {
     /// Pages charged to TCP sockets.
-    pub(super) tcp_bytes: u64,
+    pub(crate) tcp_bytes: u64,
     /// Slab.
-    pub(super) slab_bytes: u64,
+    pub(crate) slab_bytes: u64,
 }
 
 impl KernelMemory {
     /// What it uses now.
-    pub(super) fn read() -> Result<KernelMemory, Error> {
+    pub(crate) fn read() -> Result<KernelMemory, Error> {
         let file = |path: &str| fs::read_to_string(path).map_err(|error| Error::io(path, error));
         let pages = tcp_pages(&file("/proc/net/sockstat")?);
         let slab = slab_kib(&file("/proc/meminfo")?);
@@ -29,7 +29,7 @@ impl KernelMemory {
     }
 
     /// What it uses more than it did `before`; nothing where it uses less.
-    pub(super) fn since(self, before: KernelMemory) -> KernelMemory {
+    pub(crate) fn since(self, before: KernelMemory) -> KernelMemory {
         KernelMemory {
             tcp_bytes: self.tcp_bytes.saturating_sub(before.tcp_bytes),
             slab_bytes: self.slab_bytes.saturating_sub(before.slab_bytes),
