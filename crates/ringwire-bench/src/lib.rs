@@ -18,6 +18,7 @@
 //!
 //!  alternate.rs, ratio.rs   turns of milliseconds on wires that copy, and what they show: wires.rs
 //!  fanout/, latency.rs      one block to many; one payload at a time
+//!  scale/                   how cost grows with sockets, payloads in flight and rings
 //!  tables.rs                the tables of 2022
 //!  host.rs                  what it is measured on
 //!
@@ -45,6 +46,7 @@ pub mod plan;
 pub mod ratio;
 pub mod report;
 pub mod runner;
+pub mod scale;
 pub mod serve;
 pub mod side;
 pub mod stage;

@@ -17,6 +17,12 @@ pub fn process_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
+/// CPU time that the calling thread has used, user and system.
+pub(crate) fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
 /// How long threads of this process have been ready to run while others had the processors, those
 /// that have ended left out. Zero where the kernel does not say.
 ///

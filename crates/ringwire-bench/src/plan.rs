@@ -20,6 +20,8 @@ pub enum Bench {
     Fanout,
     /// One small payload at a time.
     Latency,
+    /// How cost grows.
+    Scale,
 }
 
 /// What to measure.

@@ -306,6 +306,12 @@ impl RawRing {
         Ok(())
     }
 
+    /// Whether the kernel has taken every request that was prepared, so that pieces may go.
+    #[inline]
+    pub(crate) fn is_submitted(&mut self) -> bool {
+        self.ring.submission().is_empty()
+    }
+
     /// Takes what has completed.
     #[inline]
     pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) {

@@ -50,6 +50,7 @@ pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
         Bench::Wires => session.take(others::wires),
         Bench::Fanout => session.take(others::fanout),
         Bench::Latency => session.take(others::latency),
+        Bench::Scale => session.take(others::scale),
     };
     match measured {
         Err(Error::Unavailable(why)) => session.note(format!("nothing can be measured: {why}")),

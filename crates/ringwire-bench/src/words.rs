@@ -5,6 +5,7 @@
 
 mod groups;
 mod others;
+mod scale;
 
 use crate::html::words::{size, three_digits, times};
 use crate::job::{Order, Protocol, WireKind};
@@ -109,6 +110,7 @@ pub fn tables(report: &Report) -> Vec<String> {
     }
     lines.extend(tables::lines(report));
     lines.extend(others::tables(report));
+    lines.extend(scale::tables(&report.scale));
     lines
 }
 
@@ -155,6 +157,7 @@ pub fn verdict(report: &Report) -> Vec<String> {
         }
     }
     lines.extend(others::verdict(report));
+    lines.extend(scale::verdict(&report.scale));
     lines
 }
 

@@ -253,6 +253,9 @@ pub(crate) enum BenchPart {
     Fanout,
     /// One small payload at a time on an idle ring
     Latency,
+    /// How cost grows: CPU time a payload with 1 to 10,000 sockets, 16 to 64 Ki payloads in flight
+    /// and 1 to 4 rings, and memory a socket and a payload
+    Scale,
 }
 
 /// What to send into.

@@ -74,6 +74,7 @@ fn plan(args: &args::Bench) -> Plan {
         Some(BenchPart::Wires) => Bench::Wires,
         Some(BenchPart::Fanout) => Bench::Fanout,
         Some(BenchPart::Latency) => Bench::Latency,
+        Some(BenchPart::Scale) => Bench::Scale,
     };
     let wires = each_once(args.wires.iter().map(|wire| match wire {
         BenchWire::Perfect => WireKind::Perfect,

@@ -7,6 +7,7 @@ pub mod host;
 pub mod latency;
 pub mod median;
 pub mod row;
+pub mod scale;
 pub mod wires;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use self::fanout::{Fanout, FanoutMedian, FanoutRow};
 use self::host::Host;
 use self::latency::{Latencies, LatencyMedian, LatencyRow};
 use self::row::{Median, Row};
+use self::scale::{MemoryMedian, MemoryRow, Scale, ScaleMedian, ScaleRow};
 use self::wires::WireRow;
 use crate::job::WireKind;
 
@@ -42,6 +44,8 @@ pub struct Report {
     pub latencies: Latencies,
     /// `bench wires`.
     pub wires: Vec<WireRow>,
+    /// `bench scale`.
+    pub scale: Scale,
 }
 
 impl Report {
@@ -55,13 +59,18 @@ impl Report {
             fanout: Fanout::default(),
             latencies: Latencies::default(),
             wires: Vec::new(),
+            scale: Scale::default(),
         }
     }
 
     /// Whether nothing was measured.
     pub fn is_empty(&self) -> bool {
-        let Report { rows, fanout, latencies, wires, .. } = self;
-        rows.is_empty() && fanout.rows.is_empty() && latencies.rows.is_empty() && wires.is_empty()
+        let Report { rows, fanout, latencies, wires, scale, .. } = self;
+        rows.is_empty()
+            && fanout.rows.is_empty()
+            && latencies.rows.is_empty()
+            && wires.is_empty()
+            && scale.is_empty()
     }
 }
 
@@ -79,6 +88,8 @@ struct Document {
 #[serde(untagged)]
 enum AnyRow {
     Wires(WireRow),
+    Scale(ScaleRow),
+    Memory(MemoryRow),
     Latency(LatencyRow),
     Fanout(Box<FanoutRow>),
     SideBySide(Box<Row>),
@@ -90,6 +101,10 @@ enum AnyRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum AnyMedian {
+    /// Of `bench scale`, of CPU time.
+    Scale(ScaleMedian),
+    /// Of `bench scale`, of memory.
+    Memory(MemoryMedian),
     /// Of `bench latency`.
     Latency(LatencyMedian),
     /// Of `bench fanout`.
@@ -102,6 +117,8 @@ impl AnyMedian {
     /// The part of the benchmark.
     pub fn bench(&self) -> &str {
         match self {
+            AnyMedian::Scale(median) => &median.bench,
+            AnyMedian::Memory(median) => &median.bench,
             AnyMedian::Latency(median) => &median.bench,
             AnyMedian::Fanout(median) => &median.median.bench,
             AnyMedian::SideBySide(median) => &median.bench,
@@ -111,6 +128,8 @@ impl AnyMedian {
     /// The wire.
     pub fn wire(&self) -> WireKind {
         match self {
+            AnyMedian::Scale(median) => median.wire,
+            AnyMedian::Memory(median) => median.wire,
             AnyMedian::Latency(median) => median.wire,
             AnyMedian::Fanout(median) => median.median.wire,
             AnyMedian::SideBySide(median) => median.wire,
@@ -120,6 +139,8 @@ impl AnyMedian {
     /// The method.
     pub fn method(&self) -> &str {
         match self {
+            AnyMedian::Scale(median) => &median.method,
+            AnyMedian::Memory(median) => &median.method,
             AnyMedian::Latency(median) => &median.method,
             AnyMedian::Fanout(median) => &median.median.method,
             AnyMedian::SideBySide(median) => &median.method,
@@ -129,6 +150,8 @@ impl AnyMedian {
     /// The size of a payload.
     pub fn payload_bytes(&self) -> u64 {
         match self {
+            AnyMedian::Scale(median) => median.payload_bytes,
+            AnyMedian::Memory(median) => median.payload_bytes,
             AnyMedian::Latency(median) => median.payload_bytes,
             AnyMedian::Fanout(median) => median.median.payload_bytes,
             AnyMedian::SideBySide(median) => median.payload_bytes,
@@ -138,16 +161,18 @@ impl AnyMedian {
     /// How many runs there were.
     pub fn runs(&self) -> u32 {
         match self {
+            AnyMedian::Scale(median) => median.runs,
+            AnyMedian::Memory(median) => median.runs,
             AnyMedian::Latency(median) => median.runs,
             AnyMedian::Fanout(median) => median.median.runs,
             AnyMedian::SideBySide(median) => median.runs,
         }
     }
 
-    /// The rates and what they cost; `bench latency` has none.
+    /// The rates and what they cost; `bench latency` and `bench scale` have none.
     pub fn rates(&self) -> Option<&Median> {
         match self {
-            AnyMedian::Latency(_) => None,
+            AnyMedian::Scale(_) | AnyMedian::Memory(_) | AnyMedian::Latency(_) => None,
             AnyMedian::Fanout(median) => Some(&median.median),
             AnyMedian::SideBySide(median) => Some(median),
         }
@@ -172,15 +197,19 @@ impl AnyMedian {
 
 impl From<Report> for Document {
     fn from(report: Report) -> Document {
-        let Report { schema, host, rows, medians, fanout, latencies, wires } = report;
+        let Report { schema, host, rows, medians, fanout, latencies, wires, scale } = report;
         let rows = rows.into_iter().map(|row| AnyRow::SideBySide(row.into()));
         let rows = rows.chain(fanout.rows.into_iter().map(|row| AnyRow::Fanout(row.into())));
         let rows = rows.chain(latencies.rows.into_iter().map(AnyRow::Latency));
         let rows = rows.chain(wires.into_iter().map(AnyRow::Wires));
+        let rows = rows.chain(scale.rows.into_iter().map(AnyRow::Scale));
+        let rows = rows.chain(scale.memory_rows.into_iter().map(AnyRow::Memory));
         let medians = medians.into_iter().map(|row| AnyMedian::SideBySide(row.into()));
         let fanouts = fanout.medians.into_iter().map(|row| AnyMedian::Fanout(row.into()));
         let medians = medians.chain(fanouts);
         let medians = medians.chain(latencies.medians.into_iter().map(AnyMedian::Latency));
+        let medians = medians.chain(scale.medians.into_iter().map(AnyMedian::Scale));
+        let medians = medians.chain(scale.memory_medians.into_iter().map(AnyMedian::Memory));
         Document { schema, host, rows: rows.collect(), medians: medians.collect() }
     }
 }
@@ -192,6 +221,8 @@ impl From<Document> for Report {
         for row in document.rows {
             match row {
                 AnyRow::Wires(row) => report.wires.push(row),
+                AnyRow::Scale(row) => report.scale.rows.push(row),
+                AnyRow::Memory(row) => report.scale.memory_rows.push(row),
                 AnyRow::Latency(row) => report.latencies.rows.push(row),
                 AnyRow::Fanout(row) => report.fanout.rows.push(*row),
                 AnyRow::SideBySide(row) => report.rows.push(*row),
@@ -199,6 +230,8 @@ impl From<Document> for Report {
         }
         for median in document.medians {
             match median {
+                AnyMedian::Scale(median) => report.scale.medians.push(median),
+                AnyMedian::Memory(median) => report.scale.memory_medians.push(median),
                 AnyMedian::Latency(median) => report.latencies.medians.push(median),
                 AnyMedian::Fanout(median) => report.fanout.medians.push(*median),
                 AnyMedian::SideBySide(median) => report.medians.push(*median),
@@ -301,6 +334,10 @@ pub(crate) mod tests {
             payloads: Shape::Equal,
             path: Path::Constant,
         });
+        report.scale = Scale::new(
+            vec![scale::tests::row("minimal", 10, 1, 500.0)],
+            vec![scale::tests::memory("ringwire", scale::Each::Socket, 1, 500.0)],
+        );
         report
     }
 
@@ -313,7 +350,7 @@ pub(crate) mod tests {
         assert_eq!(read.host, report.host);
         assert_eq!((&read.rows, &read.medians), (&report.rows, &report.medians));
         assert_eq!((&read.fanout, &read.latencies), (&report.fanout, &report.latencies));
-        assert_eq!(read.wires, report.wires);
+        assert_eq!((&read.wires, &read.scale), (&report.wires, &report.scale));
         assert_eq!(serde_json::to_string(&read).unwrap(), json);
     }
 
@@ -325,11 +362,11 @@ pub(crate) mod tests {
         let benches = |list: &str| -> Vec<serde_json::Value> {
             json[list].as_array().unwrap().iter().map(|row| row["bench"].clone()).collect()
         };
-        assert_eq!(
-            benches("rows"),
-            ["tcp".into(), "fanout".into(), "latency".into(), serde_json::Value::Null]
-        );
-        assert_eq!(benches("medians"), ["tcp", "fanout", "latency"]);
+        let named = ["tcp", "fanout", "latency"].map(serde_json::Value::from);
+        let scale = ["scale", "scale"].map(serde_json::Value::from);
+        let all = [&named[..], &[serde_json::Value::Null], &scale[..]].concat();
+        assert_eq!(benches("rows"), all);
+        assert_eq!(benches("medians"), ["tcp", "fanout", "latency", "scale", "scale"]);
     }
 
     #[test]

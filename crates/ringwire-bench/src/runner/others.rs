@@ -1,4 +1,4 @@
-//! The parts that do not measure methods side by side: wires that copy, fan-out, latency.
+//! The parts that do not measure methods side by side: wires that copy, fan-out, latency, scale.
 
 use crate::error::Error;
 use crate::host;
@@ -11,7 +11,7 @@ use crate::report::host::Host;
 use crate::report::latency::Latencies;
 use crate::watch::Watch;
 use crate::wires::{Case, Kind};
-use crate::{fanout, wires};
+use crate::{fanout, scale, wires};
 
 /// What is measured over which wire. One wire alone is meant only if it copies: the perfect one is
 /// what a plan has that names none. Among several it stands for what is measured over it, the path
@@ -159,6 +159,24 @@ pub(super) fn latency(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Erro
     }
     report.host.working_set_bytes = sizes.iter().copied().max().unwrap_or(0);
     report.latencies = Latencies::new(rows);
+    Ok(report)
+}
+
+/// `bench scale`.
+pub(super) fn scale(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error> {
+    let plan = Plan { wire: WireSpec { kind: WireKind::Perfect, ..plan.wire }, ..plan.clone() };
+    let net = Net::new(plan.wire)?;
+    let host = Host {
+        memory: "a few blocks that all payloads share, registered 4 KiB pages".into(),
+        send_buffer: "64 MiB".into(),
+        ..host::over(&plan, &net)
+    };
+    let mut report = Report::new(host, Vec::new());
+    let mut noting = Noting { watch, notes: Vec::new() };
+    report.scale = scale::measure(&plan, &net, &mut noting)?;
+    report.host.working_set_bytes =
+        report.scale.rows.first().map_or(0, |row| scale::working_set_bytes(row.payload_bytes));
+    report.host.notes.append(&mut noting.notes);
     Ok(report)
 }
 
