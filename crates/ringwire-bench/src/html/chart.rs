@@ -136,8 +136,8 @@ impl Frame {
         path
     }
 
-    /// Lines and labels of both axes. `sizes` are what the x axis shows.
-    fn axes(&self, sizes: &[u64], highlight: Option<f64>) -> Markup {
+    /// Lines and labels of both axes. `sizes` are what the x axis shows, `label` says one of them.
+    fn axes(&self, sizes: &[u64], label: Label, highlight: Option<f64>) -> Markup {
         html! {
             g.axes {
                 @for tick in self.y.ticks() {
@@ -152,7 +152,7 @@ impl Frame {
                 @for size in self.labelled(sizes) {
                     @let x = self.x(size as f64);
                     path.base d=(format!("M{x:.1} {:.1}v4", HEIGHT - BOTTOM)) {}
-                    text.tick.middle x=(one(x)) y=(HEIGHT - 7.0) { (words::size(size)) }
+                    text.tick.middle x=(one(x)) y=(HEIGHT - 7.0) { (label(size)) }
                 }
             }
         }
@@ -190,16 +190,25 @@ fn drawing(id: &str, title: &str, height: f64, content: &Markup) -> Markup {
     }
 }
 
-/// Lines over payload sizes, both axes logarithmic, with a band from the lowest to the highest run.
-/// Nothing if no line has a value above zero.
-pub(super) fn lines(id: &str, title: &str, sizes: &[u64], lines: &[Line]) -> Option<Markup> {
+/// Says a value of the x axis.
+pub(super) type Label = fn(u64) -> String;
+
+/// Lines over payload sizes, or what else `label` says, both axes logarithmic, with a band from the
+/// lowest to the highest run. Nothing if no line has a value above zero.
+pub(super) fn lines(
+    id: &str,
+    title: &str,
+    sizes: &[u64],
+    label: Label,
+    lines: &[Line],
+) -> Option<Markup> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let frame = Frame {
         x: Scale::exact(sizes.iter().map(|size| *size as f64))?,
         y: Scale::logarithmic(points().flat_map(|point| [point.low, point.y, point.high]))?,
     };
     let content = html! {
-        (frame.axes(sizes, None))
+        (frame.axes(sizes, label, None))
         // What is drawn last lies on top: the first method does.
         @for line in lines.iter().rev() {
             g class=(line.look.class()) {
@@ -260,7 +269,7 @@ pub(super) fn intervals(
     let x = Scale::exact(sizes.iter().map(|size| *size as f64))?;
     let frame = Frame { x, y: Scale::logarithmic(all)? };
     let content = html! {
-        (frame.axes(sizes, Some(1.0)))
+        (frame.axes(sizes, words::size, Some(1.0)))
         path.floor d=(format!("M{LEFT} {:.1}H{}", frame.y(floor), WIDTH - RIGHT)) {}
         @for (x, low, high) in same {
             @let (x, y) = (frame.x(*x), frame.y(*high));

@@ -50,6 +50,8 @@ pub(super) struct Document<'d> {
     pub(super) studies: Vec<Study<'d>>,
     pub(super) wires: Vec<Wire<'d>>,
     pub(super) latencies: Vec<Latency<'d>>,
+    pub(super) places: Vec<Place<'d>>,
+    pub(super) memories: Vec<Memory<'d>>,
     /// Every method in it, in the order of legends.
     pub(super) methods: Vec<&'d str>,
 }
@@ -118,6 +120,30 @@ pub(super) struct Latency<'d> {
     pub(super) ratios: Option<(f64, f64)>,
 }
 
+/// One method at one place of `bench scale`.
+pub(super) struct Place<'d> {
+    pub(super) method: &'d str,
+    pub(super) payload_bytes: u64,
+    /// What grows: `sockets`, `in_flight` or `rings`.
+    pub(super) over: &'d str,
+    /// How much there is of it.
+    pub(super) amount: u64,
+    pub(super) cpu_ns: Spread,
+    pub(super) requests: Option<f64>,
+    /// CPU time over the bare loop's, and beyond it in nanoseconds.
+    pub(super) beside_bare: Option<(f64, f64)>,
+}
+
+/// What something takes of memory, by `bench scale`, in bytes.
+pub(super) struct Memory<'d> {
+    pub(super) method: &'d str,
+    pub(super) each: &'d str,
+    pub(super) count: u64,
+    pub(super) process: Option<f64>,
+    pub(super) slab: Option<f64>,
+    pub(super) tcp: Option<f64>,
+}
+
 impl Spread {
     /// Whether two spreads share a value, so that neither may be called faster.
     pub(super) fn overlaps(&self, other: &Spread) -> bool {
@@ -143,9 +169,12 @@ impl<'d> Document<'d> {
         let studies = studies(&medians, &rows);
         let wires: Vec<_> = rows.iter().filter_map(|row| wire(row)).collect();
         let latencies: Vec<_> = medians.iter().filter_map(|row| latency(row)).collect();
+        let places: Vec<_> = medians.iter().filter_map(|row| place(row)).collect();
+        let memories = medians.iter().filter_map(|row| memory(row)).collect();
         let named = (studies.iter().flat_map(|study| study.methods.iter().copied()))
             .chain(latencies.iter().map(|latency| latency.method))
-            .chain(wires.iter().map(|wire| wire.method));
+            .chain(wires.iter().map(|wire| wire.method))
+            .chain(places.iter().map(|place| place.method));
         let methods = in_order(named);
         // Only the perfect wire has an acknowledger.
         let acknowledges = rows.iter().any(|row| text(row, "wire") == Some("perfect"));
@@ -161,7 +190,7 @@ impl<'d> Document<'d> {
         }
         let rank = |key: &str| HOST.iter().position(|known| *known == key).unwrap_or(HOST.len());
         host.sort_by_key(|(key, _)| rank(key));
-        Ok(Document { host, notes, studies, wires, latencies, methods })
+        Ok(Document { host, notes, studies, wires, latencies, places, memories, methods })
     }
 }
 
@@ -318,6 +347,37 @@ fn latency<'d>(median: &'d Map<String, Value>) -> Option<Latency<'d>> {
         p50_ns: number(median, "latency_ns_p50")?,
         p99_ns: number(median, "latency_ns_p99")?,
         ratios: number(median, "ratio_to_write_p50").zip(number(median, "ratio_to_write_p99")),
+    })
+}
+
+fn place<'d>(median: &'d Map<String, Value>) -> Option<Place<'d>> {
+    let over = text(median, "over")?;
+    let amount = match over {
+        "sockets" => "sockets",
+        "in_flight" => "in_flight_payloads",
+        "rings" => "rings",
+        _ => return None,
+    };
+    let cpu = Spread::new(number(median, "cpu_ns_per_payload")?, std::iter::empty());
+    Some(Place {
+        method: text(median, "method")?,
+        payload_bytes: whole(median, "payload_bytes")?,
+        over,
+        amount: whole(median, amount)?,
+        cpu_ns: cpu.or_as_said(median, "cpu_ns_per_payload"),
+        requests: number(median, "requests_per_payload"),
+        beside_bare: number(median, "ratio_to_minimal").zip(number(median, "beyond_minimal_ns")),
+    })
+}
+
+fn memory<'d>(median: &'d Map<String, Value>) -> Option<Memory<'d>> {
+    Some(Memory {
+        method: text(median, "method")?,
+        each: text(median, "each")?,
+        count: whole(median, "count")?,
+        process: number(median, "memory_bytes_each"),
+        slab: number(median, "slab_bytes_each"),
+        tcp: number(median, "tcp_memory_bytes_each"),
     })
 }
 

@@ -4,6 +4,7 @@
 //! data.rs   the document, sorted         scale.rs  axes
 //! mod.rs    the page, comparisons        chart.rs  drawings
 //! other.rs  wires that copy, latency     tables.rs tables
+//! growth.rs how cost grows
 //! words.rs  numbers and names as text    style.css all colours, light and dark
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 mod chart;
 mod data;
+mod growth;
 mod other;
 mod scale;
 mod tables;
@@ -80,6 +82,7 @@ impl Page<'_> {
                         }
                         (self.wires())
                         (self.latencies())
+                        (self.growth())
                     }
                     footer { p { "Written by " code { "ringwire bench --html" } "." } }
                 }
@@ -214,7 +217,7 @@ impl Page<'_> {
             points: study.of(method).filter_map(|cell| figure.point(cell)).collect(),
         });
         let lines: Vec<Line> = lines.collect();
-        chart::lines(id, title, &study.sizes, &lines)
+        chart::lines(id, title, &study.sizes, words::size, &lines)
     }
 
     fn bars(&self, id: &str, title: &str, study: &Study, figure: &Figure) -> Option<Markup> {

@@ -270,3 +270,32 @@ fn colours_stand_out_from_the_page_light_and_dark() {
         }
     }
 }
+
+#[test]
+fn what_grows_has_a_chart_and_a_table() {
+    use crate::report::scale::{Each, Over, Scale, ScaleRow, tests};
+    let mut rows = Vec::new();
+    for (sockets, bare, ours) in [(1, 150.0, 250.0), (100, 900.0, 1_100.0), (10_000, 3e3, 4e3)] {
+        rows.push(tests::row("minimal", sockets, 1, bare));
+        rows.push(tests::row("ringwire", sockets, 1, ours));
+    }
+    let rings = |rings| ScaleRow { over: Over::Rings, rings, ..tests::row("ringwire", 12, 1, 9.0) };
+    rows.extend([1, 2].map(rings));
+    let looks = vec![tests::memory("ringwire", Each::Socket, 1, 612.0)];
+    let mut report = crate::Report::new(example::host(), Vec::new());
+    report.scale = Scale::new(rows, looks);
+    let page = page(&serde_json::to_value(&report).unwrap());
+    assert_eq!(page.errors, Vec::<String>::new());
+    // Of what was measured only; and no comparison over sizes is made of it.
+    assert_eq!(texts(&page, ".growth figcaption strong"), ["Over sockets", "Over rings"]);
+    assert_eq!(count(&page, ".study"), 1);
+    assert_eq!(texts(&page, ".growth .legend label"), ["ringwire", "minimal"]);
+    assert_eq!(count(&page, ".growth .chart .m0 .mark"), 5);
+    let title = "ringwire, sockets: 10,000: 4,000 ns (4,000 to 4,000, 1 runs)";
+    assert!(texts(&page, ".chart .m0 title").contains(&title.to_owned()));
+    let ticks = texts(&page, "#growth-sockets-title ~ .axes .middle");
+    assert_eq!(ticks, ["1", "100", "10,000"]);
+    let cells = texts(&page, ".growth tbody td");
+    assert_eq!(cells[5..10], ["sockets: 1", "250", "1.67×", "100", "0.250"]);
+    assert_eq!(cells[cells.len() - 4..], ["socket of 10,000", "612", "306", "–"]);
+}

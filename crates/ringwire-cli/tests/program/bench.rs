@@ -182,6 +182,77 @@ fn into_the_perfect_wire_ringwire_copies_nothing() {
     }
 }
 
+/// Fields of a row of bench scale, in the order that is promised: of CPU time, and of memory.
+const SCALE_ROW: [&str; 15] = [
+    "bench",
+    "wire",
+    "protocol",
+    "method",
+    "payload_bytes",
+    "over",
+    "sockets",
+    "in_flight_payloads",
+    "rings",
+    "run",
+    "payloads",
+    "seconds",
+    "cpu_ns_per_payload",
+    "requests_per_payload",
+    "errors",
+];
+const MEMORY_ROW: [&str; 11] = [
+    "bench",
+    "wire",
+    "protocol",
+    "method",
+    "payload_bytes",
+    "each",
+    "count",
+    "run",
+    "memory_bytes_each",
+    "slab_bytes_each",
+    "tcp_memory_bytes_each",
+];
+
+#[test]
+fn scale_measures_up_to_as_many_sockets_as_there_may_be() {
+    let dir = scratch();
+    let html = dir.path().join("a.html");
+    // With descriptors for 25 sockets, for whoever runs this.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 250; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_ringwire")]);
+    command.args(["bench", "scale", "--json", "-", "--html"]).arg(&html).args(SHORT);
+    let end = Program::start(command).end();
+    if end.status.code() != Some(0) {
+        // What it could not measure it said.
+        return ringwire_wire::skip(
+            "scale_measures_up_to_as_many_sockets_as_there_may_be",
+            &end.stderr,
+        );
+    }
+    let report: Value = serde_json::from_str(&end.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    for keys in keys_of(&end.stdout, "rows") {
+        assert!(keys == SCALE_ROW || keys == MEMORY_ROW, "{keys:?}");
+    }
+    let amounts = |over: &str, field: &str| -> Vec<u64> {
+        let its = report["medians"].as_array().unwrap().iter().filter(|m| m["over"] == over);
+        let bare = its.filter(|median| median["method"] == "minimal");
+        bare.map(|median| median[field].as_u64().unwrap()).collect()
+    };
+    assert_eq!(amounts("sockets", "sockets"), [1, 10, 25]);
+    assert_eq!(amounts("in_flight", "in_flight_payloads"), [16, 256, 4096, 65_536]);
+    assert_eq!(amounts("rings", "rings"), [1, 2, 3, 4]);
+    let notes = report["host"]["notes"].to_string();
+    assert!(notes.contains("up to 25 sockets instead of 10000: RLIMIT_NOFILE is 250"), "{notes}");
+    for row in rows.iter().filter(|row| row["over"].is_string()) {
+        assert!(row["cpu_ns_per_payload"].as_f64().unwrap() > 0.0, "{row}");
+        assert_eq!((&row["bench"], &row["errors"]), (&"scale".into(), &0.into()), "{row}");
+    }
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.contains("How cost grows"), "{}", &page[..100]);
+}
+
 #[test]
 fn told_to_exit_it_says_what_was_measured_so_far() {
     let args = ["bench", "tcp", "--wire", "loopback", "--size", "64KiB", "--method", "write"];
