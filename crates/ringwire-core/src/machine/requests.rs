@@ -83,7 +83,9 @@ impl Machine {
             socket.outstanding -= 1;
             socket.open_requests -= 1;
             socket.poll_first |= request.polls_first;
-            socket.datagrams.charged_bytes -= request.charge;
+            if request.charge > 0 {
+                socket.datagrams.charged_bytes -= request.charge;
+            }
         }
         self.account(slot, freed);
         self.sockets.make_ready(slot);
@@ -149,7 +151,9 @@ impl Machine {
         if let Some(socket) = self.sockets.at_mut(request.socket) {
             socket.open_requests -= 1;
             socket.let_go_bytes += request.accepted;
-            socket.datagrams.charged_bytes -= request.charge;
+            if request.charge > 0 {
+                socket.datagrams.charged_bytes -= request.charge;
+            }
         }
         self.account(request.socket, freed);
     }
