@@ -186,6 +186,22 @@ impl AnyMedian {
         }
     }
 
+    /// What `bench scale` has of CPU time.
+    pub fn scale(&self) -> Option<&ScaleMedian> {
+        match self {
+            AnyMedian::Scale(median) => Some(median),
+            _ => None,
+        }
+    }
+
+    /// What `bench scale` has of memory.
+    pub fn memory(&self) -> Option<&MemoryMedian> {
+        match self {
+            AnyMedian::Memory(median) => Some(median),
+            _ => None,
+        }
+    }
+
     /// What `bench latency` has.
     pub fn latency(&self) -> Option<&LatencyMedian> {
         match self {

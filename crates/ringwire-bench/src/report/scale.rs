@@ -7,6 +7,8 @@ use crate::job::{Protocol, WireKind};
 
 /// The method that the others' growth is held against.
 pub const BARE: &str = "minimal";
+/// Whoever has a socket's memory before anybody has attached it.
+pub const KERNEL: &str = "kernel";
 
 /// What grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +25,15 @@ pub enum Over {
 impl Over {
     /// All of them, in the order of tables.
     pub const ALL: [Over; 3] = [Over::Sockets, Over::InFlight, Over::Rings];
+
+    /// What grows, behind a number.
+    pub fn things(self) -> &'static str {
+        match self {
+            Over::Sockets => "sockets",
+            Over::InFlight => "payloads in flight",
+            Over::Rings => "rings",
+        }
+    }
 }
 
 /// One run of one method.
@@ -112,6 +123,16 @@ pub enum Each {
     Socket,
     /// A payload in flight.
     Payload,
+}
+
+impl Each {
+    /// One of them, in words.
+    pub fn thing(self) -> &'static str {
+        match self {
+            Each::Socket => "socket",
+            Each::Payload => "payload",
+        }
+    }
 }
 
 /// Memory, as it was read in one run.
@@ -342,9 +363,14 @@ pub const SLACK: f64 = 1.15;
 impl Growth {
     /// The growth of a method; `None` where it or the bare loop was measured at fewer than two
     /// places.
-    pub fn of(medians: &[ScaleMedian], over: Over, method: &str) -> Option<Growth> {
+    pub fn of<'a>(
+        medians: impl IntoIterator<Item = &'a ScaleMedian> + Clone,
+        over: Over,
+        method: &str,
+    ) -> Option<Growth> {
         let ends = |method: &str| {
-            let its = || medians.iter().filter(|m| m.over == over && m.method == method);
+            let all = || medians.clone().into_iter();
+            let its = || all().filter(|m| m.over == over && m.method == method);
             let least = its().min_by_key(|median| median.amount())?;
             let most = its().max_by_key(|median| median.amount())?;
             (least.amount() < most.amount()).then_some((least, most))

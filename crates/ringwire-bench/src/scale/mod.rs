@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::job::Protocol;
 use crate::net::Net;
 use crate::plan::Plan;
-use crate::report::scale::{BARE, Each, MemoryRow, Scale, ScaleRow};
+use crate::report::scale::{BARE, Each, KERNEL, MemoryRow, Scale, ScaleRow};
 use crate::watch::Watch;
 use bare::Bare;
 use lanes::Lane;
@@ -43,8 +43,6 @@ use sender::{QUIET, RINGWIRE, Ran, Sender, Share, Slots, Sums, send_for};
 
 /// The methods, in the order in which they take turns.
 const METHODS: [&str; 3] = [BARE, RINGWIRE, QUIET];
-/// Whoever was not a method's.
-const KERNEL: &str = "kernel";
 
 /// How long a loop runs before its first run at a place, and before each.
 const FIRST_WARM_UP: Duration = Duration::from_millis(60);

@@ -4,7 +4,7 @@ use ringwire_units::grouped;
 
 use crate::html::words::{size, three_digits, times};
 use crate::report::scale::{
-    BARE, Each, Flatness, Growth, MemoryMedian, Over, SLACK, Scale, ScaleMedian,
+    BARE, Each, Flatness, Growth, KERNEL, MemoryMedian, Over, SLACK, Scale, ScaleMedian,
 };
 
 /// The tables, with an empty line before each.
@@ -31,15 +31,6 @@ fn head(over: Over) -> &'static str {
     match over {
         Over::Sockets => "sockets",
         Over::InFlight => "in flight",
-        Over::Rings => "rings",
-    }
-}
-
-/// What grows, behind a number.
-fn things(over: Over) -> &'static str {
-    match over {
-        Over::Sockets => "sockets",
-        Over::InFlight => "payloads in flight",
         Over::Rings => "rings",
     }
 }
@@ -121,7 +112,7 @@ fn growth(medians: &[ScaleMedian], over: Over) -> Option<String> {
         "CPU time a payload from {} to {} {}, where the bare loop's grows {}: {}",
         grouped(first.from.into()),
         grouped(first.to.into()),
-        things(over),
+        over.things(),
         times(first.bare),
         said.join("; ")
     ))
@@ -150,14 +141,6 @@ fn one_growth(method: &str, growth: &Growth) -> String {
     )
 }
 
-/// What memory is counted for.
-fn each(each: Each) -> &'static str {
-    match each {
-        Each::Socket => "socket",
-        Each::Payload => "payload",
-    }
-}
-
 fn memory_table(medians: &[MemoryMedian]) -> Vec<String> {
     let Some(runs) = medians.iter().map(|median| median.runs).max() else { return Vec::new() };
     let mut lines = vec![
@@ -172,7 +155,7 @@ fn memory_table(medians: &[MemoryMedian]) -> Vec<String> {
         let bytes = |bytes: Option<f64>| bytes.map_or("–".into(), |b| grouped(b.round() as u64));
         format!(
             "{:>9}  {:>8}  {:<15} {:>12} {:>12} {:>12}",
-            each(median.each),
+            median.each.thing(),
             grouped(median.count.into()),
             median.method,
             bytes(median.memory_bytes_each),
@@ -191,7 +174,7 @@ fn memory_verdict(medians: &[MemoryMedian]) -> Option<String> {
     let bytes = |bytes: f64| grouped(bytes.round() as u64);
     let mut said = Vec::new();
     if let Some(socket) = memory(Each::Socket, "ringwire") {
-        let kernel = of(Each::Socket, "kernel").and_then(|kernel| kernel.slab_bytes_each);
+        let kernel = of(Each::Socket, KERNEL).and_then(|kernel| kernel.slab_bytes_each);
         let beside =
             kernel.map_or(String::new(), |own| format!(", the kernel's slab {}", bytes(own)));
         said.push(format!("{} bytes a socket{beside}", bytes(socket)));
