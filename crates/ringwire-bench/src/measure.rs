@@ -40,6 +40,15 @@ fn waited_of(schedstat: &str) -> Option<Duration> {
     schedstat.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
+/// A measurement in which threads waited for processors for more than this part of the time was
+/// disturbed.
+const WAITED_PART: f64 = 0.03;
+
+/// Whether threads waited so long that others disturbed the measurement.
+pub(crate) fn waited_long(waited_s: f64, seconds: f64) -> bool {
+    waited_s > WAITED_PART * seconds
+}
+
 /// What a measurement reads: the host's clocks, or such as a test hands it.
 pub(crate) trait Clocks {
     fn wall(&self) -> Instant;
@@ -318,6 +327,12 @@ mod tests {
         assert_eq!(waited_of("1234567 89000 12\n"), Some(Duration::from_micros(89)));
         assert_eq!(waited_of("12"), None);
         assert_eq!(waited_of(""), None);
+    }
+
+    #[test]
+    fn more_than_three_percent_without_a_processor_is_long() {
+        assert!(waited_long(0.0031, 0.1) && !waited_long(0.0029, 0.1));
+        assert!(!waited_long(0.0, 0.0));
     }
 
     /// Until this thread and another have waited for each other: which they must, where both want

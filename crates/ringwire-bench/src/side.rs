@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::job::{Job, Measurement, Order, Settings, WireSpec};
+use crate::measure::waited_long;
 use crate::method::Method;
 use crate::plan::{Plan, SEND_BUFFERS};
 use crate::report::row::Row;
@@ -259,16 +260,13 @@ impl<'a> SideBySide<'a> {
     }
 }
 
-/// A measurement in which threads waited for processors for more than this part of the time was
-/// disturbed …
-const WAITED_PART: f64 = 0.03;
-/// … and is repeated, so often at most.
+/// A measurement that others disturbed is repeated, so often at most.
 const REPEATS_MAX: u32 = 2;
 
 /// Whether others had the processors that the measurement needed. On wires that copy, its own
 /// threads wait for each other, so this does not show there.
 fn is_disturbed(job: &Job, measured: &Measurement) -> bool {
-    !job.wire.kind.copies() && measured.waited_s > WAITED_PART * measured.seconds
+    !job.wire.kind.copies() && waited_long(measured.waited_s, measured.seconds)
 }
 
 /// Beyond half as long again as it was asked to, a run takes no longer than this to end: for the

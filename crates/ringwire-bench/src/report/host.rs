@@ -25,8 +25,8 @@ pub struct Host {
     pub working_set_bytes: u64,
     /// The commit that the program was built from.
     pub commit: String,
-    /// Which part of the runs that count other programs disturbed, of the methods measured side by
-    /// side; 0 to 1.
+    /// Which part of the runs that count other programs disturbed, of methods side by side and of
+    /// how cost grows; 0 to 1.
     #[serde(default)]
     pub disturbed_share: f64,
     /// What a reader has to know to read the figures right.

@@ -173,7 +173,16 @@ pub(super) fn scale(plan: &Plan, watch: &mut dyn Watch) -> Result<Report, Error>
     };
     let mut report = Report::new(host, Vec::new());
     let mut noting = Noting { watch, notes: Vec::new() };
-    report.scale = scale::measure(&plan, &net, &mut noting)?;
+    let measured = scale::measure(&plan, &net, &mut noting)?;
+    report.scale = measured.scale;
+    let (disturbed, runs) = (measured.disturbed_runs, report.scale.rows.len());
+    if disturbed > 0 {
+        report.host.disturbed_share = disturbed as f64 / runs.max(1) as f64;
+        noting.note(&format!(
+            "scale: other programs had the processors in {disturbed} of {runs} runs, which count \
+             all the same"
+        ));
+    }
     report.host.working_set_bytes =
         report.scale.rows.first().map_or(0, |row| scale::working_set_bytes(row.payload_bytes));
     report.host.notes.append(&mut noting.notes);

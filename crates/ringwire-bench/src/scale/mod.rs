@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::job::Protocol;
+use crate::measure::waited_long;
 use crate::net::Net;
 use crate::plan::Plan;
 use crate::report::scale::{BARE, Each, KERNEL, MemoryRow, Scale, ScaleRow};
@@ -51,17 +52,32 @@ const WARM_UP: Duration = Duration::from_millis(10);
 /// ringwire knows of it are as they stay.
 const FIRST_PAYLOADS: u64 = 3;
 
+/// What was measured, and how much of it others disturbed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Rows and medians.
+    pub scale: Scale,
+    /// Runs in which threads waited long for processors. None is made again: that wait is not in
+    /// their CPU time, and what it does to caches and to late acknowledgements may be.
+    pub disturbed_runs: usize,
+}
+
 /// Measures what `plan` asks for over `net`, the perfect wire.
 ///
 /// # Errors
 /// `Misuse` for methods and sizes that it does not have; `Unavailable` where there can be no
 /// sockets; else what keeps it from being measured.
-pub fn measure(plan: &Plan, net: &Net, watch: &mut dyn Watch) -> Result<Scale, Error> {
+pub fn measure(plan: &Plan, net: &Net, watch: &mut dyn Watch) -> Result<Measured, Error> {
     let sockets = lanes::affordable(SOCKETS[SOCKETS.len() - 1], watch)?;
     measure_to(sockets, plan, net, watch)
 }
 
-fn measure_to(sockets: u32, plan: &Plan, net: &Net, watch: &mut dyn Watch) -> Result<Scale, Error> {
+fn measure_to(
+    sockets: u32,
+    plan: &Plan,
+    net: &Net,
+    watch: &mut dyn Watch,
+) -> Result<Measured, Error> {
     if let Some(name) = plan.methods.iter().find(|name| !METHODS.contains(&name.as_str())) {
         return Err(Error::Misuse(format!(
             "no method of scale is named {name}; there are {}",
@@ -77,12 +93,13 @@ fn measure_to(sockets: u32, plan: &Plan, net: &Net, watch: &mut dyn Watch) -> Re
         slots,
         rows: Vec::new(),
         memory_rows: Vec::new(),
+        disturbed_runs: 0,
         step: 0,
         noted: Vec::new(),
     };
     let mut lanes = made.lanes;
     if lanes.is_empty() {
-        return Ok(Scale::default());
+        return Ok(Measured::default());
     }
     if let Some(taken) = made.taken {
         let each = |bytes: u64| Some(bytes as f64 / lanes.len() as f64);
@@ -105,7 +122,8 @@ fn measure_to(sockets: u32, plan: &Plan, net: &Net, watch: &mut dyn Watch) -> Re
         lanes.truncate(place.sockets.max(SOCKETS_OF_RINGS) as usize);
         bench.at(place, &lanes, steps, watch)?;
     }
-    Ok(Scale::new(bench.rows, bench.memory_rows))
+    let scale = Scale::new(bench.rows, bench.memory_rows);
+    Ok(Measured { scale, disturbed_runs: bench.disturbed_runs })
 }
 
 /// The size of a payload.
@@ -144,6 +162,7 @@ struct Bench<'p> {
     slots: Slots,
     rows: Vec<ScaleRow>,
     memory_rows: Vec<MemoryRow>,
+    disturbed_runs: usize,
     /// Runs that were made.
     step: u64,
     /// What kept methods from being measured.
@@ -207,6 +226,8 @@ impl Bench<'_> {
                 if ran.sums.other_requests > 0 && run == 1 {
                     watch.note(&other_requests(method, place, ran.sums));
                 }
+                let disturbed = waited_long(ran.waited.as_secs_f64(), ran.wall.as_secs_f64());
+                self.disturbed_runs += usize::from(disturbed);
                 self.rows.push(self.row(method, place, run, &ran));
             }
         }
@@ -342,7 +363,7 @@ mod tests {
             Err(why) => return skip(&why.to_string()),
         };
         match when_memory_is_back(|| measure_to(20, plan, &net, &mut Deaf { stops })) {
-            Ok(scale) => Some(scale),
+            Ok(measured) => Some(measured.scale),
             Err(why @ (Error::Unavailable(_) | Error::Ring(_))) => skip(&why.to_string()),
             Err(why) => panic!("{why}"),
         }

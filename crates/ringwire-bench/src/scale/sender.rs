@@ -17,7 +17,7 @@ use ringwire_core::running::Patience;
 
 use super::lanes::Lane;
 use crate::error::{Error, STUCK_AFTER};
-use crate::measure::{Clock, thread_cpu};
+use crate::measure::{Clock, thread_cpu, waited};
 
 /// ringwire with events, as rows name it.
 pub(super) const RINGWIRE: &str = "ringwire";
@@ -125,6 +125,8 @@ pub(super) struct Ran {
     /// Of the calling thread.
     pub(super) cpu: Duration,
     pub(super) wall: Duration,
+    /// How long threads of the process waited for processors meanwhile.
+    pub(super) waited: Duration,
 }
 
 /// Sends for so long, and `least` payloads at least; returns when all of them are released.
@@ -135,6 +137,7 @@ pub(super) fn send_for(
     least: u64,
 ) -> Result<Ran, Error> {
     let before = sums(senders);
+    let waited_before = waited();
     let (cpu, started) = (thread_cpu(), Instant::now());
     let mut clock = Clock::start(time);
     while clock.runs() || released(senders) - before.payloads < least {
@@ -144,7 +147,8 @@ pub(super) fn send_for(
         until_released(senders, lanes)?;
     }
     let (cpu, wall) = (thread_cpu() - cpu, started.elapsed());
-    Ok(Ran { sums: sums(senders).since(before), cpu, wall })
+    let waited = waited().saturating_sub(waited_before);
+    Ok(Ran { sums: sums(senders).since(before), cpu, wall, waited })
 }
 
 /// How long the loop sleeps when there is nothing to do but to wait.
