@@ -38,8 +38,10 @@ fn of(gate: &Gate, measurements: &[Measurement]) -> Tries {
     }
     let is_skip = tries.last().is_some_and(|last| last.verdict == Verdict::Skip);
     if !is_skip && !measurements.iter().any(|one| has_ours(one, gate)) {
-        // The method is younger than the measurement: that is no failure of it.
-        return vec![Judged::skip(format!("{} was not measured then", gate.ours()))];
+        // The part, or the method, is younger than the measurement: that is no failure of it.
+        let is_there = measurements.iter().any(|one| is_of_part(one, gate));
+        let what = if is_there { gate.ours() } else { gate.part.name() };
+        return vec![Judged::skip(format!("{what} was not measured then"))];
     }
     tries
 }
@@ -101,7 +103,9 @@ mod tests {
         let [only] = &of(&GATE, &kept)[..] else { panic!("one try") };
         assert_eq!(only.verdict, Verdict::Skip);
         assert_eq!(only.why.as_deref(), Some("ringwire was not measured then"));
-        assert_eq!(of(&GATE, &[])[0].verdict, Verdict::Skip);
+        let [without_part] = &of(&GATE, &[])[..] else { panic!("one try") };
+        assert_eq!(without_part.verdict, Verdict::Skip);
+        assert_eq!(without_part.why.as_deref(), Some("tcp was not measured then"));
         assert_eq!(tries(&kept).len(), GATES.len());
     }
 

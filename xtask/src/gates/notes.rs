@@ -13,16 +13,21 @@ pub(super) fn reason(notes: &[String]) -> Option<String> {
 
 /// The note about this method, to go on with.
 pub(super) fn said_of(method: &str, notes: &[String]) -> String {
-    let note = notes.iter().find(|note| note.split([' ', ':']).next() == Some(method));
+    let note = notes.iter().find(|note| first_word(note) == Some(method));
     note.map_or_else(String::new, |note| format!(" ({})", note.replace('\n', " ")))
+}
+
+/// The method that a note is about: `ringwire at 4096 B: …`, `ringwire, from 10 sockets: …`.
+fn first_word(note: &str) -> Option<&str> {
+    note.split([' ', ',', ':']).next()
 }
 
 /// The note in which our method says what this host does not have: `ringwire at 4096 B: io_uring is
 /// not available: …`. The part after the method's name.
 pub(super) fn refusal(ours: &str, notes: &[String]) -> Option<String> {
     notes.iter().find_map(|note| {
-        let (method, why) = note.split_once(": ")?;
-        let is_ours = method.split(' ').next() == Some(ours);
+        let (_, why) = note.split_once(": ")?;
+        let is_ours = first_word(note) == Some(ours);
         (is_ours && why.contains(" is not available: ")).then(|| why.replace('\n', " "))
     })
 }
