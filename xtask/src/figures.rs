@@ -9,6 +9,7 @@ mod compared;
 mod goals;
 mod minimal;
 mod render;
+mod scale;
 mod text;
 mod wires;
 

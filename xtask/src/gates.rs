@@ -6,6 +6,7 @@
 //!  report.rs   its JSON, and ours
 //!  judge.rs    medians → verdicts                                        (pure)
 //!  notes.rs    why something was not measured, in the benchmark's words  (pure)
+//!  growth.rs   how cost grows, and memory, for judge.rs                  (pure)
 //!  anew.rs     the same of measurements that were kept                   (pure)
 //!  end.rs      what becomes of a gate after all tries, in words          (pure)
 //!  wires.rs    the gate on wires that copy, which `--wires` measures instead of all this
@@ -21,6 +22,7 @@ mod anew;
 mod bench;
 mod end;
 mod goals;
+mod growth;
 mod judge;
 mod notes;
 pub(crate) mod report;
@@ -32,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Effort, Plan};
 use goals::GATES;
-pub(crate) use goals::Part;
+pub(crate) use goals::{OURS, Part, QUIET};
 use judge::{Judged, Tries};
 pub(crate) use judge::{is_other_choice, is_train, ns_beyond};
 use report::{Before, Gates, Measured, Measurement, Report};
@@ -94,8 +96,10 @@ const TRIES: u32 = 5;
 const IDLE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The measuring ends by then, so that all of it is over within six minutes …
 const TIME_MAX: Duration = Duration::from_secs(340);
-/// … and no place is measured again with less time left.
+/// … and no place is measured again with less time left …
 const PLACE_TIME_MIN: Duration = Duration::from_secs(20);
+/// … nor how cost grows, which has thirteen places, and to wait for an idle machine before them.
+const SCALE_TIME_MIN: Duration = Duration::from_secs(50);
 /// A full measurement has time.
 const FULL_TIME_MAX: Duration = Duration::from_secs(3600);
 
@@ -230,7 +234,8 @@ impl<'a> Session<'a> {
                 gate.part == part && gate.payload_bytes == payload_bytes
             };
             let gates: Vec<usize> = self.short().into_iter().filter(here).collect();
-            if self.time_left() < PLACE_TIME_MIN {
+            let time_min = if part == Part::Scale { SCALE_TIME_MIN } else { PLACE_TIME_MIN };
+            if self.time_left() < time_min {
                 eprintln!("{}: there is no time for another try", GATES[gates[0]]);
                 continue;
             }
@@ -311,8 +316,9 @@ fn places(gates: &[usize]) -> Vec<(Part, u64)> {
 #[cfg(test)]
 mod tests {
     use super::judge::Verdict;
-    use super::report::tests::{measured, report};
+    use super::report::tests::{measured, of_any, report, scale};
     use super::*;
+    use ringwire_bench::report::scale::Over;
 
     fn judged(verdict: Verdict) -> Judged {
         let (figure, why, beside) = (Some(1.0), None, None);
@@ -366,6 +372,20 @@ mod tests {
         assert!(put_beside(&mut one, None).is_none());
         assert_eq!(commands(&one), None);
         assert!(put_beside(&mut document(now(), None), None).is_none());
+    }
+
+    #[test]
+    fn what_was_measured_before_a_part_was_there_is_put_beside_all_the_same() {
+        let old = serde_json::json!({
+            "schema": 1, "command": "older", "gates": [],
+            "measurements": [measured(1, report(Vec::new()))],
+        });
+        let older = Measured::parse(&old.to_string()).map_err(|Error(what)| what).expect("read");
+        let growth = scale("ringwire", Over::Rings, 4, [200.0, 100.0]);
+        let now = vec![measured(1, report(Vec::new())), measured(1, of_any(vec![growth]))];
+        let mut one = document(now, None);
+        assert!(put_beside(&mut one, Some(older.into_before())).is_none());
+        assert_eq!(one.before.map(|before| before.command).as_deref(), Some("older"));
     }
 
     #[test]

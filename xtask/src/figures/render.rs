@@ -15,7 +15,7 @@ use ringwire_units::{grouped, size};
 
 use super::compared::{Compared, cost, rates, shown, sizes, spread, times};
 use super::text::{Table, none, three_digits, wrapped};
-use super::{goals, minimal, wires};
+use super::{goals, minimal, scale, wires};
 use crate::gates::report::{Gates, Measurement};
 use crate::gates::{Part, is_train};
 
@@ -28,12 +28,22 @@ pub(crate) fn render(gates: &Gates) -> String {
     }
     for part in Part::ALL {
         let of_part = |m: &&Measurement| m.report.medians.iter().any(|m| m.bench() == part.name());
-        let Some(measurement) = firsts().find(of_part) else { continue };
+        let Some(measurement) = firsts().find(of_part) else {
+            // Younger than figures that there may be.
+            if part == Part::Scale {
+                paragraphs.extend(scale::not_measured());
+            }
+            continue;
+        };
         let (conditions, table) = match part {
             Part::Tcp => (tcp_conditions(measurement), tcp_table(&measurement.report.medians)),
             Part::Udp => (udp_conditions(measurement), udp_table(&measurement.report.medians)),
             Part::Fanout => (fanout_conditions(measurement), fanout_table(measurement)),
             Part::Latency => (LATENCY.to_owned(), latency_table(measurement)),
+            Part::Scale => (
+                scale::conditions(measurement, &wire(measurement)),
+                scale::table(Some(measurement)),
+            ),
         };
         paragraphs.push(wrapped(&(conditions + &notes(measurement))));
         paragraphs.push(table);
@@ -41,6 +51,7 @@ pub(crate) fn render(gates: &Gates) -> String {
             Part::Tcp => minimal::tcp(measurement, gates.before.as_ref()),
             Part::Udp => minimal::trains(measurement, gates.before.as_ref()),
             Part::Fanout | Part::Latency => Vec::new(),
+            Part::Scale => scale::memory(measurement),
         });
     }
     paragraphs.extend(goals::render(gates));
@@ -260,8 +271,11 @@ fn fanouts(measurement: &Measurement) -> impl Iterator<Item = &FanoutMedian> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gates::report::tests::{fanout, latency, measured, median, of_any, outcome, report};
+    use crate::gates::report::tests::{
+        fanout, latency, measured, median, memory, of_any, outcome, report, scale as scale_median,
+    };
     use crate::gates::report::{Outcome, Report, SCHEMA};
+    use ringwire_bench::report::scale::{Each, Over};
 
     fn gates(measurements: Vec<Measurement>, gates: Vec<Outcome>) -> Gates {
         let command = "cargo xtask gates --full".into();
@@ -321,6 +335,16 @@ quiet ÷ `minimal` | ns beyond `minimal` | quiet, ns beyond `minimal` |
 | 1 KiB | 0.500 | write 0.500 | – | – | – | – | – | – | – |
 | 4 KiB | 1.00 | msg-zerocopy 3.00 | 40.0 | **20.0** | – | 0.500× | – | 102 | – |
 
+**Growth** (`ringwire bench scale`) and memory: not measured. *Growth* is what a payload costs with
+the most, over what it would cost there had ringwire's own part, which is what it costs beyond
+`minimal`, stayed as it is with the least; up to 1.15× is flat.
+
+|  | `minimal` | ringwire | quiet | growth of ringwire | growth of quiet |
+|---|---:|---:|---:|---:|---:|
+| sockets | not measured | not measured | not measured | – | – |
+| payloads in flight | not measured | not measured | not measured | – | – |
+| rings | not measured | not measured | not measured | – | – |
+
 **Goals** (`cargo xtask gates`): each is a ratio to what the same host reaches in the same
 measurement; what has none is reported, and not judged. 1 passed, 0 failed.
 
@@ -368,6 +392,29 @@ measurement; what has none is reported, and not judged. 1 passed, 0 failed.
         assert_eq!(rows(report.clone()), [row]);
         let text = fanout_conditions(&measured(1, report));
         assert!(text.contains("one block of 1 MiB to 1,000 connections"), "{text}");
+    }
+
+    #[test]
+    fn growth_comes_with_memory_and_with_what_disturbed_it() {
+        let cost = |method, amount, ns| scale_median(method, Over::Rings, amount, ns);
+        let medians = vec![
+            cost("minimal", 1, [100.0, 0.0]),
+            cost("ringwire", 1, [200.0, 100.0]),
+            cost("minimal", 4, [100.0, 0.0]),
+            cost("ringwire", 4, [250.0, 150.0]),
+            memory("ringwire", Each::Socket, 612.0),
+        ];
+        let mut report = of_any(medians);
+        report.host.notes = vec!["scale: other programs had the processors".into()];
+        let text = render(&gates(vec![measured(1, report)], Vec::new())).replace('\n', " ");
+        assert!(text.contains("| 4 rings | 100 (90.0 … 110) | **250 (240 … 260)** |"), "{text}");
+        assert!(text.contains("| not measured | 1.250× | – |"), "{text}");
+        assert!(
+            text.contains("is flat. Note: scale: other programs had the processors."),
+            "{text}"
+        );
+        assert!(text.contains("| socket, `ringwire` | 10,000 | 612 | 306 |"), "{text}");
+        assert!(!text.contains("and memory: not measured"), "{text}");
     }
 
     #[test]

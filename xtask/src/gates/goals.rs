@@ -10,27 +10,30 @@
 use std::fmt;
 
 use ringwire_bench::job::WireKind;
+use ringwire_bench::report::scale::{Each, Over, SLACK};
 use ringwire_units::size;
 
-/// A part of `ringwire bench`. How costs grow with sockets and with payloads in flight belongs here
-/// once `ringwire bench scale` measures it: a part and a [`Figure`] of its own, whose goal is to be
-/// flat within 15 % beside the kernel's own.
+/// A part of `ringwire bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Tcp,
     Udp,
     Fanout,
     Latency,
+    /// Last, because it is measured as a whole, and again as well: what has little time left goes
+    /// before it.
+    Scale,
 }
 
 impl Part {
     /// All of them, in the order they are measured in.
-    pub(crate) const ALL: [Part; 4] = [Part::Tcp, Part::Udp, Part::Fanout, Part::Latency];
+    pub(crate) const ALL: [Part; 5] =
+        [Part::Tcp, Part::Udp, Part::Fanout, Part::Latency, Part::Scale];
 
     /// The wire that its goals are stated for.
     pub(crate) fn wire(self) -> WireKind {
         match self {
-            Part::Tcp | Part::Udp | Part::Fanout => WireKind::Perfect,
+            Part::Tcp | Part::Udp | Part::Fanout | Part::Scale => WireKind::Perfect,
             Part::Latency => WireKind::Loopback,
         }
     }
@@ -42,6 +45,7 @@ impl Part {
             Part::Udp => "udp",
             Part::Fanout => "fanout",
             Part::Latency => "latency",
+            Part::Scale => "scale",
         }
     }
 }
@@ -85,6 +89,16 @@ pub(crate) enum Figure {
     /// How many times as long as `write` a call takes that finds nobody before it, at this
     /// percentile.
     TimesLatency { percentile: Percentile },
+    /// What a payload costs with the most of something, over what it would cost there had our own
+    /// part of it stayed as it is with the least: the benchmark's own verdict on growth.
+    Growth {
+        /// Our method.
+        ours: &'static str,
+        /// What there is more and more of.
+        over: Over,
+    },
+    /// Bytes of the process's own memory for each of these.
+    Memory { each: Each },
 }
 
 /// The calls that a latency is of.
@@ -159,9 +173,21 @@ impl Gate {
             Figure::TimesPlain { ours, .. }
             | Figure::TimesMinimal { ours }
             | Figure::TimesBestBare { ours }
-            | Figure::TimesBareLoop { ours, .. } => ours,
+            | Figure::TimesBareLoop { ours, .. }
+            | Figure::Growth { ours, .. } => ours,
             Figure::CpuBeyondMinimal => QUIET,
-            Figure::TimesBestOther | Figure::EventsPerBlock | Figure::TimesLatency { .. } => OURS,
+            Figure::TimesBestOther
+            | Figure::EventsPerBlock
+            | Figure::TimesLatency { .. }
+            | Figure::Memory { .. } => OURS,
+        }
+    }
+
+    /// What the benchmark's notes call what the gate is about: of memory none speaks by method.
+    pub(crate) fn noted_as(&self) -> &'static str {
+        match self.figure {
+            Figure::Memory { .. } => "memory",
+            _ => self.ours(),
         }
     }
 
@@ -170,7 +196,9 @@ impl Gate {
     pub(crate) fn shown(&self, figure: f64) -> String {
         let digits = match self.figure {
             // No zero below zero.
-            Figure::CpuBeyondMinimal => return self.with_unit(figure.round() + 0.0, 0),
+            Figure::CpuBeyondMinimal | Figure::Memory { .. } => {
+                return self.with_unit(figure.round() + 0.0, 0);
+            }
             Figure::EventsPerBlock => 2,
             _ if figure < 2.0 => 3,
             _ => 2,
@@ -182,6 +210,7 @@ impl Gate {
         let unit = match self.figure {
             Figure::CpuBeyondMinimal => " ns",
             Figure::EventsPerBlock => " events",
+            Figure::Memory { .. } => " bytes",
             _ => "×",
         };
         format!("{figure:.digits$}{unit}")
@@ -201,7 +230,11 @@ impl Gate {
 
     /// Where it is measured, within its part.
     pub(crate) fn place(&self) -> String {
-        size(self.payload_bytes)
+        match self.figure {
+            Figure::Growth { over, .. } => over.things().to_owned(),
+            Figure::Memory { each } => each.thing().to_owned(),
+            _ => size(self.payload_bytes),
+        }
     }
 
     /// What it is about, wherever it is measured.
@@ -215,6 +248,8 @@ impl Gate {
             Figure::CpuBeyondMinimal => "CPU a quiet payload beyond minimal".to_owned(),
             Figure::EventsPerBlock => "events a block".to_owned(),
             Figure::TimesLatency { percentile } => format!("{} against write", percentile.name()),
+            Figure::Growth { ours, .. } => growth_of(ours),
+            Figure::Memory { .. } => "memory for each".to_owned(),
         };
         format!("{}, {about}", self.part.name())
     }
@@ -226,6 +261,12 @@ fn against(ours: &str, other: &str) -> String {
         OURS => format!("against {other}"),
         ours => format!("{ours} against {other}"),
     }
+}
+
+/// A growth in words; whose it is, where it is not ringwire's.
+fn growth_of(ours: &str) -> String {
+    let growth = "growth beside minimal's";
+    if ours == OURS { growth.to_owned() } else { format!("{ours}'s {growth}") }
 }
 
 impl fmt::Display for Gate {
@@ -275,6 +316,12 @@ const fn reported(part: Part, payload_bytes: u64, figure: Figure) -> Gate {
 const fn latency(payload_bytes: u64, percentile: Percentile, slack: f64) -> Gate {
     let figure = Figure::TimesLatency { percentile };
     Gate { part: Part::Latency, payload_bytes, figure, goal: Goal::AtMost { goal: 1.1, slack } }
+}
+
+/// Growth by no more than the benchmark calls flat; the bare loop takes turns, so without slack.
+const fn flat(ours: &'static str, over: Over) -> Gate {
+    let (figure, goal) = (Figure::Growth { ours, over }, Goal::AtMost { goal: SLACK, slack: 0.0 });
+    Gate { part: Part::Scale, payload_bytes: 4 * KIB, figure, goal }
 }
 
 const WRITE: Figure = Figure::TimesPlain { ours: OURS, plain: "write" };
@@ -341,6 +388,14 @@ pub(crate) const GATES: &[Gate] = &[
     latency(64, Percentile::P99, SLACK_P99),
     latency(KIB, Percentile::P50, SLACK_P50),
     latency(KIB, Percentile::P99, SLACK_P99),
+    flat(OURS, Over::Sockets),
+    flat(OURS, Over::InFlight),
+    flat(OURS, Over::Rings),
+    flat(QUIET, Over::Sockets),
+    flat(QUIET, Over::InFlight),
+    flat(QUIET, Over::Rings),
+    reported(Part::Scale, 4 * KIB, Figure::Memory { each: Each::Socket }),
+    reported(Part::Scale, 4 * KIB, Figure::Memory { each: Each::Payload }),
 ];
 
 #[cfg(test)]
@@ -383,6 +438,10 @@ mod tests {
         assert_eq!(shown, ["0.966×", "1.000×", "14.73×"]);
         assert_eq!([-0.3, 45.6, -99.7].map(|ns| GATES[19].shown(ns)), ["0 ns", "46 ns", "-100 ns"]);
         assert_eq!(GATES[35].shown(1.0), "1.00 events");
+        assert_eq!(
+            (GATES[40].shown(1.1504), GATES[46].shown(612.4)),
+            ("1.150×".into(), "612 bytes".into())
+        );
     }
 
     #[test]
@@ -398,6 +457,9 @@ mod tests {
             (34, "fanout 1 MiB, against minimal", "≥ 0.97×, slack 0.90"),
             (35, "fanout 1 MiB, events a block", "≤ 1.00 events"),
             (36, "latency 64 B, p50 against write", "≤ 1.10×, slack +0.05×"),
+            (40, "scale sockets, growth beside minimal's", "≤ 1.15×"),
+            (44, "scale payloads in flight, ringwire-quiet's growth beside minimal's", "≤ 1.15×"),
+            (46, "scale socket, memory for each", "not judged"),
         ] {
             assert_eq!((names[at].as_str(), GATES[at].goal_shown().as_str()), (name, goal));
         }

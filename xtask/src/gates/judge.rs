@@ -9,6 +9,7 @@ use ringwire_bench::report::AnyMedian;
 use ringwire_bench::report::row::Median;
 
 use super::goals::{Figure, Gate, Goal, OURS, Part, Percentile, QUIET};
+use super::growth;
 use super::notes::{reason, refusal, said_of};
 use super::report::Report;
 
@@ -96,12 +97,13 @@ pub(crate) fn methods(gate: &Gate, there: &[&str]) -> Option<Vec<String>> {
     let (fixed, bare): (Vec<&str>, bool) = match gate.figure {
         // Few methods, which are always measured together.
         _ if matches!(gate.part, Part::Fanout | Part::Latency) => return None,
-        Figure::TimesBestOther | Figure::EventsPerBlock | Figure::TimesLatency { .. } => {
-            return None;
-        }
+        Figure::TimesBestOther
+        | Figure::EventsPerBlock
+        | Figure::TimesLatency { .. }
+        | Figure::Memory { .. } => return None,
         // What bare methods reach is stated beside.
         Figure::TimesPlain { ours, plain } => (vec![plain, ours], true),
-        Figure::TimesMinimal { ours } => (vec![MINIMAL, ours], false),
+        Figure::TimesMinimal { ours } | Figure::Growth { ours, .. } => (vec![MINIMAL, ours], false),
         Figure::TimesBestBare { ours } => (vec![ours], true),
         Figure::TimesBareLoop { ours, bare } => (vec![bare, ours], false),
         // Ours with an event a payload is stated beside.
@@ -113,24 +115,24 @@ pub(crate) fn methods(gate: &Gate, there: &[&str]) -> Option<Vec<String>> {
 
 /// The verdict on `gate` by what was measured.
 pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
-    let place = Place::of(gate, report);
+    let (place, notes) = (Place::of(gate, report), &report.host.notes);
     if place.0.is_empty() {
-        return match reason(&report.host.notes) {
+        return match reason(notes).or_else(|| refusal(gate.noted_as(), notes)) {
             Some(why) => Judged::skip(why),
             None => Judged::short("nothing was measured here, and nothing says why"),
         };
     }
     let Some(ours) = place.find(gate.ours()) else {
-        return match refusal(gate.ours(), &report.host.notes) {
+        return match refusal(gate.noted_as(), notes) {
             Some(why) => Judged::skip(why),
             None => Judged::short(format!(
                 "{} was not measured here{}",
                 gate.ours(),
-                said_of(gate.ours(), &report.host.notes)
+                said_of(gate.noted_as(), notes)
             )),
         };
     };
-    let errors = ours.rates().map_or(0, |rates| rates.errors);
+    let errors = place.errors(gate.ours());
     if errors > 0 {
         return Judged::short(format!("{errors} of {}'s payloads failed", ours.method()));
     }
@@ -141,10 +143,9 @@ pub(crate) fn judge(gate: &Gate, report: &Report) -> Judged {
             let far_off = gate.goal.is_missed_by_far(figure);
             Judged { far_off, ..Judged::of(Verdict::Short, figure) }
         }
-        Err(missing) => Judged::short(format!(
-            "{missing} was not measured here{}",
-            said_of(missing, &report.host.notes)
-        )),
+        Err(missing) => {
+            Judged::short(format!("{missing} was not measured here{}", said_of(missing, notes)))
+        }
     };
     Judged { beside: place.beside(gate, ours), ..judged }
 }
@@ -160,12 +161,22 @@ impl<'a> Place<'a> {
                 && median.payload_bytes() == gate.payload_bytes
                 && (median.rates().is_none_or(|rates| rates.order == ORDER)
                     || gate.part == Part::Fanout)
+                && growth::is_about(gate.figure, median)
         };
         Place(report.medians.iter().filter(here).collect())
     }
 
     fn find(&self, method: &str) -> Option<&'a AnyMedian> {
         self.0.iter().copied().find(|median| median.method() == method)
+    }
+
+    /// Payloads of this method that failed, wherever what grows was measured.
+    fn errors(&self, method: &str) -> u64 {
+        let errors = |median: &AnyMedian| match median {
+            AnyMedian::Scale(median) => median.errors,
+            median => median.rates().map_or(0, |rates| rates.errors),
+        };
+        self.0.iter().filter(|median| median.method() == method).map(|median| errors(median)).sum()
     }
 
     /// The fastest of the methods that `which` takes.
@@ -198,6 +209,15 @@ impl<'a> Place<'a> {
                     Percentile::P99 => latency.ratio_to_write_p99,
                 })
             }
+            Figure::Growth { ours, over } => {
+                minimal()?;
+                let growth = growth::of(&self.0, over, ours);
+                Ok(growth.ok_or("an end of ringwire's growth or minimal's")?.relative)
+            }
+            Figure::Memory { .. } => {
+                let bytes = ours.memory().and_then(|memory| memory.memory_bytes_each);
+                bytes.ok_or("the process's memory")
+            }
         }
     }
 
@@ -228,6 +248,10 @@ impl<'a> Place<'a> {
                 let said: Vec<String> = said.into_iter().flatten().collect();
                 (!said.is_empty()).then(|| said.join("; "))
             }
+            Figure::Growth { ours, over } => {
+                Some(growth::beside(gate, &growth::of(&self.0, over, ours)?))
+            }
+            Figure::Memory { each } => growth::memory_beside(gate, &self.0, each),
             _ => None,
         }
     }

@@ -285,6 +285,7 @@ pub(crate) mod tests {
     use ringwire_bench::report::fanout::FanoutMedian;
     use ringwire_bench::report::latency::LatencyMedian;
     use ringwire_bench::report::row::Median;
+    use ringwire_bench::report::scale::{Each, MemoryMedian, Over, ScaleMedian};
 
     /// A median of `bench` with the numbers that gates are made of.
     pub(crate) fn median(bench: &str, method: &str, payload_bytes: u64, gb_per_s: f64) -> Median {
@@ -343,6 +344,51 @@ pub(crate) mod tests {
             ratio_to_write_p50: ratios[0],
             ratio_to_write_p99: ratios[1],
         }
+    }
+
+    /// A median of `bench scale` with so many of what grows: what a payload costs in nanoseconds,
+    /// and how many of them beyond `minimal`. Runs differ by 10 ns to both sides.
+    pub(crate) fn scale(method: &str, over: Over, amount: u32, ns: [f64; 2]) -> AnyMedian {
+        let [cpu, beyond] = ns;
+        let of = |wanted: Over, other: u32| if over == wanted { amount } else { other };
+        AnyMedian::Scale(ScaleMedian {
+            bench: "scale".into(),
+            wire: WireKind::Perfect,
+            protocol: Protocol::Tcp,
+            method: method.into(),
+            payload_bytes: 4096,
+            over,
+            sockets: of(Over::Sockets, 12),
+            in_flight_payloads: of(Over::InFlight, 1024),
+            rings: of(Over::Rings, 1),
+            runs: 5,
+            cpu_ns_per_payload: cpu,
+            cpu_ns_per_payload_min: cpu - 10.0,
+            cpu_ns_per_payload_max: cpu + 10.0,
+            requests_per_payload: 0.25,
+            errors: 0,
+            ratio_to_minimal: Some(1.0),
+            beyond_minimal_ns: Some(beyond),
+            beyond_minimal_ns_min: Some(beyond - 10.0),
+            beyond_minimal_ns_max: Some(beyond + 10.0),
+        })
+    }
+
+    /// A median of `bench scale` of the process's memory.
+    pub(crate) fn memory(method: &str, each: Each, bytes: f64) -> AnyMedian {
+        AnyMedian::Memory(MemoryMedian {
+            bench: "scale".into(),
+            wire: WireKind::Perfect,
+            protocol: Protocol::Tcp,
+            method: method.into(),
+            payload_bytes: 4096,
+            each,
+            count: 10_000,
+            runs: 5,
+            memory_bytes_each: Some(bytes),
+            slab_bytes_each: Some(bytes / 2.0),
+            tcp_memory_bytes_each: None,
+        })
     }
 
     /// The header of a report.
@@ -455,6 +501,8 @@ pub(crate) mod tests {
         let mut medians = report(vec![median("tcp", "write", 4096, 2.0)]).medians;
         medians.push(AnyMedian::Fanout(fanout("ringwire", 1 << 20, 1.0).into()));
         medians.push(AnyMedian::Latency(latency("ringwire", 64, [1.0, 1.0])));
+        medians.push(scale("ringwire", Over::Rings, 4, [200.0, 50.0]));
+        medians.push(memory("ringwire", Each::Socket, 600.0));
         let gates = Gates {
             schema: SCHEMA,
             command: "cargo xtask gates".into(),
@@ -477,7 +525,7 @@ pub(crate) mod tests {
         let median =
             text.lines().find(|line| line.contains("\"method\":\"write\"")).expect("a line");
         assert!(median.starts_with("    {") && median.ends_with("},"), "{median}");
-        assert_eq!(text.lines().count(), 38, "{text}");
+        assert_eq!(text.lines().count(), 40, "{text}");
     }
 
     #[test]
