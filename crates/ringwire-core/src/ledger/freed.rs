@@ -21,6 +21,11 @@ pub(crate) struct Freed {
 }
 
 impl Freed {
+    pub(super) fn add_batch(&mut self, (payloads, bytes): (u64, u64)) {
+        self.payloads += payloads as u32;
+        self.bytes += bytes;
+    }
+
     pub(super) fn add(&mut self, other: Freed) {
         self.payloads += other.payloads;
         self.bytes += other.bytes;
@@ -48,12 +53,19 @@ impl ReleaseBatch {
         self.copied = self.copied.and(copied);
     }
 
-    /// Tells the notification, and begins anew.
-    pub(super) fn tell(&mut self, notifications: &mut NotificationTable, events: &mut Events) {
+    /// Tells the notification, and begins anew. `observed` was of all of them, beside what they
+    /// say themselves. Returns how many they were, and their bytes.
+    pub(super) fn tell(
+        &mut self,
+        observed: Copied,
+        notifications: &mut NotificationTable,
+        events: &mut Events,
+    ) -> (u64, u64) {
         let ReleaseBatch { notification, payloads, bytes, copied } = mem::replace(self, Self::NONE);
-        if payloads > 0 {
-            let released = Sum { payloads, bytes, copied, failed: 0 };
+        if payloads > 0 && notification != NONE {
+            let released = Sum { payloads, bytes, copied: copied.and(observed), failed: 0 };
             notifications.on_released(notification, released, events);
         }
+        (payloads, bytes)
     }
 }

@@ -402,7 +402,7 @@ impl Payloads {
                         freed.bytes += bytes;
                         if owner.notification != NONE {
                             if owner.notification != batch.notification {
-                                batch.tell(notifications, events);
+                                batch.tell(Copied::No, notifications, events);
                                 batch.notification = owner.notification;
                             }
                             batch.add(bytes, copied);
@@ -428,7 +428,44 @@ impl Payloads {
             }
             slot = next;
         }
-        batch.tell(notifications, events);
+        batch.tell(Copied::No, notifications, events);
+        freed
+    }
+
+    /// The same of `count` payloads that a request has had wholly and alone, and of which nobody
+    /// was told when it was accepted.
+    pub(crate) fn release_silent_run(
+        &mut self,
+        mut slot: u32,
+        count: u32,
+        observed: Copied,
+        notifications: &mut NotificationTable,
+        events: &mut Events,
+    ) -> Freed {
+        let mut freed = Freed::default();
+        let mut batch = ReleaseBatch::NONE;
+        for _ in 0..count {
+            let Some(entry) = self.table.at_mut(slot) else { break };
+            let next = entry.next;
+            match self.owners.get_mut(slot as usize) {
+                Some(owner) if entry.parts == 0 && entry.flags.is_plain_and_silent() => {
+                    if owner.notification != batch.notification {
+                        freed.add_batch(batch.tell(observed, notifications, events));
+                        batch.notification = owner.notification;
+                    }
+                    batch.add(entry.bytes, entry.copied);
+                    self.quiet.push(&mut owner.piece);
+                    self.table.discard(slot);
+                }
+                _ => {
+                    let covered = Covered { part: 0, settled: true };
+                    let one = self.release_run(slot, 1, covered, observed, notifications, events);
+                    freed.add(one);
+                }
+            }
+            slot = next;
+        }
+        freed.add_batch(batch.tell(observed, notifications, events));
         freed
     }
 

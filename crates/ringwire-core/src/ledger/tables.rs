@@ -223,12 +223,13 @@ impl Ledger {
         // Nothing can be observed of what was not accepted.
         let observed = if request.accepted > 0 { copied } else { Copied::No };
         self.uncounted -= u32::from(request.whole);
-        let covered = Covered {
-            part: u32::from(!request.whole),
-            settled: request.whole && request.silent && request.accepted > 0,
-        };
         let (first, count) = (request.first, request.count);
         let notifications = &mut self.notifications;
+        if request.whole && request.silent && request.accepted > 0 {
+            let payloads = &mut self.payloads;
+            return payloads.release_silent_run(first, count, observed, notifications, events);
+        }
+        let covered = Covered { part: u32::from(!request.whole), settled: false };
         self.payloads.release_run(first, count, covered, observed, notifications, events)
     }
 }

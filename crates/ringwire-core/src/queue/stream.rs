@@ -329,7 +329,7 @@ impl<'a> Gathering<'a> {
             };
             let offset = start.wrapping_sub(window);
             let inside = offset <= window_bytes && len <= window_bytes - offset;
-            if !inside || len as u64 > bounds.bytes_max {
+            if !inside || count == 0 && len as u64 > bounds.bytes_max {
                 break true;
             }
             // Nothing adjoins the empty span: no piece is at address 0.

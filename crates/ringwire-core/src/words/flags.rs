@@ -110,6 +110,13 @@ impl PayloadFlags {
         (self.0 | known) & (Self::PLAIN | Self::OVER) == Self::PLAIN | Self::OVER
     }
 
+    /// Whether it is plain, and nobody is told of it.
+    #[inline]
+    pub(crate) fn is_plain_and_silent(self) -> bool {
+        let asked = Self::PLAIN | Self::QUIET | Self::TELLS_ACCEPTED;
+        self.0 & asked == Self::PLAIN | Self::QUIET
+    }
+
     /// Whether it is settled and passed by its queue.
     #[inline]
     pub(crate) fn is_over(self) -> bool {
