@@ -201,7 +201,9 @@ impl Ringwire {
         Ok(run.tally)
     }
 
-    #[inline]
+    /// As a program has it that calls `Ring::send` where it makes its payload: a handle that was
+    /// just made is not passed on through memory.
+    #[inline(always)]
     fn send<T: IntoPayload>(
         &mut self,
         payload: T,
