@@ -281,17 +281,18 @@ impl Events {
     }
 
     /// Drops the payloads of those that were not taken, which may run foreign code. Should that
-    /// panic, the rest is dropped with the buffer, or when it is written over; the payloads of
-    /// several pieces go first, so that none is left to be told of under another's id.
+    /// panic, those of their kind are dropped all the same. Payloads of several pieces go first, so
+    /// that none is left to be told of under another's id.
     #[cold]
     fn drop_rest(&mut self) {
         let rest = self.head..self.end;
         self.begin_anew();
         self.others.clear();
+        // All out first: whoever panics, the others are dropped with their list.
+        let pieces = self.records[rest].iter_mut().filter_map(|record| record.piece.take());
+        let pieces: Vec<Piece> = pieces.collect();
         self.payloads.clear();
-        for record in &mut self.records[rest] {
-            record.piece = None;
-        }
+        drop(pieces);
     }
 
     #[inline]

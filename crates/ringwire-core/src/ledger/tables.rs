@@ -178,9 +178,10 @@ impl Ledger {
 
     /// Settles `count` payloads from `slot` on as failed, and releases those that no request
     /// covers. The links behind a queue that was failed before may lead anywhere, so callers who
-    /// cannot vouch for the whole queue must count.
+    /// cannot vouch for the whole queue must count. None of another socket than `socket` is.
     pub(crate) fn fail_run(
         &mut self,
+        socket: u32,
         mut slot: u32,
         count: u32,
         error: Errno,
@@ -189,6 +190,9 @@ impl Ledger {
         let mut freed = Freed::default();
         for _ in 0..count {
             let Some(entry) = self.payloads.at(slot) else { break };
+            if self.payloads.socket(slot) != socket {
+                break;
+            }
             let next = entry.next;
             freed.failed += u32::from(self.payloads.fail(slot, error, events));
             self.payloads.pass(slot);

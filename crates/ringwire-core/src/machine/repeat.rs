@@ -1,9 +1,9 @@
 //! Steps 2 to 5 of a send, for datagrams: a request like the one before it.
 //!
 //! Who sends trains sends many alike. What was gathered and decided for one holds for the next in
-//! the same chance, because nothing that it depends on can change there: so that one is made of the
-//! last one's entry, with another payload. Neighbours: `datagrams.rs` makes the first, and all that
-//! differ from it.
+//! the same chance, until the time goes on or a completion comes: so that one is made of the last
+//! one's entry, with another payload. A shorter payload that might have gone with it goes by itself
+//! then. Neighbours: `datagrams.rs` makes the first, and all that differ from it.
 
 use crate::ledger::request::RequestEntry;
 use crate::machine::chance::Repeat;
@@ -29,7 +29,10 @@ impl Machine {
             return;
         }
         let best = (request.route, request.reason) == (Route::ZeroCopyRegistered, Reason::Best);
-        let one = batch.gathered.is_whole() && batch.gathered.count == 1 && self.spans.len() == 1;
+        // A header page that lies behind the payload is one span with it, and this request's alone.
+        let gathered = &batch.gathered;
+        let plain = gathered.headers == NONE && gathered.is_whole();
+        let one = plain && gathered.count == 1 && self.spans.len() == 1;
         let alone = leave_room_for_none(batch.gathered.bytes) && !request.addressed;
         let entry = self.ledger.payloads.at(request.first);
         if let Some(entry) = entry.filter(|_| best && one && alone)
@@ -37,6 +40,14 @@ impl Machine {
         {
             let (segment_bytes, route) = (entry.segment_bytes(), entry.route_flags());
             chance.repeat = Some(Repeat { request: *request, flags, segment_bytes, route });
+        }
+    }
+
+    /// What was decided may not hold any more.
+    #[inline]
+    pub(super) fn forget_repeat(&mut self) {
+        if let Some(chance) = &mut self.chance {
+            chance.repeat = None;
         }
     }
 
@@ -62,6 +73,6 @@ impl Machine {
         socket.last_decision = Some((request.route, request.reason));
         self.spans.clear();
         self.spans.push(span);
-        Some(self.hand_over(RequestEntry { first, charge, ..request }, flags))
+        Some(self.hand_over(RequestEntry { first, charge, headers: NONE, ..request }, flags))
     }
 }

@@ -24,7 +24,7 @@ use crate::machine::aborts::PendingAborts;
 use crate::machine::admission::{Admission, Room};
 use crate::machine::chance::Chance;
 use crate::machine::clock::Clock;
-use crate::machine::grant::Grant;
+use crate::machine::grant::{Grant, Taken};
 use crate::machine::pins::Pins;
 use crate::machine::sockets::{Sockets, Stage};
 use crate::machine::stalls::StallDetector;
@@ -143,6 +143,7 @@ impl Machine {
     /// Tells it what time it is.
     #[inline]
     pub fn update_now(&mut self, now: Instant) {
+        self.forget_repeat();
         self.clock.update(now);
     }
 
@@ -306,9 +307,11 @@ impl Machine {
         stats.pinned_bytes_max = self.pins.known_bytes();
         let oldest_ms = self.ledger.payloads.oldest_ms(self.clock.now_ms());
         stats.oldest_unreleased_ms = oldest_ms.map_or(0, u64::from);
-        for (_, entry) in self.sockets.iter().filter(|(_, entry)| entry.is_stalled()) {
+        let Taken { sock, room: granted, .. } = self.grant.taken();
+        for (slot, entry) in self.sockets.iter().filter(|(_, entry)| entry.is_stalled()) {
+            let granted = if slot == sock.0.slot() { granted.bytes } else { 0 };
             stats.stalled_sockets += 1;
-            stats.stalled_bytes += entry.held.bytes();
+            stats.stalled_bytes += entry.held.bytes() + granted;
         }
         let leaked = leaked();
         (stats.leaked_payloads, stats.leaked_bytes) = (leaked.payloads, leaked.bytes);

@@ -246,9 +246,9 @@ impl Machine {
         }
         self.tell_accepted(slot);
         if let Some(error) = broken {
-            // The queue is gone; what was not accepted goes with it, be it behind this request.
+            // What was not accepted goes with the queue, be it behind this request.
             let left = count - reached + u32::from(accepted > 0 && at.skip > 0);
-            self.fail_payloads(slot, at.slot, left, error);
+            self.fail_with_queue(slot, at.slot, left, error);
         }
     }
 
@@ -262,8 +262,7 @@ impl Machine {
         let (first, count) = (Position { slot: request.first, skip: request.skip }, request.count);
         let Some(socket) = self.sockets.at_mut(slot) else { return };
         if let Some(error) = socket.broken {
-            // The queue behind it is gone already.
-            return self.fail_payloads(slot, first.slot, count, error);
+            return self.fail_with_queue(slot, first.slot, count, error);
         }
         let retries = match errno {
             Errno::INTR | Errno::AGAIN | Errno::CANCELED => {

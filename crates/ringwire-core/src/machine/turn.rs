@@ -196,7 +196,7 @@ impl Machine {
         // Another part of the same train may have failed for good by now.
         let is_over = !is_stream && self.ledger.payloads.at(first).is_none_or(Entry::is_settled);
         if let Some(error) = broken {
-            self.fail_payloads(slot, first, count, error);
+            self.fail_with_queue(slot, first, count, error);
         }
         if let Some(request) = self.undo_hand_over(token) {
             match is_stream {
@@ -235,6 +235,7 @@ impl Machine {
     /// Takes a completion in. Returns whether it was a call of the waker.
     pub fn handle(&mut self, completion: Completion, inspect: &dyn Inspect) -> bool {
         self.end_grant();
+        self.forget_repeat();
         match completion {
             Completion::Result { token, outcome, notification_follows } => {
                 self.on_result(token, outcome, notification_follows, inspect);

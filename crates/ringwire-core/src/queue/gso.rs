@@ -208,7 +208,7 @@ pub(crate) fn pages_and_charge(span: &Span) -> (usize, u64) {
     (pages_of(span), charge(*span) + PACKET_CHARGE)
 }
 
-/// Whether payloads of this length are never joined: two would be longer than a packet.
+/// Whether two payloads of this length are never joined: they would be longer than a packet.
 #[inline]
 pub(crate) fn leave_room_for_none(bytes: u64) -> bool {
     2 * bytes > BATCH_BYTES_MAX

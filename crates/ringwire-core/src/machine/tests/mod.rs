@@ -1,6 +1,7 @@
 //! Tables of completion sequences, played by the script engine: what the kernel says in which
 //! order, and what the caller must be told. Expectations are literals.
 
+mod again;
 mod between;
 mod chains;
 mod copies;
