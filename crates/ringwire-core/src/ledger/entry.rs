@@ -1,4 +1,6 @@
-//! Steps 4 and 7: what the steps between `send` and release read of a payload.
+//! Steps 4 and 7: what the steps between `send` and release read of a payload. Neighbours:
+//! `payload.rs` keeps it beside its owner, `queue/` gathers by it. Must not know who owns the
+//! bytes.
 
 use crate::words::completion::Copied;
 use crate::words::flags::{PayloadFlags, RouteFlags};
@@ -12,9 +14,9 @@ pub(crate) struct Entry {
     pub(super) address: usize,
     /// What its events carry.
     pub(super) tag: u64,
-    /// The payload behind this one on the same socket, or [`NONE`].
+    /// The payload behind this one on the same socket, or `NONE`.
     pub next: u32,
-    /// Requests that carry a part and are not closed.
+    /// Requests that carry a part, are counted, and are not closed: see `Ledger::count_parts`.
     pub parts: u32,
     /// The size of its datagrams, or 0 if it is a single one.
     pub(super) segment_bytes: u16,
@@ -55,8 +57,7 @@ impl Entry {
     /// and is what nearly every payload is: see [`PayloadFlags::is_plain_on`].
     #[inline]
     pub(crate) fn plain_rest(&self, other: RouteFlags, skip: u64) -> Option<(usize, usize)> {
-        let rest = || (self.address.wrapping_add(skip as usize), (self.bytes - skip) as usize);
-        self.flags.is_plain_on(other).then(rest)
+        self.flags.is_plain_on(other).then(|| self.behind(skip))
     }
 
     /// Whether nobody is told when it was accepted.
@@ -95,7 +96,11 @@ impl Entry {
     /// The payload's bytes from `skip` on, if they are one piece.
     #[inline]
     pub(crate) fn rest(&self, skip: u64) -> Option<(usize, usize)> {
-        let rest = || (self.address.wrapping_add(skip as usize), (self.bytes - skip) as usize);
-        (self.address != 0).then(rest)
+        (self.address != 0).then(|| self.behind(skip))
+    }
+
+    #[inline]
+    fn behind(&self, skip: u64) -> (usize, usize) {
+        (self.address.wrapping_add(skip as usize), (self.bytes - skip) as usize)
     }
 }

@@ -1,9 +1,9 @@
 //! Steps 4 and 7: one entry a payload, which owns the memory until the kernel has let go.
 //!
-//! Life of an entry: open → covered by one or more requests → settled (`Sent` or `Failed` said) →
-//! `parts == 0` → released. Invariants: `0 <= accepted <= bytes`; `Released` is said exactly once,
-//! after the entry is settled; dropping the table while a request still covers an entry leaks the
-//! memory instead of freeing it. Must not know what a request is.
+//! Life of an entry: open → covered by one or more requests → settled (`Sent` or `Failed` said, if
+//! somebody is told) → no request covers it → released. Invariants: `0 <= accepted <= bytes`;
+//! `Released` is said exactly once, after the entry is settled; dropping the table while a request
+//! still covers an entry leaks the memory instead of freeing it. Must not know what a request is.
 //!
 //! An entry is cut in two, because every step of a send walks over hundreds of them: [`Entry`] has
 //! what the steps between `send` and release read (`entry.rs`), [`Owner`] what only those two need.

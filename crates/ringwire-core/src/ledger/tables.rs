@@ -9,10 +9,11 @@
 //! ```
 //!
 //! A payload entry owns its memory. `parts` counts the requests that carry a part of it and whose
-//! notification is still to come; the entry gives the memory up only when the payload is settled
-//! (all accepted, or failed) **and** `parts == 0` (K3). Both tables are recycled, so a warm ledger
-//! never allocates. Neighbours: `machine/` is the only caller; `queue/` follows the `next`
-//! links. Must not know: sockets' descriptors, engines, the clock.
+//! notification is still to come, but for one that has it wholly and alone, which is the note of it
+//! itself ([`Ledger::count_parts`]). The entry gives the memory up only when the payload is settled
+//! (all accepted, or failed), `parts == 0`, **and** such a request is closed (K3). Both tables are
+//! recycled, so a warm ledger never allocates. Neighbours: `machine/` is the only caller; `queue/`
+//! follows the `next` links. Must not know: sockets' descriptors, engines, the clock.
 
 use std::mem;
 

@@ -7,7 +7,6 @@ use crate::ledger::entry::Entry;
 use crate::ledger::request::{RequestEntry, RequestState};
 use crate::machine::chance::{Chance, Step};
 use crate::machine::learn::RequestSummary;
-use crate::machine::sockets::SocketEntry;
 use crate::machine::state::Machine;
 use crate::policy::decide::Facts;
 use crate::queue::gathered::Gathered;
@@ -111,22 +110,21 @@ impl Machine {
     }
 
     /// Fails `count` payloads from `from` on, which a request of a broken stream has left over, and
-    /// the queue behind it: unless that is gone already, it might begin with one of them.
+    /// the queue behind it: unless that is gone already, it might begin with one of them. Of
+    /// datagrams the former alone.
     pub(super) fn fail_with_queue(&mut self, slot: u32, from: u32, count: u32, error: Errno) {
         let Some(socket) = self.sockets.at_mut(slot) else { return };
-        let head = socket.queue.head();
-        if socket.is_stream() {
-            socket.queue.clear();
+        if !socket.is_stream() {
+            return self.fail_payloads(slot, from, count, error);
         }
+        let head = socket.queue.head();
+        socket.queue.clear();
         let waiting = match self.ledger.payloads.at(head.slot) {
             Some(payload) if head.skip > 0 => payload.next,
             _ => head.slot,
         };
-        let is_stream = self.sockets.at(slot).is_some_and(SocketEntry::is_stream);
         self.fail_payloads(slot, from, count, error);
-        if is_stream {
-            self.fail_payloads(slot, waiting, u32::MAX, error);
-        }
+        self.fail_payloads(slot, waiting, u32::MAX, error);
     }
 
     /// Fails what failed before and was to be retried.
