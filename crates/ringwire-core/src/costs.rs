@@ -83,7 +83,7 @@ impl Play {
 }
 
 /// All plays.
-pub const PLAYS: [Play; 11] = [
+pub const PLAYS: [Play; 12] = [
     Play::new("1 KiB, 256 a request, quiet", KIB, 256).held(32).telling(Telling::Quiet),
     Play::new("1 KiB, 256 a request, with events", KIB, 256).held(32),
     Play::new("1 KiB, 256 a request, notified", KIB, 256).held(32).telling(Telling::Notified),
@@ -94,6 +94,7 @@ pub const PLAYS: [Play; 11] = [
     Play::new("64 KiB, one by one", 64 * KIB, 1),
     Play { over: Over::Datagrams, ..Play::new("datagrams of 1400 B, gathered", 1_400, 46) },
     Play { over: Over::Train, ..Play::new("a train of 46 datagrams of 1400 B", 46 * 1_400, 1) },
+    Play { over: Over::Train, ..Play::new("16 trains of 46 datagrams of 1400 B", 46 * 1_400, 16) },
     Play {
         sockets: 100,
         ..Play::new("1 MiB to each of 100 streams, quiet", 1 << 20, 1).telling(Telling::Quiet)

@@ -5,6 +5,7 @@
 //! yields, and no others. Neighbours: `ringwire` puts an engine of `ringwire-sys` here; tests and
 //! models their own. Must not know: descriptors, threads.
 
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
@@ -122,11 +123,13 @@ impl<E: Engine> Driver<E> {
         payload: Payload,
         options: SendOptions,
     ) -> Result<PayloadId, SendError> {
+        // Leaked if the clock panics: so the compiler need not keep it where it can be dropped.
+        let payload = ManuallyDrop::new(payload);
         if self.machine.is_idle() {
             // Nobody may have turned for long, and this payload's age counts from now.
             self.update_now();
         }
-        self.machine.send(sock, payload, &options)
+        self.machine.send(sock, ManuallyDrop::into_inner(payload), options)
     }
 
     #[inline(never)]

@@ -8,6 +8,7 @@
 //! know about requests or the kernel.
 
 use std::fmt;
+use std::mem;
 use std::slice;
 use std::sync::Arc;
 
@@ -57,17 +58,21 @@ impl Piece {
     /// Returns whether it did.
     #[inline(always)]
     pub(crate) fn drop_quietly(piece: &mut Option<Piece>) -> bool {
-        if let Some(Piece(Owner::Block(_))) = piece {
-            if let Some(Piece(Owner::Block(block))) = piece.take() {
-                drop(block);
+        match piece {
+            Some(Piece(Owner::Block(_))) => {
+                match piece.take() {
+                    Some(Piece(Owner::Block(block))) => drop(block),
+                    // There is none. So the compiler need not keep it where it can be dropped.
+                    other => mem::forget(other),
+                }
+                true
             }
-            return true;
+            Some(Piece(Owner::Static(_))) => {
+                *piece = None;
+                true
+            }
+            _ => false,
         }
-        let is_static = matches!(piece, Some(Piece(Owner::Static(_))));
-        if is_static {
-            *piece = None;
-        }
-        is_static
     }
 
     /// The block, if this piece is one; otherwise the piece, unchanged.

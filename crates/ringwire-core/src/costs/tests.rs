@@ -29,6 +29,7 @@ fn small_payloads_fill_requests() {
         // Pieces that do not adjoin: a packet has 17 fragments.
         sent(9_187, 799, 0, 0, 18_374),
         sent(200, 200, 0, 0, 400),
+        sent(3_200, 3_200, 0, 0, 6_400),
         sent(20_000, 20_000, 20_000, 0, 200),
     ];
     for (play, expected) in PLAYS.iter().zip(expected) {

@@ -5,6 +5,7 @@
 use crate::words::completion::Copied;
 use crate::words::flags::{PayloadFlags, RouteFlags};
 use crate::words::route::Force;
+use crate::words::span::Span;
 
 /// One payload, but for its owner. Every step of a send walks over hundreds of them.
 #[derive(Debug)]
@@ -18,8 +19,6 @@ pub(crate) struct Entry {
     pub next: u32,
     /// Requests that carry a part, are counted, and are not closed: see `Ledger::count_parts`.
     pub parts: u32,
-    /// The size of its datagrams, or 0 if it is a single one.
-    pub(super) segment_bytes: u16,
     pub(super) flags: PayloadFlags,
     pub(super) copied: Copied,
 }
@@ -60,6 +59,25 @@ impl Entry {
         self.flags.is_plain_on(other).then(|| self.behind(skip))
     }
 
+    /// What a payload has to have asked for to be taken with this one without a closer look, if
+    /// this one goes so and is what nearly every payload is.
+    #[inline]
+    pub(crate) fn plain_flags(&self, route: RouteFlags) -> Option<PayloadFlags> {
+        self.flags.is_plain_on(route).then_some(self.flags)
+    }
+
+    /// Whether it is such a payload, and asks for the same.
+    #[inline]
+    pub(crate) fn is_plain_as(&self, like: PayloadFlags) -> bool {
+        self.flags.is_asked_as(like)
+    }
+
+    /// Where the bytes of a plain payload are.
+    #[inline]
+    pub(crate) fn whole(&self) -> Span {
+        Span::new(self.address, self.bytes as usize)
+    }
+
     /// Whether nobody is told when it was accepted.
     #[inline]
     pub(crate) fn is_silent(&self) -> bool {
@@ -79,18 +97,18 @@ impl Entry {
     /// The size of its datagrams, or 0 if it is a single one.
     #[inline]
     pub(crate) fn segment_bytes(&self) -> u16 {
-        self.segment_bytes
+        self.flags.segment_bytes()
     }
 
     /// Whether it was sent as a train.
     pub(crate) fn is_train(&self) -> bool {
-        self.segment_bytes != 0
+        self.segment_bytes() != 0
     }
 
     /// How large its datagrams are, if it is long enough.
     #[inline]
     pub(crate) fn datagram_bytes(&self) -> u64 {
-        if self.segment_bytes == 0 { self.bytes } else { self.segment_bytes.into() }
+        if self.is_train() { self.segment_bytes().into() } else { self.bytes }
     }
 
     /// The payload's bytes from `skip` on, if they are one piece.

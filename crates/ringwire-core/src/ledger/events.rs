@@ -368,7 +368,8 @@ impl Events {
         place.key = id.0;
         place.tag = tag;
         place.head = Head::released(What::Released, copied);
-        mem::swap(&mut place.piece, piece);
+        // Room holds no piece: there is nothing to be dropped.
+        mem::forget(mem::replace(&mut place.piece, piece.take()));
     }
 
     pub(crate) fn released_pieces(

@@ -21,8 +21,8 @@ pub(crate) struct Freed {
 }
 
 impl Freed {
-    pub(super) fn add_batch(&mut self, (payloads, bytes): (u64, u64)) {
-        self.payloads += payloads as u32;
+    pub(super) fn add_batch(&mut self, (payloads, bytes): (u32, u64)) {
+        self.payloads += payloads;
         self.bytes += bytes;
     }
 
@@ -37,7 +37,7 @@ impl Freed {
 /// Released payloads of one notification, which is told of them together.
 pub(super) struct ReleaseBatch {
     pub(super) notification: u32,
-    payloads: u64,
+    payloads: u32,
     bytes: u64,
     copied: Copied,
 }
@@ -60,10 +60,11 @@ impl ReleaseBatch {
         observed: Copied,
         notifications: &mut NotificationTable,
         events: &mut Events,
-    ) -> (u64, u64) {
+    ) -> (u32, u64) {
         let ReleaseBatch { notification, payloads, bytes, copied } = mem::replace(self, Self::NONE);
         if payloads > 0 && notification != NONE {
-            let released = Sum { payloads, bytes, copied: copied.and(observed), failed: 0 };
+            let copied = copied.and(observed);
+            let released = Sum { payloads: payloads.into(), bytes, copied, failed: 0 };
             notifications.on_released(notification, released, events);
         }
         (payloads, bytes)

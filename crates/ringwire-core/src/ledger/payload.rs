@@ -25,7 +25,7 @@ use crate::words::flags::PayloadFlags;
 use crate::words::ids::PayloadId;
 use crate::words::options::SendOptions;
 use crate::words::span::address_of;
-use crate::words::table::{NONE, Table};
+use crate::words::table::{NONE, Step, Table};
 
 /// A byte of a queue: a payload's table position and an offset into the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,6 @@ pub(crate) struct Opening {
     pub flags: PayloadFlags,
     /// What its events carry.
     pub tag: u64,
-    /// The size of its datagrams, or 0 if it is a single one.
-    pub segment_bytes: u16,
     /// Milliseconds since the ring was built; wraps.
     pub opened_ms: u32,
 }
@@ -60,15 +58,7 @@ impl Opening {
         notification: u32,
         opened_ms: u32,
     ) -> Opening {
-        Opening {
-            bytes,
-            socket,
-            notification,
-            flags: options.flags,
-            tag: options.tag,
-            segment_bytes: options.segment_bytes.unwrap_or(0),
-            opened_ms,
-        }
+        Opening { bytes, socket, notification, flags: options.flags, tag: options.tag, opened_ms }
     }
 }
 
@@ -189,21 +179,21 @@ impl Payloads {
         opening: Opening,
         rare: u32,
     ) -> PayloadId {
-        let Opening { bytes, socket, notification, flags, tag, segment_bytes, opened_ms } = opening;
+        let Opening { bytes, socket, notification, flags, tag, opened_ms } = opening;
         let key = self.table.insert(Entry {
             bytes,
             address: start,
             tag,
             next: NONE,
             parts: 0,
-            segment_bytes,
             flags: flags.of_held(start != 0 && bytes > 0 && rare == NONE),
             copied: Copied::No,
         });
-        if key.slot() as usize >= self.owners.len() {
-            self.grow_owners();
-        }
-        let owner = &mut self.owners[key.slot() as usize];
+        let at = key.slot() as usize;
+        let owner = match at < self.owners.len() {
+            true => &mut self.owners[at],
+            false => self.grow_owners(),
+        };
         // Field by field, from registers to where they stay. Nothing is there to be dropped.
         mem::forget(mem::replace(&mut owner.piece, ManuallyDrop::into_inner(piece)));
         owner.accepted = 0;
@@ -224,7 +214,7 @@ impl Payloads {
 
     /// One place more, for a fresh position of the table: they grow together.
     #[cold]
-    fn grow_owners(&mut self) {
+    fn grow_owners(&mut self) -> &mut Owner {
         self.owners.push(Owner {
             piece: None,
             accepted: 0,
@@ -233,6 +223,8 @@ impl Payloads {
             opened_ms: 0,
             rare: NONE,
         });
+        let last = self.owners.len() - 1;
+        &mut self.owners[last]
     }
 
     fn owner(&self, slot: u32) -> Option<&Owner> {
@@ -378,7 +370,7 @@ impl Payloads {
     /// that no other request covers. Returns what became free.
     pub(crate) fn release_run(
         &mut self,
-        mut slot: u32,
+        slot: u32,
         count: u32,
         covered: Covered,
         observed: Copied,
@@ -387,56 +379,66 @@ impl Payloads {
     ) -> Freed {
         let mut freed = Freed::default();
         let mut batch = ReleaseBatch::NONE;
-        for _ in 0..count {
-            let Some((key, entry)) = self.table.entry_mut(slot) else { break };
-            let next = entry.next;
-            entry.parts -= covered.part;
-            if observed != Copied::No {
-                entry.copied = entry.copied.and(observed);
-            }
-            if entry.parts == 0 {
-                match self.owners.get_mut(slot as usize) {
-                    Some(owner) if entry.flags.is_plainly_over(covered.settled) => {
-                        let (bytes, copied) = (entry.bytes, entry.copied);
-                        freed.payloads += 1;
-                        freed.bytes += bytes;
-                        if owner.notification != NONE {
-                            if owner.notification != batch.notification {
-                                batch.tell(Copied::No, notifications, events);
-                                batch.notification = owner.notification;
-                            }
-                            batch.add(bytes, copied);
-                        }
-                        if entry.flags.quiet() {
-                            self.quiet.push(&mut owner.piece);
-                        } else {
-                            let (id, piece) = (PayloadId(key), &mut owner.piece);
-                            events.released(id, entry.tag, piece, copied);
-                        }
-                    }
-                    _ if covered.settled || entry.flags.is_over() => {
-                        let payloads = freed.payloads;
-                        self.hand_back(slot, notifications, events, &mut freed);
-                        freed.places += u32::from(freed.payloads == payloads);
-                    }
-                    _ => {
-                        slot = next;
-                        continue;
-                    }
+        let (mut slot, mut left) = (slot, count);
+        while left > 0 {
+            let (owners, quiet) = (&mut self.owners, &mut self.quiet);
+            (slot, left) = self.table.discard_chain(slot, left, |key, entry| {
+                let Some(owner) = owners.get_mut(key.slot() as usize) else { return Step::Stop };
+                let last = entry.parts == covered.part;
+                if !last || !entry.flags.is_plainly_over(covered.settled) {
+                    return Step::Stop;
                 }
-                self.table.discard(slot);
+                let copied = entry.copied.and(observed);
+                if owner.notification != batch.notification {
+                    freed.add_batch(batch.tell(Copied::No, notifications, events));
+                    batch.notification = owner.notification;
+                }
+                batch.add(entry.bytes, copied);
+                match entry.flags.quiet() {
+                    true => quiet.push(&mut owner.piece),
+                    false => events.released(PayloadId(key), entry.tag, &mut owner.piece, copied),
+                }
+                Step::Discard { next: entry.next }
+            });
+            if left > 0 {
+                let one = self.release_any(slot, covered, observed, notifications, events);
+                let Some((one, next)) = one else { break };
+                freed.add(one);
+                (slot, left) = (next, left - 1);
             }
-            slot = next;
         }
-        batch.tell(Copied::No, notifications, events);
+        freed.add_batch(batch.tell(Copied::No, notifications, events));
         freed
+    }
+
+    /// The same of one payload, whatever it is. Returns the next one of its socket besides.
+    #[inline(never)]
+    fn release_any(
+        &mut self,
+        slot: u32,
+        covered: Covered,
+        observed: Copied,
+        notifications: &mut NotificationTable,
+        events: &mut Events,
+    ) -> Option<(Freed, u32)> {
+        let mut freed = Freed::default();
+        let entry = self.table.at_mut(slot)?;
+        let next = entry.next;
+        entry.parts -= covered.part;
+        entry.copied = entry.copied.and(observed);
+        if entry.parts == 0 && (covered.settled || entry.flags.is_over()) {
+            self.hand_back(slot, notifications, events, &mut freed);
+            freed.places += u32::from(freed.payloads == 0);
+            self.table.discard(slot);
+        }
+        Some((freed, next))
     }
 
     /// The same of `count` payloads that a request has had wholly and alone, and of which nobody
     /// was told when it was accepted.
     pub(crate) fn release_silent_run(
         &mut self,
-        mut slot: u32,
+        slot: u32,
         count: u32,
         observed: Copied,
         notifications: &mut NotificationTable,
@@ -444,26 +446,29 @@ impl Payloads {
     ) -> Freed {
         let mut freed = Freed::default();
         let mut batch = ReleaseBatch::NONE;
-        for _ in 0..count {
-            let Some(entry) = self.table.at_mut(slot) else { break };
-            let next = entry.next;
-            match self.owners.get_mut(slot as usize) {
-                Some(owner) if entry.parts == 0 && entry.flags.is_plain_and_silent() => {
-                    if owner.notification != batch.notification {
-                        freed.add_batch(batch.tell(observed, notifications, events));
-                        batch.notification = owner.notification;
-                    }
-                    batch.add(entry.bytes, entry.copied);
-                    self.quiet.push(&mut owner.piece);
-                    self.table.discard(slot);
+        let (mut slot, mut left) = (slot, count);
+        while left > 0 {
+            let (owners, quiet) = (&mut self.owners, &mut self.quiet);
+            (slot, left) = self.table.discard_chain(slot, left, |key, entry| {
+                let Some(owner) = owners.get_mut(key.slot() as usize) else { return Step::Stop };
+                if entry.parts != 0 || !entry.flags.is_plain_and_silent() {
+                    return Step::Stop;
                 }
-                _ => {
-                    let covered = Covered { part: 0, settled: true };
-                    let one = self.release_run(slot, 1, covered, observed, notifications, events);
-                    freed.add(one);
+                if owner.notification != batch.notification {
+                    freed.add_batch(batch.tell(observed, notifications, events));
+                    batch.notification = owner.notification;
                 }
+                batch.add(entry.bytes, entry.copied);
+                quiet.push(&mut owner.piece);
+                Step::Discard { next: entry.next }
+            });
+            if left > 0 {
+                let covered = Covered { part: 0, settled: true };
+                let one = self.release_any(slot, covered, observed, notifications, events);
+                let Some((one, next)) = one else { break };
+                freed.add(one);
+                (slot, left) = (next, left - 1);
             }
-            slot = next;
         }
         freed.add_batch(batch.tell(observed, notifications, events));
         freed

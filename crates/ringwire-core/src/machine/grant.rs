@@ -10,6 +10,7 @@
 //! makes and ends them.
 
 use crate::machine::admission::Room;
+use crate::words::flags::{PayloadFlags, Shape};
 use crate::words::ids::{NO_NOTIFIER, Notifier, Socket};
 use crate::words::options::SendOptions;
 use crate::words::table::{Key, NONE};
@@ -21,7 +22,8 @@ pub(super) struct Grant {
     /// The socket that was sent on last, if there was no other call since.
     last_sock: Key,
     notifier: Notifier,
-    segment_bytes: Option<u16>,
+    /// How its payloads are cut. They have no address of their own.
+    shape: Shape,
     /// What is left of it.
     left: Room,
     /// What it was made with.
@@ -48,7 +50,7 @@ impl Grant {
         sock: NO_KEY,
         last_sock: NO_KEY,
         notifier: NO_NOTIFIER,
-        segment_bytes: None,
+        shape: PayloadFlags::NONE.shape(),
         left: Room { bytes: 0, payloads: 0 },
         all: Room { bytes: 0, payloads: 0 },
         notification: NONE,
@@ -64,13 +66,13 @@ impl Grant {
         notification: u32,
         last: Key,
     ) -> Grant {
-        let SendOptions { notifier, segment_bytes, .. } = *options;
+        let SendOptions { notifier, flags, .. } = *options;
         let (sock, last_sock) = (sock.0, sock.0);
         Grant {
             sock,
             last_sock,
             notifier,
-            segment_bytes,
+            shape: flags.shape(),
             left: room,
             all: room,
             notification,
@@ -104,8 +106,7 @@ impl Grant {
             && bytes <= self.left.bytes
             && self.left.payloads > 0
             && options.notifier == self.notifier
-            && options.segment_bytes == self.segment_bytes
-            && options.address.is_none()
+            && options.flags.shape() == self.shape
     }
 
     /// The notification that its payloads are attached to, or [`NONE`].

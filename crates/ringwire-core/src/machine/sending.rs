@@ -30,12 +30,12 @@ impl Machine {
         &mut self,
         sock: Socket,
         payload: Payload,
-        options: &SendOptions,
+        options: SendOptions,
     ) -> Result<PayloadId, SendError> {
         match payload.into_piece() {
             Ok(piece) => {
                 let bytes = piece.as_slice().len() as u64;
-                match self.grant.covers(sock, bytes, options) {
+                match self.grant.covers(sock, bytes, &options) {
                     true => Ok(self.send_granted(sock, piece, options)),
                     false => self.send_first(sock, piece, options),
                 }
@@ -47,11 +47,11 @@ impl Machine {
     /// Nearly every payload: one piece, to where the last one went. Inlined into the caller, so
     /// that the piece goes from registers into the ledger.
     #[inline(always)]
-    fn send_granted(&mut self, sock: Socket, piece: Piece, options: &SendOptions) -> PayloadId {
+    fn send_granted(&mut self, sock: Socket, piece: Piece, options: SendOptions) -> PayloadId {
         let piece = ManuallyDrop::new(piece);
         let bytes = piece.as_slice().len() as u64;
         let (notification, now_ms) = (self.grant.notification(), self.clock.now_ms());
-        let opening = Opening::new(options, bytes, sock.0.slot(), notification, now_ms);
+        let opening = Opening::new(&options, bytes, sock.0.slot(), notification, now_ms);
         let id = self.ledger.payloads.open(piece, opening);
         let before = self.grant.take(bytes, id.0);
         self.ledger.payloads.link(before, id.0.slot());
@@ -64,23 +64,23 @@ impl Machine {
         &mut self,
         sock: Socket,
         piece: Piece,
-        options: &SendOptions,
+        options: SendOptions,
     ) -> Result<PayloadId, SendError> {
         self.account_for_grant();
         let bytes = piece.as_slice().len() as u64;
-        let notification = self.notification(options);
+        let notification = self.notification(&options);
         let goes_on = self.grant.is_second(sock);
         if let Some(entry) = self.sockets.get_mut(sock)
             && let Some(notification) = notification
             && entry.stage == Stage::Open
             && options.address.is_none()
-            && options.segment_bytes.is_none_or(|n| n != 0 && entry.datagrams.takes_batches())
+            && options.flags.train().is_none_or(|n| n != 0 && entry.datagrams.takes_batches())
             && self.unpinnable.is_empty()
         {
             let room = self.admission.room(&entry.held);
             if bytes <= room.bytes && room.payloads > 0 {
                 let now_ms = self.clock.now_ms();
-                let opening = Opening::new(options, bytes, sock.0.slot(), notification, now_ms);
+                let opening = Opening::new(&options, bytes, sock.0.slot(), notification, now_ms);
                 let id = self.ledger.payloads.open(ManuallyDrop::new(piece), opening);
                 self.admission.take(&mut entry.held, Room::of_one(bytes));
                 entry.queue.push(id.0, bytes, &mut self.ledger.payloads);
@@ -90,7 +90,7 @@ impl Machine {
                 self.count_in(notification, Room::of_one(bytes));
                 if goes_on {
                     let room = Room { bytes: room.bytes - bytes, payloads: room.payloads - 1 };
-                    self.grant = Grant::new(sock, options, room, notification, id.0);
+                    self.grant = Grant::new(sock, &options, room, notification, id.0);
                 }
                 return Ok(id);
             }
@@ -104,20 +104,20 @@ impl Machine {
         &mut self,
         sock: Socket,
         payload: Payload,
-        options: &SendOptions,
+        options: SendOptions,
     ) -> Result<PayloadId, SendError> {
         self.end_grant();
         let bytes = payload.len() as u64;
-        let notification = match self.admit(sock, bytes, options) {
+        let notification = match self.admit(sock, bytes, &options) {
             Ok(notification) => notification,
             Err(why) => {
                 self.stats.limit_refusals += u64::from(matches!(why, Error::LimitReached { .. }));
                 return Err(SendError { payload, why });
             }
         };
-        let unpinnable = !self.unpinnable.is_empty() && self.is_unpinnable(&payload, options);
+        let unpinnable = !self.unpinnable.is_empty() && self.is_unpinnable(&payload, &options);
         let now_ms = self.clock.now_ms();
-        let opening = Opening::new(options, bytes, sock.0.slot(), notification, now_ms);
+        let opening = Opening::new(&options, bytes, sock.0.slot(), notification, now_ms);
         let id = self.ledger.payloads.open_payload(payload, opening, options.address);
         if unpinnable && let Some(entry) = self.ledger.payloads.get_mut(id.0) {
             entry.set_unpinnable();
@@ -258,7 +258,7 @@ fn check(entry: &SocketEntry, bytes: u64, options: &SendOptions) -> Result<(), E
         }
         _ => {}
     }
-    match (entry.kind, options.segment_bytes) {
+    match (entry.kind, options.flags.train()) {
         (Kind::Stream, Some(_)) => {
             return Err(Error::Misuse(
                 "a train was asked for, but a stream has no datagrams".into(),

@@ -122,3 +122,11 @@ pub(super) fn charge(span: Span) -> u64 {
     let offset = span.address() as u64 % PAGE_BYTES;
     (offset + span.len() as u64).next_multiple_of(PAGE_BYTES)
 }
+
+/// What a span adds to that of the one before it, if it adjoins that.
+#[inline]
+pub(super) fn charge_behind(span: Span, adjoins: bool) -> u64 {
+    let page_of = |address: usize| address as u64 & !(PAGE_BYTES - 1);
+    let from = if adjoins { span.address() + (PAGE_BYTES as usize - 1) } else { span.address() };
+    page_of(span.end() + (PAGE_BYTES as usize - 1)) - page_of(from)
+}

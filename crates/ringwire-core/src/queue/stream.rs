@@ -16,7 +16,7 @@ use crate::headers::{Chain, HEADER_BYTES_MAX};
 use crate::ledger::entry::Entry;
 use crate::ledger::payload::{Payloads, Position};
 use crate::policy::faults::PayloadsMax;
-use crate::queue::gathered::{Gathered, Mode, charge, nothing_yet, rests};
+use crate::queue::gathered::{Gathered, Mode, charge, charge_behind, nothing_yet, rests};
 use crate::queue::pace::{Bounds, GatherLimits, Pace};
 use crate::queue::retry::RetryQueue;
 use crate::segments::KnownSegments;
@@ -256,9 +256,10 @@ impl<'a> Gathering<'a> {
         self.route =
             payloads.at(self.gathered.first.slot).map(Entry::route_flags).unwrap_or_default();
         loop {
+            let first = self.gathered.count == 0;
             let goes_on = match payloads_max.is_limited() {
                 true => self.gathered.count < payloads_max.most(),
-                false => self.take_wholes(payloads),
+                false => first || self.take_wholes(payloads),
             };
             if !goes_on {
                 break;
@@ -267,7 +268,6 @@ impl<'a> Gathering<'a> {
             if !entry.shares_route(self.route) {
                 break;
             }
-            let first = self.gathered.count == 0;
             let before = (self.spans.len(), self.spans.last().copied(), self.charge, self.chain);
             let mut bytes = 0;
             let mut whole = true;
@@ -312,58 +312,61 @@ impl<'a> Gathering<'a> {
         Some(self.gathered)
     }
 
-    /// Takes payloads as long as they are what nearly every payload is: one piece, which may be
-    /// read where it is, and taken whole or not at all. Returns whether there may be more to take
-    /// of what comes next.
+    /// Takes payloads behind the first as long as they are what nearly every payload is: one piece,
+    /// which may be read where it is, and taken whole or not at all. Returns whether there may be
+    /// more to take of what comes next.
+    #[inline(never)]
     fn take_wholes(&mut self, payloads: &Payloads) -> bool {
-        let (bounds, route) = (self.bounds, self.route);
-        let (window, window_bytes) = (self.window.start, self.window.len());
+        let Gathered { mut end, mut count, bytes, .. } = self.gathered;
+        let Some(first) = payloads.at(end.slot) else { return false };
+        let Some(mut like) = first.plain_flags(self.route) else { return true };
+        let (mut like_silent, mut silent) = (like.is_silent(), true);
+        let (Some(bytes_max), Some(charge_max)) =
+            (self.bounds.bytes.checked_sub(bytes), self.bounds.charge.checked_sub(self.charge))
+        else {
+            return false;
+        };
+        let Range { start: window_start, end: window_end } = self.window;
+        let (mut bytes_left, mut charge_left) = (bytes_max, charge_max);
         let spans = &mut *self.spans;
-        let mut last = spans.last().copied().unwrap_or(Span::EMPTY);
-        let mut charged = self.charge;
-        let Gathered { mut end, mut count, mut bytes, mut silent, mut alone, .. } = self.gathered;
+        // Nothing adjoins address 0.
+        let mut last_end = spans.last().map_or(0, |last| last.end());
+        let mut parts = 0;
         let more = loop {
             let Some(entry) = payloads.at(end.slot) else { break false };
-            let Some((start, len)) = entry.plain_rest(route, end.skip) else {
-                break entry.shares_route(route);
-            };
-            let offset = start.wrapping_sub(window);
-            let inside = offset <= window_bytes && len <= window_bytes - offset;
-            if !inside || count == 0 && len as u64 > bounds.bytes_max {
+            if !entry.is_plain_as(like) {
+                let Some(asked) = entry.plain_flags(self.route) else { break true };
+                (like, like_silent) = (asked, asked.is_silent());
+            }
+            let span = entry.whole();
+            if span.address() < window_start || span.end() > window_end {
                 break true;
             }
-            // Nothing adjoins the empty span: no piece is at address 0.
-            let adjoins = last.end() == start;
-            let (span, more) = match adjoins {
-                true => {
-                    let longer = last.longer_by(len);
-                    (longer, charge(longer) - charge(last))
-                }
-                false => {
-                    let span = Span::new(start, len);
-                    (span, charge(span))
-                }
-            };
-            let fits = bytes + len as u64 <= bounds.bytes
-                && charged + more <= bounds.charge
-                && (adjoins || spans.len() < PIECES_MAX);
-            if count > 0 && !fits {
+            let adjoins = span.address() == last_end;
+            let more = charge_behind(span, adjoins);
+            if span.len() as u64 > bytes_left || more > charge_left {
                 break false;
             }
-            match spans.last_mut() {
-                Some(last) if adjoins => *last = span,
-                _ => spans.push(span),
+            if adjoins && let Some(last) = spans.last_mut() {
+                *last = last.longer_by(span.len());
+            } else if spans.len() < PIECES_MAX {
+                spans.push(span);
+            } else {
+                break false;
             }
-            last = span;
-            charged += more;
+            bytes_left -= span.len() as u64;
+            charge_left -= more;
+            last_end = span.end();
+            parts |= entry.parts;
+            silent &= like_silent;
             count += 1;
-            bytes += len as u64;
-            silent &= entry.is_silent();
-            alone &= entry.parts == 0;
-            end = Position { slot: entry.next, skip: 0 };
+            end.slot = entry.next;
         };
-        self.charge = charged;
-        self.gathered = Gathered { end, count, bytes, silent, alone, ..self.gathered };
+        self.charge += charge_max - charge_left;
+        self.gathered.bytes += bytes_max - bytes_left;
+        self.gathered.silent &= silent;
+        self.gathered.alone &= parts == 0;
+        (self.gathered.end, self.gathered.count) = (end, count);
         more
     }
 

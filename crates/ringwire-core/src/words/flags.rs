@@ -6,26 +6,38 @@ use crate::words::route::Force;
 /// What the program asked for, what its memory is, and what has become of it: in one number, so
 /// that a step of a send asks of it all that it has to know at once.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PayloadFlags(u16);
+pub(crate) struct PayloadFlags(u32);
 
 /// What the payloads of one request have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RouteFlags(u16);
+pub(crate) struct RouteFlags(u32);
+
+/// Where a payload goes, to its socket's peer or to an address of its own, and how it is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shape(u32);
 
 impl PayloadFlags {
-    const QUIET: u16 = 1;
-    const COPY: u16 = 2;
-    const ZERO_COPY: u16 = 4;
-    const UNPINNABLE: u16 = 8;
-    const TELLS_ACCEPTED: u16 = 16;
-    const PLAIN: u16 = 32;
-    const FAILED: u16 = 64;
-    const SETTLED: u16 = 128;
-    const PASSED: u16 = 256;
-    const HELD: u16 = 512;
+    /// Nothing special.
+    pub(crate) const NONE: PayloadFlags = PayloadFlags(0);
 
-    const ROUTE: u16 = Self::COPY | Self::ZERO_COPY | Self::UNPINNABLE;
-    const OVER: u16 = Self::SETTLED | Self::PASSED;
+    const QUIET: u32 = 1;
+    const COPY: u32 = 2;
+    const ZERO_COPY: u32 = 4;
+    const UNPINNABLE: u32 = 8;
+    const TELLS_ACCEPTED: u32 = 16;
+    const PLAIN: u32 = 32;
+    const FAILED: u32 = 64;
+    const SETTLED: u32 = 128;
+    const PASSED: u32 = 256;
+    const HELD: u32 = 512;
+    const TRAIN: u32 = 1024;
+    const ADDRESSED: u32 = 2048;
+    /// From here on, the size of its datagrams; 0 if it is a single one.
+    const SEGMENT_SHIFT: u32 = 16;
+
+    const ROUTE: u32 = Self::COPY | Self::ZERO_COPY | Self::UNPINNABLE;
+    const OVER: u32 = Self::SETTLED | Self::PASSED;
+    const SHAPE: u32 = Self::TRAIN | Self::ADDRESSED | u32::MAX << Self::SEGMENT_SHIFT;
 
     /// Of a payload that has just come; `plain`: see [`PayloadFlags::is_plain_on`].
     #[inline]
@@ -53,6 +65,37 @@ impl PayloadFlags {
     #[inline]
     pub(crate) fn made_telling(self) -> Self {
         PayloadFlags(self.0 | Self::TELLS_ACCEPTED)
+    }
+
+    /// To an address of its own.
+    #[inline]
+    pub(crate) fn addressed(self) -> Self {
+        PayloadFlags(self.0 | Self::ADDRESSED)
+    }
+
+    /// As datagrams of so many bytes.
+    #[inline]
+    pub(crate) fn cut_into(self, segment_bytes: u16) -> Self {
+        let segment = u32::from(segment_bytes) << Self::SEGMENT_SHIFT;
+        PayloadFlags(self.0 & !Self::SHAPE | self.0 & Self::ADDRESSED | Self::TRAIN | segment)
+    }
+
+    /// The size of its datagrams, if it was sent as a train.
+    #[inline]
+    pub(crate) fn train(self) -> Option<u16> {
+        (self.0 & Self::TRAIN != 0).then(|| self.segment_bytes())
+    }
+
+    /// The size of its datagrams, or 0 if it is a single one.
+    #[inline]
+    pub(crate) fn segment_bytes(self) -> u16 {
+        (self.0 >> Self::SEGMENT_SHIFT) as u16
+    }
+
+    /// Where it goes, and how it is cut.
+    #[inline]
+    pub(crate) const fn shape(self) -> Shape {
+        Shape(self.0 & Self::SHAPE)
     }
 
     #[inline]
@@ -100,6 +143,13 @@ impl PayloadFlags {
     #[inline]
     pub(crate) fn is_plain_on(self, route: RouteFlags) -> bool {
         self.0 & (Self::ROUTE | Self::PLAIN) == route.0 | Self::PLAIN
+    }
+
+    /// Whether it is as plain as another one, goes the same way, and tells as much.
+    #[inline]
+    pub(crate) fn is_asked_as(self, other: Self) -> bool {
+        let asked = Self::ROUTE | Self::PLAIN | Self::QUIET | Self::TELLS_ACCEPTED;
+        (self.0 ^ other.0) & asked == 0
     }
 
     /// Whether it is plain, settled, and passed by its queue: with `settled` whatever it says of

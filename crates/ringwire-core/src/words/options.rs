@@ -17,26 +17,20 @@ pub struct SendOptions {
     pub(crate) notifier: Notifier,
     pub(crate) flags: PayloadFlags,
     pub(crate) tag: u64,
-    pub(crate) segment_bytes: Option<u16>,
 }
 
 impl SendOptions {
     /// To the socket's own peer, attached to nothing, with events of its own.
     #[inline]
     pub fn new() -> Self {
-        SendOptions {
-            address: None,
-            notifier: NO_NOTIFIER,
-            flags: PayloadFlags::default(),
-            tag: 0,
-            segment_bytes: None,
-        }
+        SendOptions { address: None, notifier: NO_NOTIFIER, flags: PayloadFlags::default(), tag: 0 }
     }
 
     /// To this address; for UDP only.
     #[inline]
     pub fn to(mut self, address: SocketAddr) -> Self {
         self.address = Some(address);
+        self.flags = self.flags.addressed();
         self
     }
 
@@ -79,7 +73,7 @@ impl SendOptions {
     /// (K55).
     #[inline]
     pub fn train(mut self, segment_bytes: u16) -> Self {
-        self.segment_bytes = Some(segment_bytes);
+        self.flags = self.flags.cut_into(segment_bytes);
         self
     }
 

@@ -17,9 +17,6 @@ pub struct Span {
 }
 
 impl Span {
-    /// Nothing, nowhere.
-    pub(crate) const EMPTY: Span = Span { address: 0, bytes: 0 };
-
     /// `bytes` bytes at `address`, which is that of memory with an owner.
     #[inline]
     pub(crate) const fn new(address: usize, bytes: usize) -> Span {

@@ -61,6 +61,14 @@ pub(crate) struct Table<T> {
     first_generation: u32,
 }
 
+/// What becomes of a value that a [`Table::discard_chain`] has come to.
+pub(crate) enum Step {
+    /// It is dropped, its key is stale, and the walk goes on.
+    Discard { next: u32 },
+    /// The walk ends before it.
+    Stop,
+}
+
 #[derive(Debug)]
 struct Slot<T> {
     generation: u32,
@@ -114,6 +122,32 @@ impl<T> Table<T> {
         if value.is_some_and(|value| value.take().is_some()) {
             self.free(slot);
         }
+    }
+
+    /// Discards a chain of `count` values from `slot` on, as long as `step` says so. Returns where
+    /// it ended, and how many were left.
+    #[inline(always)]
+    pub(crate) fn discard_chain(
+        &mut self,
+        mut slot: u32,
+        count: u32,
+        mut step: impl FnMut(Key, &mut T) -> Step,
+    ) -> (u32, u32) {
+        let mut left = count;
+        while left > 0 {
+            let Some(place) = self.slots.get_mut(slot as usize) else { break };
+            let Some(value) = &mut place.value else { break };
+            let key = Key::new(slot, place.generation);
+            let Step::Discard { next } = step(key, value) else { break };
+            place.value = None;
+            place.generation = place.generation.wrapping_add(1);
+            place.next_free = self.free;
+            self.free = slot;
+            self.used -= 1;
+            slot = next;
+            left -= 1;
+        }
+        (slot, left)
     }
 
     #[inline]
@@ -187,6 +221,31 @@ mod tests {
         assert_eq!(table.get(first), None);
         assert_eq!(table.get(second), Some(&"b"));
         assert_eq!(table.remove(first.slot() + 1), None);
+    }
+
+    #[test]
+    fn a_chain_is_discarded_as_far_as_is_said() {
+        let mut table = Table::new(1);
+        // Each value is the next one's position.
+        let keys = [1, 2, 3, NONE].map(|next| table.insert(next));
+        let mut seen = Vec::new();
+        let ended = table.discard_chain(0, 4, |key, &mut next| {
+            seen.push(key);
+            if next == 3 { Step::Stop } else { Step::Discard { next } }
+        });
+        assert_eq!(
+            (ended, seen),
+            ((2, 2), keys[..3].to_vec()),
+            "where it stopped, and what is left"
+        );
+        assert_eq!((table.used(), table.get(keys[1]), table.get(keys[2])), (2, None, Some(&3)));
+        let to_the_end = |_: Key, &mut next: &mut u32| Step::Discard { next };
+        assert_eq!(table.discard_chain(2, 9, to_the_end), (NONE, 7), "nothing is behind it");
+        assert_eq!(table.used(), 0);
+        let mut again: Vec<_> = (0..4).map(|_| table.insert(0).slot()).collect();
+        assert_eq!(again, [3, 2, 1, 0], "what was freed last is used first");
+        again.sort();
+        assert_eq!(again, [0, 1, 2, 3]);
     }
 
     #[test]

@@ -105,13 +105,13 @@ fn a_place_that_is_anothers_by_now_is_not_failed() {
     let token = play.core.engine.seen[0].token;
     let machine = &mut play.core.machine;
     let quiet = SendOptions::new().quiet();
-    machine.send(other, vec![0; 10].into_payload(), &quiet).unwrap();
+    machine.send(other, vec![0; 10].into_payload(), quiet).unwrap();
     machine.abort(play.sock).unwrap();
     let (outcome, notification_follows) = (Err(Errno::PIPE), false);
     machine.handle(Completion::Result { token, outcome, notification_follows }, &inspect);
     let watched = Arc::new(());
     let payload = Bytes::from_owner(Watched { _held: Arc::clone(&watched) }).into_payload();
-    machine.send(other, payload, &quiet).unwrap();
+    machine.send(other, payload, quiet).unwrap();
     machine.begin_round();
     let mut tokens = Vec::new();
     while let Some(submission) = machine.poll_submission(&inspect) {

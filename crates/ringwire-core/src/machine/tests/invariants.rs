@@ -130,7 +130,10 @@ impl Invariants {
         let mut pieces: Vec<Piece> = pieces.into_iter().map(|bytes| self.piece(bytes)).collect();
         let (ranges, quiet) = (ranges_of(&pieces), notified && quiet);
         let tag = 1000 + self.order.len() as u64;
-        let mut sending = SendOptions { segment_bytes, ..SendOptions::new().tag(tag) };
+        let mut sending = SendOptions::new().tag(tag);
+        if let Some(segment_bytes) = segment_bytes {
+            sending = sending.train(segment_bytes);
+        }
         if notified {
             sending = sending.on(self.notifier);
         }

@@ -49,17 +49,24 @@ impl Rig {
         segment_bytes: u16,
         address: Option<SocketAddr>,
     ) -> u32 {
+        let flags = match segment_bytes {
+            0 => PayloadFlags::NONE,
+            bytes => PayloadFlags::NONE.cut_into(bytes),
+        };
+        self.push_as(payload, flags, address)
+    }
+
+    /// Pushes a payload of which this was asked.
+    fn push_as(
+        &mut self,
+        payload: impl IntoPayload,
+        flags: PayloadFlags,
+        address: Option<SocketAddr>,
+    ) -> u32 {
         let payload: Payload = payload.into_payload();
         let bytes = payload.len() as u64;
-        let opening = Opening {
-            bytes,
-            socket: 0,
-            notification: NONE,
-            flags: PayloadFlags::default(),
-            tag: 0,
-            segment_bytes,
-            opened_ms: 0,
-        };
+        let (socket, notification, tag, opened_ms) = (0, NONE, 0, 0);
+        let opening = Opening { bytes, socket, notification, flags, tag, opened_ms };
         let id = self.payloads.open_payload(payload, opening, address);
         self.queue.push(id.0, bytes, &mut self.payloads);
         id.0.slot()
@@ -141,6 +148,86 @@ fn half_the_send_buffers_charge_ends_a_request() {
     // 43,520 bytes are ten pages of 4,096 for ten pieces of 100 bytes.
     assert_eq!(rig.next(), (10, 1_000, 10, true));
     assert_eq!(rig.next(), (10, 1_000, 10, true));
+}
+
+/// A payload of the random test, as it counts for a request.
+struct Plain {
+    start: usize,
+    bytes: usize,
+    silent: bool,
+}
+
+/// What the next request has to be: payloads, bytes and spans, and whether all are silent.
+fn expected(waiting: &[Plain], charge_max: u64, bytes_max: u64) -> (u32, u64, Vec<Span>, bool) {
+    let (mut count, mut bytes, mut spans, mut silent) = (0, 0, Vec::<Span>::new(), true);
+    let mut charged = 0;
+    for payload in waiting {
+        let joined = spans.pop_if(|last| last.end() == payload.start);
+        let span = match joined {
+            Some(last) => last.longer_by(payload.bytes),
+            None => Span::new(payload.start, payload.bytes),
+        };
+        let more = charged + charge(span) - joined.map_or(0, charge);
+        let total = bytes + payload.bytes as u64;
+        let fits = more <= charge_max && total <= bytes_max && spans.len() < PIECES_MAX;
+        if count > 0 && !fits {
+            spans.extend(joined);
+            break;
+        }
+        spans.push(span);
+        (count, bytes, charged, silent) = (count + 1, total, more, silent && payload.silent);
+    }
+    (count, bytes, spans, silent)
+}
+
+#[test]
+fn a_request_is_as_full_as_its_bounds_allow() {
+    let mut seed = 1_u64;
+    let mut random = move |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let (mut full, mut requests) = ([0; 3], 0);
+    for _ in 0..300 {
+        let mut rig = Rig::new();
+        let block = rig.block(4 << 20);
+        let (send_buffer, bytes_max) = (64 << (10 + random(8)), 1 << (12 + random(10)));
+        rig.queue.pace.set_send_buffer_bytes(send_buffer);
+        rig.queue.pace.set_bound_bytes(bytes_max);
+        let (longest, adjoining) = (1 << random(13), random(4) == 0);
+        let mut waiting = Vec::new();
+        let mut end = 0;
+        for _ in 0..random(700) + 2 {
+            let bytes = 1 + random(longest) as usize;
+            let at = if adjoining || random(5) == 0 { end } else { random(3 << 20) as usize };
+            let at = if at + bytes > block.len() { 0 } else { at };
+            end = at + bytes;
+            let payload = block.slice(at..end);
+            let start = address_of(&payload);
+            let flags = match random(8) {
+                0 => PayloadFlags::NONE.made_quiet().made_telling(),
+                1 => PayloadFlags::NONE,
+                _ => PayloadFlags::NONE.made_quiet(),
+            };
+            rig.push_as(payload, flags, None);
+            waiting.push(Plain { start, bytes, silent: flags.is_silent() });
+        }
+        let mut rest = &waiting[..];
+        while !rest.is_empty() {
+            let gathered = rig.gather().unwrap();
+            let (count, bytes, spans, silent) = expected(rest, send_buffer / 2, bytes_max);
+            assert_eq!((gathered.count, gathered.bytes), (count, bytes));
+            assert_eq!((&rig.spans, gathered.silent), (&spans, silent));
+            assert!(gathered.alone && gathered.segment == Some(0));
+            rest = &rest[count as usize..];
+            requests += 1;
+            full[0] += u32::from(spans.len() == PIECES_MAX);
+            full[1] += u32::from(silent && count > 1);
+            full[2] += u32::from(spans.len() < count as usize);
+        }
+        assert!(rig.gather().is_none());
+    }
+    assert!(full.iter().all(|&seen| seen > 10), "{full:?} of {requests}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn what_fits_goes_again_if_the_path_was_seen_to_change() {
         // Then it is said of this path.
         play.complete(4, Err(Errno::MSGSIZE));
         let told = play.turn();
-        let fails = options.segment_bytes.is_none();
+        let fails = options.flags.train().is_none();
         assert_eq!(told.len(), usize::from(fails), "{told:?}");
     }
 }
