@@ -20,7 +20,7 @@ const TRIAL_PART: f64 = 0.25;
 /// … and so many seconds at least.
 const TRIAL_SECONDS_MIN: f64 = 0.02;
 /// How often each of a method's settings is tried, in turn. Others on the host disturb one trial in
-/// ten, and then all runs would be made with the wrong ones.
+/// ten; were it the only one of the best settings, all runs would be made with others.
 const TRIALS: usize = 2;
 
 /// Measures methods side by side, place by place: a place is a size and an order.
@@ -116,10 +116,10 @@ impl<'a> SideBySide<'a> {
         let all = backings.iter().flat_map(|backing| {
             SEND_BUFFERS.map(|sndbuf_bytes| Settings { backing: *backing, sndbuf_bytes })
         });
-        let mut tried: Vec<Settings> = all.collect();
-        let all = tried.len();
+        let mut left: Vec<Settings> = all.collect();
+        let all = left.len();
         for _ in 0..TRIALS {
-            tried.retain(|&settings| {
+            left.retain(|&settings| {
                 let job = self.job(index, size, order, settings, seconds);
                 match self.measure(index, job, 0, watch) {
                     Ok(rate) => {
@@ -135,7 +135,7 @@ impl<'a> SideBySide<'a> {
                 }
             });
         }
-        self.gone[index] = unavailable == all;
+        self.gone[index] = best.is_none() && unavailable == all;
         best.map(|(_, settings)| settings)
     }
 

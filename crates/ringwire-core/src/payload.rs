@@ -62,7 +62,7 @@ impl Piece {
             Some(Piece(Owner::Block(_))) => {
                 match piece.take() {
                     Some(Piece(Owner::Block(block))) => drop(block),
-                    // There is none. So the compiler need not keep it where it can be dropped.
+                    // It is a block. So the compiler need not keep it where it can be dropped.
                     other => mem::forget(other),
                 }
                 true

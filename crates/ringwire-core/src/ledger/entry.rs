@@ -59,14 +59,14 @@ impl Entry {
         self.flags.is_plain_on(other).then(|| self.behind(skip))
     }
 
-    /// What a payload has to have asked for to be taken with this one without a closer look, if
-    /// this one goes so and is what nearly every payload is.
+    /// Its flags, if it goes on this route and is what nearly every payload is
+    /// ([`PayloadFlags::is_plain_on`]): for [`Entry::is_plain_as`].
     #[inline]
     pub(crate) fn plain_flags(&self, route: RouteFlags) -> Option<PayloadFlags> {
         self.flags.is_plain_on(route).then_some(self.flags)
     }
 
-    /// Whether it is such a payload, and asks for the same.
+    /// Whether it is as plain as the payload of these flags, which is plain, and was sent alike.
     #[inline]
     pub(crate) fn is_plain_as(&self, like: PayloadFlags) -> bool {
         self.flags.is_asked_as(like)
@@ -94,7 +94,7 @@ impl Entry {
         self.flags.is_settled()
     }
 
-    /// The size of its datagrams, or 0 if it is a single one.
+    /// The size of its datagrams, or 0 if it is a single one: no train of size 0 is taken.
     #[inline]
     pub(crate) fn segment_bytes(&self) -> u16 {
         self.flags.segment_bytes()

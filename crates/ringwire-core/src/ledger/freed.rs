@@ -34,7 +34,8 @@ impl Freed {
     }
 }
 
-/// Released payloads of one notification, which is told of them together.
+/// Released payloads in a row that are of one notification, which is told of them together, or of
+/// none.
 pub(super) struct ReleaseBatch {
     pub(super) notification: u32,
     payloads: u32,

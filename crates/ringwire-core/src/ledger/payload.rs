@@ -224,6 +224,7 @@ impl Payloads {
             rare: NONE,
         });
         let last = self.owners.len() - 1;
+        debug_assert_eq!(last + 1, self.table.places());
         &mut self.owners[last]
     }
 
@@ -411,7 +412,8 @@ impl Payloads {
         freed
     }
 
-    /// The same of one payload, whatever it is. Returns the next one of its socket besides.
+    /// The same of one payload, whatever it is. Returns the next one of its socket besides; `None`
+    /// if there is no such payload.
     #[inline(never)]
     fn release_any(
         &mut self,

@@ -123,7 +123,8 @@ pub(super) fn charge(span: Span) -> u64 {
     (offset + span.len() as u64).next_multiple_of(PAGE_BYTES)
 }
 
-/// What a span adds to that of the one before it, if it adjoins that.
+/// What a span adds to the charge of its request: if it adjoins the span before it, only the pages
+/// that this one does not reach.
 #[inline]
 pub(super) fn charge_behind(span: Span, adjoins: bool) -> u64 {
     let page_of = |address: usize| address as u64 & !(PAGE_BYTES - 1);

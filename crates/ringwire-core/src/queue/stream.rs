@@ -318,16 +318,16 @@ impl<'a> Gathering<'a> {
     #[inline(never)]
     fn take_wholes(&mut self, payloads: &Payloads) -> bool {
         let Gathered { mut end, mut count, bytes, .. } = self.gathered;
-        let Some(first) = payloads.at(end.slot) else { return false };
-        let Some(mut like) = first.plain_flags(self.route) else { return true };
+        let Some(next) = payloads.at(end.slot) else { return false };
+        let Some(mut like) = next.plain_flags(self.route) else { return true };
         let (mut like_silent, mut silent) = (like.is_silent(), true);
-        let (Some(bytes_max), Some(charge_max)) =
+        let (Some(bytes_room), Some(charge_room)) =
             (self.bounds.bytes.checked_sub(bytes), self.bounds.charge.checked_sub(self.charge))
         else {
             return false;
         };
         let Range { start: window_start, end: window_end } = self.window;
-        let (mut bytes_left, mut charge_left) = (bytes_max, charge_max);
+        let (mut bytes_left, mut charge_left) = (bytes_room, charge_room);
         let spans = &mut *self.spans;
         // Nothing adjoins address 0.
         let mut last_end = spans.last().map_or(0, |last| last.end());
@@ -362,8 +362,8 @@ impl<'a> Gathering<'a> {
             count += 1;
             end.slot = entry.next;
         };
-        self.charge += charge_max - charge_left;
-        self.gathered.bytes += bytes_max - bytes_left;
+        self.charge += charge_room - charge_left;
+        self.gathered.bytes += bytes_room - bytes_left;
         self.gathered.silent &= silent;
         self.gathered.alone &= parts == 0;
         (self.gathered.end, self.gathered.count) = (end, count);

@@ -13,7 +13,7 @@ pub(crate) struct PayloadFlags(u32);
 pub(crate) struct RouteFlags(u32);
 
 /// Where a payload goes, to its socket's peer or to an address of its own, and how it is cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape(u32);
 
 impl PayloadFlags {
@@ -30,6 +30,7 @@ impl PayloadFlags {
     const SETTLED: u32 = 128;
     const PASSED: u32 = 256;
     const HELD: u32 = 512;
+    /// Asked for as a train, be it of a size that nobody takes: 0.
     const TRAIN: u32 = 1024;
     const ADDRESSED: u32 = 2048;
     /// From here on, the size of its datagrams; 0 if it is a single one.

@@ -23,7 +23,7 @@ impl SendOptions {
     /// To the socket's own peer, attached to nothing, with events of its own.
     #[inline]
     pub fn new() -> Self {
-        SendOptions { address: None, notifier: NO_NOTIFIER, flags: PayloadFlags::default(), tag: 0 }
+        SendOptions { address: None, notifier: NO_NOTIFIER, flags: PayloadFlags::NONE, tag: 0 }
     }
 
     /// To this address; for UDP only.
@@ -134,5 +134,47 @@ impl Default for SendOptions {
     #[inline]
     fn default() -> Self {
         SendOptions::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that the order of calls might change.
+    fn said(options: SendOptions) -> String {
+        format!("{options:?}")
+    }
+
+    #[test]
+    fn the_order_of_wishes_does_not_matter() {
+        let there: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        type Wish = fn(SendOptions, SocketAddr) -> SendOptions;
+        let wishes: [Wish; 5] = [
+            |options, there| options.to(there),
+            |options, _| options.train(500),
+            |options, _| options.quiet(),
+            |options, _| options.tell_accepted(),
+            |options, _| options.route(Force::Copy),
+        ];
+        let all = |order: [usize; 5]| {
+            said(order.iter().fold(SendOptions::new(), |options, &at| wishes[at](options, there)))
+        };
+        let first = all([0, 1, 2, 3, 4]);
+        for order in [[4, 3, 2, 1, 0], [1, 0, 4, 2, 3], [2, 4, 0, 3, 1], [3, 1, 4, 0, 2]] {
+            assert_eq!(all(order), first, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_two_wishes_counts() {
+        let plain = SendOptions::new();
+        assert_eq!(said(plain.train(1000).train(7)), said(plain.train(7)));
+        assert_eq!(
+            said(plain.route(Force::Copy).route(Force::ZeroCopy)),
+            said(plain.route(Force::ZeroCopy))
+        );
+        assert_eq!(plain.train(0).flags.train(), Some(0), "asked for, and refused when it is sent");
+        assert_eq!(plain.flags.train(), None);
     }
 }

@@ -124,8 +124,8 @@ impl<T> Table<T> {
         }
     }
 
-    /// Discards a chain of `count` values from `slot` on, as long as `step` says so. Returns where
-    /// it ended, and how many were left.
+    /// Discards a chain of `count` values from `slot` on, as long as `step` says so and there is a
+    /// value. Returns where it ended, and how many were left.
     #[inline(always)]
     pub(crate) fn discard_chain(
         &mut self,
@@ -193,6 +193,11 @@ impl<T> Table<T> {
         Key::new(slot, self.slots.get(slot as usize).map_or(0, |s| s.generation))
     }
 
+    /// How many positions there are.
+    pub(crate) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many positions are in use.
     pub(crate) fn used(&self) -> u32 {
         self.used
@@ -242,10 +247,9 @@ mod tests {
         let to_the_end = |_: Key, &mut next: &mut u32| Step::Discard { next };
         assert_eq!(table.discard_chain(2, 9, to_the_end), (NONE, 7), "nothing is behind it");
         assert_eq!(table.used(), 0);
-        let mut again: Vec<_> = (0..4).map(|_| table.insert(0).slot()).collect();
-        assert_eq!(again, [3, 2, 1, 0], "what was freed last is used first");
-        again.sort();
-        assert_eq!(again, [0, 1, 2, 3]);
+        let again = [(); 4].map(|()| table.insert(0));
+        assert_eq!(again.map(Key::slot), [3, 2, 1, 0], "what was freed last is used first");
+        assert_eq!(table.get(keys[3]), None, "each time with a new generation");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Payloads that are sent in a row, without a step in between: what is known of them meanwhile, and
 //! what ends the row.
 
+use std::net::SocketAddr;
+
 use super::*;
 
 /// What the ring and the socket say that they hold: payloads, bytes, and bytes queued.
@@ -89,6 +91,37 @@ fn what_is_sent_otherwise_in_a_row_is_sent_so() {
     let train = SendOptions::new().train(100);
     let refused = play.core.send(other, vec![0; 1000].into_payload(), train).unwrap_err();
     assert!(matches!(refused.why, Error::Misuse(_)), "a stream has no datagrams");
+}
+
+#[test]
+fn what_has_an_address_of_its_own_in_a_row_goes_there() {
+    let mut play = Play::datagrams();
+    let there: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let plain = SendOptions::new();
+    let in_a_row = [
+        plain,
+        plain,
+        plain.to(there),
+        plain,
+        plain.train(500),
+        plain.train(500),
+        plain.train(500).to(there),
+        plain.to(there).train(500),
+        plain.train(500),
+        plain.train(500),
+        plain.quiet().to(there).train(500).tag(1),
+    ];
+    let sent = in_a_row.map(|options| {
+        let payload = vec![0; 1000].into_payload();
+        play.core.send(play.sock, payload, options).unwrap().0.slot()
+    });
+    let payloads = &play.core.machine.ledger.payloads;
+    assert_eq!(
+        sent.map(|slot| payloads.address(slot) == Some(&there)),
+        in_a_row.map(|options| options.address.is_some())
+    );
+    let segments = sent.map(|slot| payloads.at(slot).unwrap().segment_bytes());
+    assert_eq!(segments, [0, 0, 0, 0, 500, 500, 500, 500, 500, 500, 500]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use ringwire_arena::{Block, Segment};
 use crate::ledger::payload::{Opening, Payloads};
 use crate::payload::{IntoPayload, Payload, Piece};
 use crate::words::flags::PayloadFlags;
+use crate::words::route::Force;
 use crate::words::socket::PathSample;
 use std::time::Duration;
 
@@ -154,7 +155,7 @@ fn half_the_send_buffers_charge_ends_a_request() {
 struct Plain {
     start: usize,
     bytes: usize,
-    silent: bool,
+    flags: PayloadFlags,
 }
 
 /// What the next request has to be: payloads, bytes and spans, and whether all are silent.
@@ -170,12 +171,14 @@ fn expected(waiting: &[Plain], charge_max: u64, bytes_max: u64) -> (u32, u64, Ve
         let more = charged + charge(span) - joined.map_or(0, charge);
         let total = bytes + payload.bytes as u64;
         let fits = more <= charge_max && total <= bytes_max && spans.len() < PIECES_MAX;
-        if count > 0 && !fits {
+        let alike = payload.flags.route_flags() == waiting[0].flags.route_flags();
+        if count > 0 && !(fits && alike) {
             spans.extend(joined);
             break;
         }
         spans.push(span);
-        (count, bytes, charged, silent) = (count + 1, total, more, silent && payload.silent);
+        (count, bytes, charged, silent) =
+            (count + 1, total, more, silent && payload.flags.is_silent());
     }
     (count, bytes, spans, silent)
 }
@@ -194,7 +197,8 @@ fn a_request_is_as_full_as_its_bounds_allow() {
         let (send_buffer, bytes_max) = (64 << (10 + random(8)), 1 << (12 + random(10)));
         rig.queue.pace.set_send_buffer_bytes(send_buffer);
         rig.queue.pace.set_bound_bytes(bytes_max);
-        let (longest, adjoining) = (1 << random(13), random(4) == 0);
+        let small = random(4) > 0;
+        let (longest, adjoining) = (1 << random(if small { 12 } else { 17 }), random(4) == 0);
         let mut waiting = Vec::new();
         let mut end = 0;
         for _ in 0..random(700) + 2 {
@@ -204,13 +208,14 @@ fn a_request_is_as_full_as_its_bounds_allow() {
             end = at + bytes;
             let payload = block.slice(at..end);
             let start = address_of(&payload);
-            let flags = match random(8) {
-                0 => PayloadFlags::NONE.made_quiet().made_telling(),
-                1 => PayloadFlags::NONE,
+            let flags = match random(1_000) {
+                0..=2 => PayloadFlags::NONE.forced(Force::Copy),
+                3..=99 => PayloadFlags::NONE.made_quiet().made_telling(),
+                100..=199 => PayloadFlags::NONE,
                 _ => PayloadFlags::NONE.made_quiet(),
             };
             rig.push_as(payload, flags, None);
-            waiting.push(Plain { start, bytes, silent: flags.is_silent() });
+            waiting.push(Plain { start, bytes, flags });
         }
         let mut rest = &waiting[..];
         while !rest.is_empty() {
