@@ -236,6 +236,23 @@ fn a_request_is_as_full_as_its_bounds_allow() {
 }
 
 #[test]
+fn a_request_has_its_payloads_alone_only_if_no_other_covers_one() {
+    for covered in 0..4 {
+        let mut rig = Rig::new();
+        let block = rig.block(64 << 10);
+        let slots = [0, 1, 2].map(|at| {
+            let payload = block.slice(at * 8192..at * 8192 + 1024);
+            rig.push_as(payload, PayloadFlags::NONE, None)
+        });
+        if let Some(&slot) = slots.get(covered) {
+            rig.payloads.add_part(slot, 1);
+        }
+        let gathered = rig.gather().unwrap();
+        assert_eq!((gathered.count, gathered.alone), (3, covered == 3), "{covered}");
+    }
+}
+
+#[test]
 fn a_piece_that_crosses_a_page_charges_both() {
     let span = |offset: usize, bytes| charge(Span::new(8192 + offset, bytes));
     assert_eq!(span(0, 1), 4_096);
