@@ -378,6 +378,34 @@ impl Payloads {
         notifications: &mut NotificationTable,
         events: &mut Events,
     ) -> Freed {
+        self.release_chain::<false>(slot, count, covered, observed, notifications, events)
+    }
+
+    /// The same of `count` payloads that a request has had wholly and alone, and of which nobody
+    /// was told when it was accepted.
+    pub(crate) fn release_silent_run(
+        &mut self,
+        slot: u32,
+        count: u32,
+        observed: Copied,
+        notifications: &mut NotificationTable,
+        events: &mut Events,
+    ) -> Freed {
+        let covered = Covered { part: 0, settled: true };
+        self.release_chain::<true>(slot, count, covered, observed, notifications, events)
+    }
+
+    /// Releases a run. `SILENT`: nearly all are quiet, so that a loop of its own for those pays.
+    #[inline(always)]
+    fn release_chain<const SILENT: bool>(
+        &mut self,
+        slot: u32,
+        count: u32,
+        covered: Covered,
+        observed: Copied,
+        notifications: &mut NotificationTable,
+        events: &mut Events,
+    ) -> Freed {
         let mut freed = Freed::default();
         let mut batch = ReleaseBatch::NONE;
         let (mut slot, mut left) = (slot, count);
@@ -385,19 +413,24 @@ impl Payloads {
             let (owners, quiet) = (&mut self.owners, &mut self.quiet);
             (slot, left) = self.table.discard_chain(slot, left, |key, entry| {
                 let Some(owner) = owners.get_mut(key.slot() as usize) else { return Step::Stop };
-                let last = entry.parts == covered.part;
-                if !last || !entry.flags.is_plainly_over(covered.settled) {
+                let flags = entry.flags;
+                let is_over = match SILENT {
+                    true => flags.is_plain_and_silent(),
+                    false => flags.is_plainly_over(covered.settled),
+                };
+                if entry.parts != covered.part || !is_over {
                     return Step::Stop;
                 }
-                let copied = entry.copied.and(observed);
                 if owner.notification != batch.notification {
-                    freed.add_batch(batch.tell(Copied::No, notifications, events));
+                    freed.add_batch(batch.tell(observed, notifications, events));
                     batch.notification = owner.notification;
                 }
-                batch.add(entry.bytes, copied);
-                match entry.flags.quiet() {
-                    true => quiet.push(&mut owner.piece),
-                    false => events.released(PayloadId(key), entry.tag, &mut owner.piece, copied),
+                batch.add(entry.bytes, entry.copied);
+                if SILENT || flags.quiet() {
+                    quiet.push(&mut owner.piece);
+                } else {
+                    let (id, copied) = (PayloadId(key), entry.copied.and(observed));
+                    events.released(id, entry.tag, &mut owner.piece, copied);
                 }
                 Step::Discard { next: entry.next }
             });
@@ -408,12 +441,12 @@ impl Payloads {
                 (slot, left) = (next, left - 1);
             }
         }
-        freed.add_batch(batch.tell(Copied::No, notifications, events));
+        freed.add_batch(batch.tell(observed, notifications, events));
         freed
     }
 
-    /// The same of one payload, whatever it is. Returns the next one of its socket besides; `None`
-    /// if there is no such payload.
+    /// Takes a request off one payload, whatever it is, and releases it in the same way. Returns the
+    /// next one of its socket besides; `None` if there is no such payload.
     #[inline(never)]
     fn release_any(
         &mut self,
@@ -434,46 +467,6 @@ impl Payloads {
             self.table.discard(slot);
         }
         Some((freed, next))
-    }
-
-    /// The same of `count` payloads that a request has had wholly and alone, and of which nobody
-    /// was told when it was accepted.
-    pub(crate) fn release_silent_run(
-        &mut self,
-        slot: u32,
-        count: u32,
-        observed: Copied,
-        notifications: &mut NotificationTable,
-        events: &mut Events,
-    ) -> Freed {
-        let mut freed = Freed::default();
-        let mut batch = ReleaseBatch::NONE;
-        let (mut slot, mut left) = (slot, count);
-        while left > 0 {
-            let (owners, quiet) = (&mut self.owners, &mut self.quiet);
-            (slot, left) = self.table.discard_chain(slot, left, |key, entry| {
-                let Some(owner) = owners.get_mut(key.slot() as usize) else { return Step::Stop };
-                if entry.parts != 0 || !entry.flags.is_plain_and_silent() {
-                    return Step::Stop;
-                }
-                if owner.notification != batch.notification {
-                    freed.add_batch(batch.tell(observed, notifications, events));
-                    batch.notification = owner.notification;
-                }
-                batch.add(entry.bytes, entry.copied);
-                quiet.push(&mut owner.piece);
-                Step::Discard { next: entry.next }
-            });
-            if left > 0 {
-                let covered = Covered { part: 0, settled: true };
-                let one = self.release_any(slot, covered, observed, notifications, events);
-                let Some((one, next)) = one else { break };
-                freed.add(one);
-                (slot, left) = (next, left - 1);
-            }
-        }
-        freed.add_batch(batch.tell(observed, notifications, events));
-        freed
     }
 
     /// Hands the memory back now and keeps the entry's place in its queue, for a payload that was
