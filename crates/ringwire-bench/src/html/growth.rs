@@ -5,7 +5,7 @@ use ringwire_units::grouped;
 
 use super::chart::{self, Line, Point};
 use super::data::{Memory, Place, Spread};
-use super::tables::scrolling;
+use super::tables::{names, scrolling};
 use super::{Page, words};
 
 /// What grows, as rows have it; as an axis has it; and what stays.
@@ -105,16 +105,7 @@ fn point(place: &Place, axis: &str) -> Point {
 fn place_table(places: &[Place]) -> Markup {
     html! {
         table {
-            thead {
-                tr {
-                    th scope="col" { "of" }
-                    th.name scope="col" { "method" }
-                    th scope="col" { "ns a payload" }
-                    th scope="col" { "to minimal" }
-                    th scope="col" { "beyond it, ns" }
-                    th scope="col" { "requests a payload" }
-                }
-            }
+            (names("of", ["ns a payload", "to minimal", "beyond it, ns", "requests a payload"]))
             @for (over, axis, _) in OVERS {
                 tbody {
                     @for place in places.iter().filter(|place| place.over == over) {
@@ -146,15 +137,7 @@ fn memory_table(memories: &[Memory]) -> Markup {
     };
     html! {
         table {
-            thead {
-                tr {
-                    th scope="col" { "each" }
-                    th.name scope="col" { "method" }
-                    th scope="col" { "the process" }
-                    th scope="col" { "slab" }
-                    th scope="col" { "TCP memory" }
-                }
-            }
+            (names("each", ["the process", "slab", "TCP memory"]))
             tbody {
                 @for memory in memories {
                     tr {

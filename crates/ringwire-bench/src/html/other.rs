@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::chart::{self, Bar, Line, Point};
 use super::data::{Interval, Latency, Wire};
-use super::tables::scrolling;
+use super::tables::{names, scrolling};
 use super::{Page, words};
 
 /// The worst ratios that pass as "never slower".
@@ -186,18 +186,10 @@ fn wire_table(rows: &[&Wire]) -> Markup {
 }
 
 /// A table of figures by size and method.
-fn table(names: [&str; 4], rows: impl Iterator<Item = Markup>) -> Markup {
+fn table(figures: [&str; 4], rows: impl Iterator<Item = Markup>) -> Markup {
     html! {
         table {
-            thead {
-                tr {
-                    th scope="col" { "payload" }
-                    th.name scope="col" { "method" }
-                    @for name in names {
-                        th scope="col" { (name) }
-                    }
-                }
-            }
+            (names("payload", figures))
             tbody {
                 @for row in rows { (row) }
             }

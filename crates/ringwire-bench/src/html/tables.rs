@@ -38,17 +38,11 @@ impl Page<'_> {
             .iter()
             .filter(|column| study.cells.iter().any(|cell| column.cell(cell).is_some()))
             .collect();
+        let labels = shown.iter().map(|column| column.label);
         html! {
             (scrolling(&format!("{}: all figures", heading(study)), &html! {
                 table {
-                    thead {
-                        tr {
-                            th scope="col" { "payload" }
-                            th.name scope="col" { "method" }
-                            th scope="col" { "to a plain call" }
-                            @for column in &shown { th scope="col" { (column.label) } }
-                        }
-                    }
+                    (names("payload", ["to a plain call"].into_iter().chain(labels)))
                     @for size in &study.sizes {
                         tbody {
                             @for method in &study.methods {
@@ -67,6 +61,20 @@ impl Page<'_> {
                     }
                 }
             }))
+        }
+    }
+}
+
+/// The names of the columns of a table with a line for each method: what it is of, the method, and
+/// its figures.
+pub(super) fn names<'a>(of: &str, figures: impl IntoIterator<Item = &'a str>) -> Markup {
+    html! {
+        thead {
+            tr {
+                th scope="col" { (of) }
+                th.name scope="col" { "method" }
+                @for name in figures { th scope="col" { (name) } }
+            }
         }
     }
 }
