@@ -118,9 +118,9 @@ pub(super) fn nothing_yet(
 }
 
 /// What a span costs of the send buffer: whole pages from the start of its first page.
+#[inline]
 pub(super) fn charge(span: Span) -> u64 {
-    let offset = span.address() as u64 % PAGE_BYTES;
-    (offset + span.len() as u64).next_multiple_of(PAGE_BYTES)
+    charge_behind(span, false)
 }
 
 /// What a span adds to the charge of its request: if it adjoins the span before it, only the pages
@@ -128,6 +128,8 @@ pub(super) fn charge(span: Span) -> u64 {
 #[inline]
 pub(super) fn charge_behind(span: Span, adjoins: bool) -> u64 {
     let page_of = |address: usize| address as u64 & !(PAGE_BYTES - 1);
-    let from = if adjoins { span.address() + (PAGE_BYTES as usize - 1) } else { span.address() };
-    page_of(span.end() + (PAGE_BYTES as usize - 1)) - page_of(from)
+    let next_page_of = |address: usize| page_of(address + (PAGE_BYTES as usize - 1));
+    let start = span.address();
+    let from = if adjoins { next_page_of(start) } else { page_of(start) };
+    next_page_of(span.end()) - from
 }
