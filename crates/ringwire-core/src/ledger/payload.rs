@@ -445,8 +445,8 @@ impl Payloads {
         freed
     }
 
-    /// Takes a request off one payload, whatever it is, and releases it in the same way. Returns the
-    /// next one of its socket besides; `None` if there is no such payload.
+    /// Takes a request off one payload, whatever it is, and releases it in the same way. Returns
+    /// the next one of its socket besides; `None` if there is no such payload.
     #[inline(never)]
     fn release_any(
         &mut self,
